@@ -1,0 +1,1 @@
+//! Outrigger: a transparent sidecar proxy for model servers.
