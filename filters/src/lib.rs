@@ -1,1 +1,7 @@
-//! What may happen to an inference on its way: no sockets, no HTTP, no gRPC.
+//! What may happen to an inference on its way from a client to a model.
+//!
+//! No sockets, no HTTP, no gRPC: a filter is a [`tower`] layer over [`inference::Infer`],
+//! and the crates that speak to the network are not among the dependencies.
+
+pub mod batch;
+pub mod inference;

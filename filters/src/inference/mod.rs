@@ -1,0 +1,31 @@
+//! The vocabulary: what a model is asked and what it answers, in no protocol's form.
+//!
+//! A codec slices a [`Request`] out of a message, the filters read its fields, and a codec
+//! writes it again for the server. Tensor contents are [`Payload`]s, ropes of [`bytes::Bytes`]
+//! that share the bytes the network brought.
+
+mod code;
+mod datatype;
+mod infer;
+mod metadata;
+mod parameter;
+mod payload;
+mod request;
+mod response;
+mod shape;
+mod status;
+mod tensor;
+
+pub use self::{
+    code::Code,
+    datatype::Datatype,
+    infer::{BoxInfer, Error, Infer},
+    metadata::Metadata,
+    parameter::{Parameter, Parameters},
+    payload::Payload,
+    request::{Head, Request, RequestParts, RequestedOutput, Wire},
+    response::{Report, Response, ResponseParts},
+    shape::Shape,
+    status::Status,
+    tensor::{Form, Tensor},
+};

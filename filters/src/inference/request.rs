@@ -1,0 +1,115 @@
+use std::{
+    any::Any,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
+
+use bytestring::ByteString;
+use tokio::time::Instant;
+
+use super::{Metadata, Parameters, Payload, Tensor};
+
+/// The message that a codec read, kept for its own use; filters pass it on unseen.
+pub type Wire = Arc<dyn Any + Send + Sync>;
+
+/// One inference: which model is asked, and with what.
+///
+/// Its fields are read through `Deref`. Whoever borrows them to change them makes the request
+/// forget the wire form it came in, so that a stale message can never be sent in place of a
+/// changed one. An unchanged request goes out as the very bytes that came in.
+#[derive(Clone, Debug)]
+pub struct Request {
+    parts: RequestParts,
+    wire: Option<Wire>,
+}
+
+/// The fields of a [`Request`].
+#[derive(Clone, Debug, Default)]
+pub struct RequestParts {
+    /// Who asks which model, and until when.
+    pub head: Head,
+    /// The input tensors, in the order of the message.
+    pub inputs: Vec<Tensor>,
+    /// The outputs asked for; none means all.
+    pub outputs: Vec<RequestedOutput>,
+    /// Parameters of the whole request.
+    pub parameters: Parameters,
+    /// Fields of the message that the codec does not know, as they stood on the wire.
+    pub unknown: Payload,
+}
+
+/// What is known of a request before its tensors are looked at.
+#[derive(Clone, Debug, Default)]
+pub struct Head {
+    /// The model's name as the client sent it.
+    pub model: ByteString,
+    /// The version asked for; empty leaves the choice to the server.
+    pub version: ByteString,
+    /// The caller's own name for this request, echoed in the answer.
+    pub id: ByteString,
+    /// When the answer is worth nothing any more.
+    pub deadline: Option<Instant>,
+    /// The class of the request in the server's queues; 0 is the server's default.
+    pub priority: u64,
+    /// Whose request this is, where selection learns for each user apart.
+    pub context: Option<ByteString>,
+    /// The caller's headers that may change the answer.
+    pub metadata: Metadata,
+}
+
+/// An output that the caller asks for by name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RequestedOutput {
+    /// The name that the model gives it.
+    pub name: ByteString,
+    /// In what form it is wanted.
+    pub parameters: Parameters,
+    /// Fields of the message that the codec does not know, as they stood on the wire.
+    pub unknown: Payload,
+}
+
+impl Request {
+    /// Makes a request that a codec has read from `wire`.
+    pub fn from_wire(parts: RequestParts, wire: Wire) -> Self {
+        Self {
+            parts,
+            wire: Some(wire),
+        }
+    }
+
+    /// Returns the message that this request was read from, if it is still the same request.
+    pub fn wire(&self) -> Option<&Wire> {
+        self.wire.as_ref()
+    }
+
+    /// Takes the request apart; its wire form is lost.
+    pub fn into_parts(self) -> RequestParts {
+        self.parts
+    }
+
+    /// Returns the bytes of all input contents.
+    pub fn payload_len(&self) -> usize {
+        self.inputs.iter().map(|input| input.data.len()).sum()
+    }
+}
+
+impl From<RequestParts> for Request {
+    fn from(parts: RequestParts) -> Self {
+        Self { parts, wire: None }
+    }
+}
+
+impl Deref for Request {
+    type Target = RequestParts;
+
+    fn deref(&self) -> &RequestParts {
+        &self.parts
+    }
+}
+
+impl DerefMut for Request {
+    fn deref_mut(&mut self) -> &mut RequestParts {
+        self.wire = None;
+        &mut self.parts
+    }
+}

@@ -1,0 +1,95 @@
+use std::{
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
+
+use bytestring::ByteString;
+
+use super::{Metadata, Parameters, Payload, Tensor, Wire};
+
+/// A model's answer.
+///
+/// As with a [`Request`](super::Request), borrowing the fields to change them forgets the wire
+/// form; [`Response::report`] stands apart, because what filters say of an answer does not change
+/// the answer.
+#[derive(Clone, Debug)]
+pub struct Response {
+    /// What the filters did for this answer.
+    pub report: Report,
+    /// Headers that the server sent before the answer.
+    pub headers: Metadata,
+    /// Headers that the server sent after the answer.
+    pub trailers: Metadata,
+    parts: ResponseParts,
+    wire: Option<Wire>,
+}
+
+/// The fields of a [`Response`].
+#[derive(Clone, Debug, Default)]
+pub struct ResponseParts {
+    /// The model that answered.
+    pub model: ByteString,
+    /// The version that answered.
+    pub version: ByteString,
+    /// The caller's name for its request.
+    pub id: ByteString,
+    /// Parameters of the whole answer.
+    pub parameters: Parameters,
+    /// The output tensors, in the order of the message.
+    pub outputs: Vec<Tensor>,
+    /// Fields of the message that the codec does not know, as they stood on the wire.
+    pub unknown: Payload,
+}
+
+/// What filters did for one answer: it becomes headers where a filter acted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Rows of the upstream call that this answer came with.
+    pub batch_rows: Option<usize>,
+    /// How long the request waited to be sent.
+    pub queue: Option<Duration>,
+    /// How long the upstream call took.
+    pub upstream: Option<Duration>,
+}
+
+impl Response {
+    /// Makes an answer that a codec has read from `wire`.
+    pub fn from_wire(parts: ResponseParts, wire: Wire) -> Self {
+        Self {
+            wire: Some(wire),
+            ..Self::from(parts)
+        }
+    }
+
+    /// Returns the message that this answer was read from, if it is still the same answer.
+    pub fn wire(&self) -> Option<&Wire> {
+        self.wire.as_ref()
+    }
+}
+
+impl From<ResponseParts> for Response {
+    fn from(parts: ResponseParts) -> Self {
+        Self {
+            report: Report::default(),
+            headers: Metadata::default(),
+            trailers: Metadata::default(),
+            parts,
+            wire: None,
+        }
+    }
+}
+
+impl Deref for Response {
+    type Target = ResponseParts;
+
+    fn deref(&self) -> &ResponseParts {
+        &self.parts
+    }
+}
+
+impl DerefMut for Response {
+    fn deref_mut(&mut self) -> &mut ResponseParts {
+        self.wire = None;
+        &mut self.parts
+    }
+}
