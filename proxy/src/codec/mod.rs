@@ -1,0 +1,7 @@
+#![doc = include_str!("README.md")]
+
+pub mod grpc;
+pub mod oip_grpc;
+mod protobuf;
+
+pub use self::protobuf::Wire;

@@ -1,0 +1,69 @@
+use crate::codec::Wire;
+
+/// Why a message is not interpreted.
+///
+/// The server may well understand it: the proxy then sends the very bytes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// The bytes are not protobuf.
+    #[error("the message is not protobuf")]
+    Wire(#[from] Wire),
+    /// A known field has another wire type than it should.
+    #[error("field {0} has another type than the protocol gives it")]
+    Type(u32),
+    /// A text is not UTF-8.
+    #[error("a text is not UTF-8")]
+    Text,
+    /// A field is not known, and there is no place where it could be kept.
+    #[error("field {0} is not known where it stands")]
+    Unknown(u32),
+    /// The message has more tensors, parameters or dimensions than are read.
+    #[error("the message has more parts than are read")]
+    TooMany,
+    /// A tensor's datatype is not one of the protocol's.
+    #[error("a tensor's datatype is not known")]
+    Datatype,
+    /// A tensor has contents in a list that is not its datatype's, or both typed and raw ones.
+    #[error("a tensor has contents where its datatype has none")]
+    Misplaced,
+    /// A tensor has more than one set of typed contents.
+    #[error("a tensor has its contents twice")]
+    Repeated,
+    /// The raw contents are more or fewer than the tensors.
+    #[error("the raw contents are not as many as the tensors")]
+    RawCount,
+    /// A tensor's contents are not as long as its shape says.
+    #[error("a tensor's contents are not as long as its shape says")]
+    Length,
+    /// A typed element is out of its datatype's range.
+    #[error("an element is out of its datatype's range")]
+    Range,
+}
+
+/// A message that was not interpreted, given back with the reason.
+#[derive(Debug, thiserror::Error)]
+#[error("the message is sent on as it is")]
+pub struct Rejected<T> {
+    message: Box<T>,
+    #[source]
+    cause: Malformed,
+}
+
+impl<T> Rejected<T> {
+    pub(super) fn new(message: T, cause: Malformed) -> Self {
+        Self {
+            message: Box::new(message),
+            cause,
+        }
+    }
+
+    /// Returns why the message was not interpreted.
+    pub fn cause(&self) -> Malformed {
+        self.cause
+    }
+
+    /// Returns the message, untouched.
+    pub fn into_message(self) -> T {
+        *self.message
+    }
+}

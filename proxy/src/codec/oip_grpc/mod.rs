@@ -1,0 +1,25 @@
+//! The Open Inference Protocol over gRPC: `ModelInferRequest` and `ModelInferResponse`.
+
+mod answer;
+mod call;
+mod contents;
+mod malformed;
+mod parameters;
+mod peek;
+mod request;
+mod response;
+mod rope;
+mod tensor;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod witness;
+
+pub use self::{
+    answer::Answer,
+    call::Call,
+    malformed::{Malformed, Rejected},
+    peek::{Peek, model_name},
+    request::{decode_request, encode_request, form},
+    response::{decode_response, encode_response},
+};
