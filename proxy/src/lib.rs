@@ -1,1 +1,3 @@
 //! Outrigger: a transparent sidecar proxy for model servers.
+
+pub mod config;
