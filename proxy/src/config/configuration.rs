@@ -1,0 +1,242 @@
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use outrigger_filters::batch;
+use serde_json::{Map, Value as Json, json};
+
+use super::fault::{Collector, Faults, Place, Position};
+use super::read::Read;
+use super::units::{format_duration, format_size};
+use super::{
+    Admin, Endpoint, HttpVersion, Limits, Listener, Model, Name, Protocol, Telemetry, Upstream,
+    document, file, resolve, secret,
+};
+
+/// A configuration that holds together: every name leads somewhere, every bound is one.
+///
+/// Two that are equal ask for the same, so a reload can tell what to keep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where clients come in, at least one.
+    pub listeners: Vec<Listener>,
+    /// Where operators and probes come in, if anywhere.
+    pub admin: Option<Admin>,
+    /// The servers behind, by name.
+    pub upstreams: BTreeMap<Name, Upstream>,
+    /// The models that more shall happen to than passing through, by the name that clients send.
+    pub models: BTreeMap<Name, Model>,
+    /// Bounds of the process.
+    pub limits: Limits,
+    /// What is told about requests.
+    pub telemetry: Telemetry,
+}
+
+impl Config {
+    /// Bytes of a configuration at most.
+    pub const MAX_BYTES: usize = 1 << 20;
+
+    /// Reads YAML or JSON.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, with line, column and path.
+    pub fn read(text: impl AsRef<[u8]>) -> Result<Self, Faults> {
+        let bytes = text.as_ref();
+        let mut faults = Collector::default();
+        let text = match std::str::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => {
+                let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
+                let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+                faults.add(
+                    &Place::root(Position { line, column: 1 }),
+                    "the text is not UTF-8",
+                );
+                return faults.finish(None, "");
+            }
+        };
+        if text.len() > Self::MAX_BYTES {
+            let most = format_size(Self::MAX_BYTES);
+            let message = format_args!("the file is larger than {most}");
+            faults.add(&Place::root(Position::START), message);
+            return faults.finish(None, "");
+        }
+        let config = document::parse(text, &mut faults).and_then(|root| {
+            let file = file::File::read(&root, &Place::root(root.position), &mut faults)?;
+            resolve::resolve(&file, &mut faults)
+        });
+        faults.finish(config, text)
+    }
+
+    /// The configuration of a proxy in front of one server, through which everything passes.
+    ///
+    /// # Errors
+    /// Both addresses are the same.
+    pub fn drop_in(
+        listen: SocketAddr,
+        upstream: Endpoint,
+        protocol: Protocol,
+        admin: Option<SocketAddr>,
+    ) -> Result<Self, Faults> {
+        let name = Name::upstream();
+        let config = Self {
+            listeners: vec![Listener {
+                address: listen,
+                upstream: name.clone(),
+            }],
+            admin: None,
+            upstreams: BTreeMap::from([(
+                name,
+                Upstream {
+                    protocol,
+                    endpoints: vec![upstream],
+                    http: protocol.http(),
+                },
+            )]),
+            models: BTreeMap::new(),
+            limits: Limits::default(),
+            telemetry: Telemetry::default(),
+        };
+        match admin {
+            Some(admin) => config.with_admin(admin),
+            None => Ok(config),
+        }
+    }
+
+    /// Moves the admin pages to another address.
+    ///
+    /// # Errors
+    /// A listener has the address.
+    pub fn with_admin(mut self, address: SocketAddr) -> Result<Self, Faults> {
+        let mut faults = Collector::default();
+        if self
+            .listeners
+            .iter()
+            .any(|listener| resolve::clashing(listener.address, address))
+        {
+            faults.add(
+                &Place::flag("--admin"),
+                format_args!("a listener has {address} already"),
+            );
+        }
+        self.admin = Some(Admin { address });
+        faults.finish(Some(self), "")
+    }
+
+    /// The configuration with every default written out and every secret masked, in the form of
+    /// the file.
+    #[must_use]
+    pub fn effective(&self) -> Json {
+        let mut effective = json!({
+            "listeners": self.listeners.iter().map(listener).collect::<Vec<_>>(),
+            "upstreams": section(&self.upstreams, upstream),
+            "limits": {
+                "max_message": format_size(self.limits.max_message),
+                "max_connections": self.limits.max_connections,
+                "drain": format_duration(self.limits.drain),
+            },
+            "telemetry": { "access_log": self.telemetry.access_log },
+        });
+        if let Some(admin) = &self.admin {
+            effective["admin"] = json!({ "address": admin.address.to_string() });
+        }
+        if !self.models.is_empty() {
+            effective["models"] = section(&self.models, model);
+        }
+        masked(effective)
+    }
+}
+
+/// The JSON Schema of what [`Config::read`] accepts.
+#[must_use]
+pub fn schema() -> Json {
+    let mut schema = file::File::schema();
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
+    schema["title"] = "Outrigger".into();
+    schema
+}
+
+fn section<T>(values: &BTreeMap<Name, T>, show: impl Fn(&T) -> Json) -> Json {
+    values
+        .iter()
+        .map(|(name, value)| (name.to_string(), show(value)))
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+fn listener(listener: &Listener) -> Json {
+    json!({ "address": listener.address.to_string(), "upstream": listener.upstream.as_str() })
+}
+
+fn upstream(upstream: &Upstream) -> Json {
+    json!({
+        "protocol": upstream.protocol.as_str(),
+        "endpoints": upstream.endpoints.iter().map(Endpoint::to_string).collect::<Vec<_>>(),
+        "http": match upstream.http {
+            HttpVersion::Http1 => 1,
+            HttpVersion::Http2 => 2,
+        },
+    })
+}
+
+fn model(model: &Model) -> Json {
+    let mut shown = json!({ "latency_objective": format_duration(model.latency_objective) });
+    let mut arms = Map::new();
+    for arm in &model.arms {
+        // An arm that names no upstream is the one that stands where none was written.
+        let Some(upstream) = &arm.upstream else {
+            continue;
+        };
+        let mut shown = json!({ "upstream": upstream.as_str(), "model": arm.model.as_str() });
+        if let Some(version) = &arm.version {
+            shown["version"] = version.as_str().into();
+        }
+        arms.insert(arm.name.to_string(), shown);
+    }
+    if !arms.is_empty() {
+        shown["arms"] = arms.into();
+    }
+    if let Some(batch) = &model.batch {
+        shown["batch"] = self::batch(batch, model);
+    }
+    shown
+}
+
+fn batch(batch: &batch::Config, model: &Model) -> Json {
+    let mut shown = json!({
+        "max_delay": "0ms",
+        "controller": match batch.controller {
+            batch::Controller::Aimd => "aimd",
+            batch::Controller::Fixed => "fixed",
+        },
+        "max_in_flight": batch.max_in_flight,
+        "max_queue_rows": batch.max_queue_rows,
+        "max_queue_bytes": format_size(batch.max_queue_bytes),
+        "max_batch_bytes": format_size(batch.max_batch_bytes),
+    });
+    if let Some(rows) = batch.max_batch_size {
+        shown["max_batch_size"] = rows.into();
+    }
+    if !model.ignore_headers.is_empty() {
+        let names = model
+            .ignore_headers
+            .iter()
+            .map(|name| Json::from(name.as_str()));
+        shown["ignore_headers"] = names.collect();
+    }
+    shown
+}
+
+/// The value with the passwords of its URLs masked.
+fn masked(value: Json) -> Json {
+    match value {
+        Json::String(text) => secret::mask(&text).into_owned().into(),
+        Json::Array(items) => items.into_iter().map(masked).collect(),
+        Json::Object(entries) => Json::Object(
+            entries
+                .into_iter()
+                .map(|(key, value)| (key, masked(value)))
+                .collect(),
+        ),
+        Json::Null | Json::Bool(_) | Json::Number(_) => value,
+    }
+}

@@ -1,0 +1,151 @@
+//! The sections of the configuration as they are written. The comments are what users read in the
+//! schema. Whether the parts fit together is for [`super::resolve`] to say.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use http::HeaderName;
+
+use super::leaf::{Controller, Delay, InFlight, Size};
+use super::read::{At, Named, section};
+use super::{Endpoint, HttpVersion, Name, Protocol};
+
+section! {
+    /// The configuration of Outrigger.
+    struct File {
+        /// Where clients come in.
+        listeners: Vec<At<Listener>> = required,
+        /// Where operators and probes come in. Left out: nowhere.
+        admin: Admin = optional,
+        /// The servers behind, by a name of your own.
+        upstreams: Named<Name, Upstream> = required,
+        /// The models that more shall happen to than passing through, by the name that clients
+        /// send.
+        models: Named<Name, Model> = optional,
+        /// Bounds of the process.
+        limits: Limits = optional,
+        /// What is told about requests.
+        telemetry: Telemetry = optional,
+    }
+    later {
+        state: "model selection",
+    }
+}
+
+section! {
+    /// A port that clients connect to. HTTP/1.1 and HTTP/2 are both understood on it.
+    struct Listener {
+        /// The IP address and port to bind, like `0.0.0.0:9001`. Port 0 lets the system choose.
+        address: SocketAddr = required,
+        /// The upstream of everything that no model claims.
+        upstream: Name = required,
+    }
+    later {
+        tls: "TLS",
+        transparent: "transparent listeners",
+    }
+}
+
+section! {
+    /// The port of `/live`, `/ready`, `/metrics`, `/config` and `/models`.
+    struct Admin {
+        /// The IP address and port to bind, like `127.0.0.1:9900`.
+        address: SocketAddr = required,
+    }
+}
+
+section! {
+    /// Servers that answer the same calls.
+    struct Upstream {
+        /// What the servers speak.
+        protocol: Protocol = required,
+        /// Their URLs, like `http://127.0.0.1:8001`. Requests are shared out among them.
+        endpoints: Vec<At<Endpoint>> = required,
+        /// The version of HTTP that carries the protocol. Default: 2 for gRPC, 1 for REST.
+        http: HttpVersion = optional,
+    }
+    later {
+        tls: "TLS",
+    }
+}
+
+section! {
+    /// A model that clients name. Without any settings it is passed through.
+    struct Model {
+        /// What 99 of 100 requests shall keep to, queue and model together. Default: 20ms.
+        latency_objective: Duration = optional,
+        /// The models that may answer, by a name of your own; in this version one.
+        /// Left out: the model of the same name at the listener's upstream.
+        arms: Named<Name, Arm> = optional,
+        /// Merges concurrent requests into one call. Left out: off.
+        batch: Batch = optional,
+    }
+    later {
+        selection: "model selection",
+        cache: "the prediction cache",
+        deadline: "deadlines",
+    }
+}
+
+section! {
+    /// A model on a server.
+    struct Arm {
+        /// The upstream that serves it.
+        upstream: Name = required,
+        /// Its name there.
+        model: Name = required,
+        /// The version to ask for, in quotes. Left out: what the client asks for.
+        version: Name = optional,
+    }
+}
+
+section! {
+    /// How concurrent requests are merged into one call.
+    struct Batch {
+        /// The most rows in a call. Left out: what the server says of the model; a server that
+        /// says nothing is sent no batches. Saying it here says that the model can be batched.
+        max_batch_size: NonZeroUsize = optional,
+        /// How long a call waits for further rows while the model is idle. In this version: 0ms.
+        max_delay: Delay = optional,
+        /// How the limit of rows follows the model: `aimd` (default) grows it while calls keep
+        /// within the objective, `fixed` stays at `max_batch_size`.
+        controller: Controller = optional,
+        /// Calls under way at the same time, for each endpoint. Default: 1.
+        max_in_flight: InFlight = optional,
+        /// Rows that may wait for each endpoint; over it callers are refused. Default: 25000.
+        max_queue_rows: NonZeroUsize = optional,
+        /// Bytes that may wait for each endpoint; over it callers are refused. Default: 64MiB.
+        max_queue_bytes: Size = optional,
+        /// Bytes of tensors in a call. Default: 32MiB.
+        max_batch_bytes: Size = optional,
+        /// Headers that may differ between the requests of a batch, because the model does not
+        /// see them. Requests whose other headers differ are never merged.
+        ignore_headers: Vec<At<HeaderName>> = optional,
+    }
+}
+
+section! {
+    /// Bounds of the process.
+    struct Limits {
+        /// Bytes of a message that is read whole to be merged; what passes through is not.
+        /// Default: 64MiB.
+        max_message: Size = optional,
+        /// Connections of clients at the same time. Default: 10000.
+        max_connections: NonZeroUsize = optional,
+        /// How long requests under way may take to end after SIGTERM. Default: 30s.
+        drain: Duration = optional,
+    }
+}
+
+section! {
+    /// What is told about requests.
+    struct Telemetry {
+        /// Whether each request is logged. Default: false.
+        access_log: bool = optional,
+    }
+    later {
+        otlp: "traces",
+        sample_ratio: "traces",
+    }
+}

@@ -1,0 +1,239 @@
+//! The small values of the file: how each is written, and what its schema says.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use http::HeaderName;
+use serde_json::{Value as Json, json};
+
+use super::document::Scalar;
+use super::read::{Leaf, not_yet, unknown};
+use super::units;
+use super::{Endpoint, HttpVersion, Name, Protocol};
+
+/// A size in bytes that is not zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Size(pub(super) usize);
+
+/// A delay before a batch is sent; the schema offers none but zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Delay(pub(super) Duration);
+
+/// How many calls may be under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct InFlight(pub(super) NonZeroUsize);
+
+/// How the limit of a batch is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Controller {
+    Aimd,
+    Fixed,
+}
+
+impl Leaf for Name {
+    const WANTED: &'static str = "a name";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let text = text::<Self>(scalar)?;
+        match text.parse() {
+            Ok(name) => Ok(name),
+            Err(message) => Err(message),
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "string", "minLength": 1, "maxLength": Name::MAX_LENGTH })
+    }
+}
+
+impl Leaf for SocketAddr {
+    const WANTED: &'static str = "an IP address and a port, like 0.0.0.0:9001";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        text::<Self>(scalar)?.parse().map_err(|_| needs::<Self>())
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "string", "pattern": "^([0-9.]+|\\[[0-9A-Fa-f:.%]+\\]):[0-9]{1,5}$" })
+    }
+}
+
+impl Leaf for Endpoint {
+    const WANTED: &'static str = "a URL like http://127.0.0.1:8001";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        text::<Self>(scalar)?.parse()
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "string", "pattern": "^http://[^/?#@ ]+:[0-9]{1,5}/?$" })
+    }
+}
+
+impl Leaf for Protocol {
+    const WANTED: &'static str = "a protocol, like oip-grpc";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        text::<Self>(scalar)?.parse()
+    }
+
+    fn schema() -> Json {
+        json!({ "enum": Protocol::ALL.map(Protocol::as_str) })
+    }
+}
+
+impl Leaf for HttpVersion {
+    const WANTED: &'static str = "1 or 2";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        match scalar.text.as_str() {
+            "1" if scalar.plain => Ok(Self::Http1),
+            "2" if scalar.plain => Ok(Self::Http2),
+            _ => Err(needs::<Self>()),
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "enum": [1, 2] })
+    }
+}
+
+impl Leaf for HeaderName {
+    const WANTED: &'static str = "the name of a header";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        text::<Self>(scalar)?.parse().map_err(|_| needs::<Self>())
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "string", "pattern": "^[0-9A-Za-z!#$%&'*+.^_`|~-]+$" })
+    }
+}
+
+impl Leaf for bool {
+    const WANTED: &'static str = "true or false";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        scalar.boolean().ok_or_else(needs::<Self>)
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "boolean" })
+    }
+}
+
+impl Leaf for NonZeroUsize {
+    const WANTED: &'static str = "a whole number, at least 1";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let digits = scalar.plain && scalar.text.bytes().all(|byte| byte.is_ascii_digit());
+        match digits {
+            true => scalar.text.parse().map_err(|_| needs::<Self>()),
+            false if !scalar.plain => Err(format!("{}, without quotes", needs::<Self>())),
+            false => Err(needs::<Self>()),
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "integer", "minimum": 1 })
+    }
+}
+
+impl Leaf for Duration {
+    const WANTED: &'static str = "a duration, like 20ms";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        units::parse_duration(&scalar.text)
+            .map_err(|message| format!("{}; this {message}", needs::<Self>()))
+    }
+
+    fn schema() -> Json {
+        json!({ "type": ["string", "integer"], "pattern": units::DURATION_PATTERN, "minimum": 0, "maximum": 0 })
+    }
+}
+
+impl Leaf for Size {
+    const WANTED: &'static str = "a size, like 64MiB";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        match units::parse_size(&scalar.text) {
+            Ok(0) => Err("must be more than 0".to_owned()),
+            Ok(bytes) => Ok(Self(bytes)),
+            Err(message) => Err(format!("{}; this {message}", needs::<Self>())),
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "type": ["string", "integer"], "pattern": units::SIZE_PATTERN, "minimum": 1 })
+    }
+}
+
+impl Leaf for Delay {
+    const WANTED: &'static str = <Duration as Leaf>::WANTED;
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        <Duration as Leaf>::parse(scalar).map(Self)
+    }
+
+    fn schema() -> Json {
+        json!({ "enum": [0, "0", "0ms", "0s"] })
+    }
+}
+
+impl Leaf for InFlight {
+    const WANTED: &'static str = NonZeroUsize::WANTED;
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        match scalar.text.as_str() {
+            "auto" => Err(not_yet(
+                "max_in_flight: auto",
+                "the further controllers of batches",
+            )),
+            _ => <NonZeroUsize as Leaf>::parse(scalar).map(Self),
+        }
+    }
+
+    fn schema() -> Json {
+        <NonZeroUsize as Leaf>::schema()
+    }
+}
+
+impl Leaf for Controller {
+    const WANTED: &'static str = "aimd or fixed";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        match text::<Self>(scalar)? {
+            "aimd" => Ok(Self::Aimd),
+            "fixed" => Ok(Self::Fixed),
+            "quantile" => Err(not_yet(
+                "controller: quantile",
+                "the further controllers of batches",
+            )),
+            other => Err(unknown("controller", other, ["aimd", "fixed"].into_iter())),
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "enum": ["aimd", "fixed"] })
+    }
+}
+
+/// The text of a scalar that YAML does not take for something else.
+fn text<T: Leaf>(scalar: &Scalar) -> Result<&str, String> {
+    match scalar {
+        scalar if scalar.is_number() => Err(format!(
+            "needs {}; this is a number, put it in quotes",
+            T::WANTED
+        )),
+        scalar if scalar.boolean().is_some() => Err(format!(
+            "needs {}; this is a boolean, put it in quotes",
+            T::WANTED
+        )),
+        scalar => Ok(&scalar.text),
+    }
+}
+
+fn needs<T: Leaf>() -> String {
+    format!("needs {}", T::WANTED)
+}

@@ -1,0 +1,34 @@
+#![doc = include_str!("README.md")]
+
+mod configuration;
+mod document;
+mod endpoint;
+mod fault;
+mod file;
+mod leaf;
+mod limits;
+mod listener;
+mod model;
+mod name;
+mod read;
+mod resolve;
+mod secret;
+mod source;
+#[cfg(test)]
+mod tests;
+mod units;
+mod upstream;
+mod watch;
+
+pub use self::configuration::{Config, schema};
+pub use self::endpoint::Endpoint;
+pub use self::fault::{Fault, Faults, Position};
+pub use self::limits::{Limits, Telemetry};
+pub use self::listener::{Admin, Listener};
+pub use self::model::{Arm, Model};
+pub use self::name::Name;
+pub use self::secret::mask;
+pub use self::source::{Error, Source};
+pub use self::units::{format_duration, format_size, parse_duration, parse_size};
+pub use self::upstream::{HttpVersion, Protocol, Upstream};
+pub use self::watch::Watch;

@@ -1,0 +1,411 @@
+//! From sections of the file to a [`Config`] that cannot be wrong, or to what is wrong with it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use http::HeaderName;
+use outrigger_filters::batch;
+
+use super::fault::{Collector, Place};
+use super::file;
+use super::leaf;
+use super::read::{At, Named, not_yet, unknown};
+use super::{
+    Admin, Arm, Config, Endpoint, HttpVersion, Limits, Listener, Model, Name, Protocol, Telemetry,
+    Upstream,
+};
+
+/// What is needed of the upstreams while the rest is resolved: those that were read whole, and the
+/// names of those that were not, so that one fault does not bring others with it.
+#[derive(Debug)]
+struct Upstreams<'a> {
+    protocols: HashMap<&'a str, Option<Protocol>>,
+    /// Whether the section could be read, so that a missing name is really missing.
+    known: bool,
+}
+
+/// Makes the configuration, if nothing is wrong with it.
+pub(super) fn resolve(file: &file::File, faults: &mut Collector) -> Option<Config> {
+    let upstreams = Upstreams::of(file.upstreams.as_ref());
+    let listeners = listeners(file, &upstreams, faults);
+    let models = models(file, &upstreams, faults);
+    let defined = self::upstreams(file.upstreams.as_ref(), faults);
+    unused(file, faults);
+    let admin = file.admin.as_ref().and_then(|admin| admin.address.as_ref());
+    let admin = admin.map(|address| {
+        let bound = file
+            .listeners
+            .iter()
+            .flat_map(|listeners| listeners.value.iter());
+        for listener in bound.filter_map(|listener| listener.address.as_ref()) {
+            clash(listener, address, faults);
+        }
+        Admin {
+            address: address.value,
+        }
+    });
+    Some(Config {
+        listeners: listeners?,
+        admin,
+        upstreams: defined?,
+        models,
+        limits: limits(file.limits.as_ref()),
+        telemetry: telemetry(file.telemetry.as_ref()),
+    })
+}
+
+impl<'a> Upstreams<'a> {
+    fn of(section: Option<&'a At<Named<Name, file::Upstream>>>) -> Self {
+        let entries = section.iter().flat_map(|section| section.0.iter());
+        let protocols = entries.map(|(name, upstream)| {
+            (
+                name.as_str(),
+                upstream.protocol.as_ref().map(|protocol| protocol.value),
+            )
+        });
+        Self {
+            protocols: protocols.collect(),
+            known: section.is_some(),
+        }
+    }
+
+    /// The protocol of a named upstream, unless the name or the upstream is faulty.
+    fn protocol(&self, name: &At<Name>, faults: &mut Collector) -> Option<Protocol> {
+        match self.protocols.get(name.as_str()) {
+            Some(protocol) => *protocol,
+            None => {
+                if self.known {
+                    let mut known: Vec<&str> = self.protocols.keys().copied().collect();
+                    known.sort_unstable();
+                    faults.add(&name.place, unknown("upstream", name, known.into_iter()));
+                }
+                None
+            }
+        }
+    }
+}
+
+fn listeners(
+    file: &file::File,
+    upstreams: &Upstreams<'_>,
+    faults: &mut Collector,
+) -> Option<Vec<Listener>> {
+    let sections = &file.listeners.as_ref()?.value;
+    let mut bound: Vec<&At<SocketAddr>> = Vec::new();
+    let mut listeners = Vec::new();
+    for section in sections {
+        if let Some(address) = &section.address {
+            for other in &bound {
+                clash(other, address, faults);
+            }
+            bound.push(address);
+        }
+        if let Some(upstream) = &section.upstream {
+            upstreams.protocol(upstream, faults);
+        }
+        if let (Some(address), Some(upstream)) = (&section.address, &section.upstream) {
+            let upstream = upstream.value.clone();
+            listeners.push(Listener {
+                address: address.value,
+                upstream,
+            });
+        }
+    }
+    Some(listeners)
+}
+
+/// Finds fault with two addresses that the system would not bind at the same time.
+fn clash(first: &At<SocketAddr>, second: &At<SocketAddr>, faults: &mut Collector) {
+    if clashing(first.value, second.value) {
+        let place = &first.place.path;
+        faults.add(
+            &second.place,
+            format_args!("`{place}` listens there already"),
+        );
+    }
+}
+
+pub(super) fn clashing(first: SocketAddr, second: SocketAddr) -> bool {
+    let same_host = first.ip() == second.ip()
+        || first.is_ipv4() == second.is_ipv4()
+            && (first.ip().is_unspecified() || second.ip().is_unspecified());
+    first.port() != 0 && first.port() == second.port() && same_host
+}
+
+fn upstreams(
+    section: Option<&At<Named<Name, file::Upstream>>>,
+    faults: &mut Collector,
+) -> Option<BTreeMap<Name, Upstream>> {
+    let mut upstreams = BTreeMap::new();
+    for (name, section) in &section?.0 {
+        if let Some(upstream) = upstream(section, faults) {
+            upstreams.insert(name.clone(), upstream);
+        }
+    }
+    Some(upstreams)
+}
+
+fn upstream(section: &file::Upstream, faults: &mut Collector) -> Option<Upstream> {
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    for endpoint in section
+        .endpoints
+        .iter()
+        .flat_map(|endpoints| endpoints.value.iter())
+    {
+        if endpoints.contains(&endpoint.value) {
+            faults.add(&endpoint.place, "the endpoint is named twice");
+        }
+        endpoints.push(endpoint.value.clone());
+    }
+    let protocol = section.protocol.as_ref()?.value;
+    let http = match &section.http {
+        None => protocol.http(),
+        Some(At {
+            place,
+            value: HttpVersion::Http1,
+        }) if protocol.is_grpc() => {
+            faults.add(place, format_args!("{protocol} needs HTTP/2"));
+            HttpVersion::Http1
+        }
+        Some(At { value, .. }) => *value,
+    };
+    Some(Upstream {
+        protocol,
+        endpoints,
+        http,
+    })
+}
+
+/// Finds fault with upstreams that nothing leads to: the mistake is then in the name elsewhere.
+fn unused(file: &file::File, faults: &mut Collector) {
+    let (Some(upstreams), Some(listeners)) = (&file.upstreams, &file.listeners) else {
+        return;
+    };
+    let arms = file.models.iter().flat_map(|models| models.0.iter());
+    let arms = arms.flat_map(|(_, model)| model.arms.iter().flat_map(|arms| arms.0.iter()));
+    let used: Vec<&str> = listeners
+        .iter()
+        .filter_map(|listener| listener.upstream.as_ref())
+        .chain(arms.filter_map(|(_, arm)| arm.upstream.as_ref()))
+        .map(|name| name.as_str())
+        .collect();
+    for (name, upstream) in &upstreams.0 {
+        if !used.contains(&name.as_str()) {
+            faults.add(
+                &upstream.place,
+                "no listener and no arm leads to this upstream",
+            );
+        }
+    }
+}
+
+fn models(
+    file: &file::File,
+    upstreams: &Upstreams<'_>,
+    faults: &mut Collector,
+) -> BTreeMap<Name, Model> {
+    let mut models = BTreeMap::new();
+    for (name, section) in file.models.iter().flat_map(|models| models.0.iter()) {
+        let arms = match &section.arms {
+            Some(arms) => self::arms(arms, upstreams, faults),
+            None => {
+                if !recognised(file, upstreams) {
+                    let message = "no listener's upstream is oip-grpc, so nobody can ask for this \
+                                   model; name the upstream of one, or an arm";
+                    faults.add(&section.place, message);
+                }
+                vec![Arm::same(name)]
+            }
+        };
+        let latency_objective = match &section.latency_objective {
+            Some(At {
+                place,
+                value: Duration::ZERO,
+            }) => {
+                faults.add(place, "must be more than 0");
+                Duration::ZERO
+            }
+            Some(At { value, .. }) => *value,
+            None => batch::Config::default().latency_objective,
+        };
+        let batch = section.batch.as_ref();
+        let ignored = batch.and_then(|batch| batch.ignore_headers.as_ref());
+        let model = Model {
+            name: name.clone(),
+            latency_objective,
+            arms,
+            batch: batch.map(|section| self::batch(section, latency_objective, faults)),
+            ignore_headers: ignored
+                .map(|names| headers(names, faults))
+                .unwrap_or_default(),
+        };
+        models.insert(name.clone(), model);
+    }
+    models
+}
+
+/// Whether a model without arms has a listener to be asked at. Where something else is at fault
+/// that may be the reason, it has.
+fn recognised(file: &file::File, upstreams: &Upstreams<'_>) -> bool {
+    let Some(listeners) = &file.listeners else {
+        return true;
+    };
+    let mut protocols = listeners.iter().map(|listener| {
+        let name = listener.upstream.as_ref()?;
+        upstreams.protocols.get(name.as_str()).copied().flatten()
+    });
+    listeners.is_empty()
+        || protocols.any(|protocol| protocol.is_none_or(|protocol| protocol == Protocol::OipGrpc))
+}
+
+fn arms(
+    section: &At<Named<Name, file::Arm>>,
+    upstreams: &Upstreams<'_>,
+    faults: &mut Collector,
+) -> Vec<Arm> {
+    if section.0.len() > 1 {
+        faults.add(
+            &section.place,
+            not_yet("arms: more than one", "model selection"),
+        );
+    }
+    let mut arms = Vec::new();
+    for (name, section) in &section.0 {
+        if let Some(upstream) = &section.upstream {
+            match upstreams.protocol(upstream, faults) {
+                None | Some(Protocol::OipGrpc) => {}
+                Some(other) => {
+                    let message = not_yet(format_args!("an arm over {other}"), "more protocols");
+                    faults.add(&upstream.place, message);
+                }
+            }
+        }
+        if let (Some(upstream), Some(model)) = (&section.upstream, &section.model) {
+            arms.push(Arm {
+                name: name.clone(),
+                upstream: Some(upstream.value.clone()),
+                model: model.value.clone(),
+                version: section
+                    .version
+                    .as_ref()
+                    .map(|version| version.value.clone()),
+            });
+        }
+    }
+    arms
+}
+
+fn batch(
+    section: &At<file::Batch>,
+    latency_objective: Duration,
+    faults: &mut Collector,
+) -> batch::Config {
+    let default = batch::Config::default();
+    let count = |field: &Option<At<NonZeroUsize>>| field.as_ref().map(|count| count.value.get());
+    let size = |field: &Option<At<leaf::Size>>| field.as_ref().map(|size| size.value.0);
+    let controller = match &section.controller {
+        Some(At {
+            value: leaf::Controller::Fixed,
+            ..
+        }) => batch::Controller::Fixed,
+        Some(At {
+            value: leaf::Controller::Aimd,
+            ..
+        })
+        | None => batch::Controller::Aimd,
+    };
+    if let Some(delay) = section
+        .max_delay
+        .as_ref()
+        .filter(|delay| !delay.value.0.is_zero())
+    {
+        let message = not_yet("max_delay above 0", "the further controllers of batches");
+        faults.add(&delay.place, message);
+    }
+    let config = batch::Config {
+        latency_objective,
+        max_batch_size: count(&section.max_batch_size),
+        controller,
+        max_in_flight: match &section.max_in_flight {
+            Some(calls) => calls.value.0.get(),
+            None => default.max_in_flight,
+        },
+        max_queue_rows: count(&section.max_queue_rows).unwrap_or(default.max_queue_rows),
+        max_queue_bytes: size(&section.max_queue_bytes).unwrap_or(default.max_queue_bytes),
+        max_batch_bytes: size(&section.max_batch_bytes).unwrap_or(default.max_batch_bytes),
+    };
+    if let (Some(controller), batch::Controller::Fixed, None) = (
+        &section.controller,
+        config.controller,
+        config.max_batch_size,
+    ) {
+        faults.add(
+            &controller.place,
+            "a fixed controller needs `max_batch_size`",
+        );
+    }
+    let place = |field: Option<&Place>| field.unwrap_or(&section.place).clone();
+    if config
+        .max_batch_size
+        .is_some_and(|rows| rows > config.max_queue_rows)
+    {
+        let at = section.max_batch_size.as_ref().map(|size| &size.place);
+        let message = format!(
+            "is more than may wait: `max_queue_rows` is {}, so no call can become that large",
+            config.max_queue_rows
+        );
+        faults.add(&place(at), message);
+    }
+    if config.max_batch_bytes > config.max_queue_bytes {
+        let at = section.max_batch_bytes.as_ref().map(|size| &size.place);
+        let at = at.or(section.max_queue_bytes.as_ref().map(|size| &size.place));
+        let message = format!(
+            "`max_batch_bytes` ({}) is more than may wait: `max_queue_bytes` is {}",
+            super::units::format_size(config.max_batch_bytes),
+            super::units::format_size(config.max_queue_bytes),
+        );
+        faults.add(&place(at), message);
+    }
+    config
+}
+
+fn headers(section: &At<Vec<At<HeaderName>>>, faults: &mut Collector) -> Vec<HeaderName> {
+    let mut names: Vec<HeaderName> = Vec::new();
+    for name in &section.value {
+        if names.contains(&name.value) {
+            faults.add(&name.place, "the header is named twice");
+        }
+        names.push(name.value.clone());
+    }
+    names
+}
+
+fn limits(section: Option<&At<file::Limits>>) -> Limits {
+    let default = Limits::default();
+    let Some(section) = section else {
+        return default;
+    };
+    Limits {
+        max_message: section
+            .max_message
+            .as_ref()
+            .map_or(default.max_message, |size| size.value.0),
+        max_connections: section
+            .max_connections
+            .as_ref()
+            .map_or(default.max_connections, |count| count.value.get()),
+        drain: section
+            .drain
+            .as_ref()
+            .map_or(default.drain, |drain| drain.value),
+    }
+}
+
+fn telemetry(section: Option<&At<file::Telemetry>>) -> Telemetry {
+    let access_log = section.and_then(|section| section.access_log.as_ref());
+    Telemetry {
+        access_log: access_log.is_some_and(|access_log| access_log.value),
+    }
+}

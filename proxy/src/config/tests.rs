@@ -1,0 +1,679 @@
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use outrigger_filters::batch;
+use proptest::prelude::*;
+use serde_json::{Value as Json, json};
+
+use super::*;
+
+/// The contract's example as far as this version goes.
+const WHOLE: &str = r#"
+listeners:
+  - address: 0.0.0.0:9001
+    upstream: triton
+  - address: 0.0.0.0:9000
+    upstream: triton-rest
+admin: { address: 127.0.0.1:9900 }
+upstreams:
+  triton:      { protocol: oip-grpc, endpoints: ["http://127.0.0.1:8001"] }
+  triton-rest: { protocol: oip-rest, endpoints: ["http://127.0.0.1:8000"], http: 2 }
+models:
+  digits:
+    latency_objective: 20ms
+    arms:
+      svm: { upstream: triton, model: digits_svm, version: "3" }
+    batch: { max_batch_size: 512, max_delay: 0ms, controller: aimd, max_in_flight: 1,
+             max_queue_rows: 600, max_queue_bytes: 8MiB, max_batch_bytes: 4MiB,
+             ignore_headers: [x-request-id] }
+  other: {}
+limits: { max_message: 32MiB, max_connections: 100, drain: 1.5s }
+telemetry: { access_log: true }
+"#;
+
+/// What every configuration needs; more may follow.
+const LEAST: &str = "
+listeners: [{ address: '127.0.0.1:9001', upstream: triton }]
+upstreams: { triton: { protocol: oip-grpc, endpoints: ['http://127.0.0.1:8001'] } }
+";
+
+fn name(text: &str) -> Name {
+    text.parse().expect("a name")
+}
+
+fn read(text: &str) -> Config {
+    Config::read(text).unwrap_or_else(|faults| panic!("{faults}"))
+}
+
+/// All faults as `line:column: path: message`.
+fn faults(text: &str) -> Vec<String> {
+    let faults = Config::read(text).expect_err("faults");
+    let shown = |fault: &Fault| match fault.position() {
+        Some(Position { line, column }) => format!("{line}:{column}: {fault}"),
+        None => fault.to_string(),
+    };
+    faults.iter().map(shown).collect()
+}
+
+/// The faults of what follows after [`LEAST`], without their places.
+fn faults_with(more: &str) -> Vec<String> {
+    let faults = Config::read(format!("{LEAST}{more}")).expect_err("faults");
+    faults.iter().map(Fault::to_string).collect()
+}
+
+#[test]
+fn the_whole_of_the_contract_is_read() {
+    let config = read(WHOLE);
+    assert_eq!(
+        config.listeners,
+        [
+            Listener {
+                address: "0.0.0.0:9001".parse().unwrap(),
+                upstream: name("triton")
+            },
+            Listener {
+                address: "0.0.0.0:9000".parse().unwrap(),
+                upstream: name("triton-rest")
+            },
+        ]
+    );
+    assert_eq!(
+        config.admin,
+        Some(Admin {
+            address: "127.0.0.1:9900".parse().unwrap()
+        })
+    );
+    assert_eq!(
+        config.upstreams["triton"],
+        Upstream {
+            protocol: Protocol::OipGrpc,
+            endpoints: vec!["http://127.0.0.1:8001".parse().unwrap()],
+            http: HttpVersion::Http2,
+        }
+    );
+    assert_eq!(config.upstreams["triton-rest"].http, HttpVersion::Http2);
+    assert_eq!(
+        config.models["digits"],
+        Model {
+            name: name("digits"),
+            latency_objective: Duration::from_millis(20),
+            arms: vec![Arm {
+                name: name("svm"),
+                upstream: Some(name("triton")),
+                model: name("digits_svm"),
+                version: Some(name("3")),
+            }],
+            batch: Some(batch::Config {
+                latency_objective: Duration::from_millis(20),
+                max_batch_size: Some(512),
+                controller: batch::Controller::Aimd,
+                max_in_flight: 1,
+                max_queue_rows: 600,
+                max_queue_bytes: 8 << 20,
+                max_batch_bytes: 4 << 20,
+            }),
+            ignore_headers: vec!["x-request-id".parse().unwrap()],
+        }
+    );
+    assert_eq!(config.models["other"].arms, [Arm::same(&name("other"))]);
+    assert_eq!(config.models["other"].batch, None);
+    assert_eq!(
+        config.limits,
+        Limits {
+            max_message: 32 << 20,
+            max_connections: 100,
+            drain: Duration::from_millis(1500),
+        }
+    );
+    assert_eq!(config.telemetry, Telemetry { access_log: true });
+}
+
+#[test]
+fn what_is_left_out_has_its_default() {
+    let config = read(&format!("{LEAST}models: {{ digits: {{ batch: {{}} }} }}"));
+    assert_eq!(config.admin, None);
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.telemetry, Telemetry::default());
+    assert_eq!(
+        config.models["digits"].batch,
+        Some(batch::Config::default())
+    );
+    assert_eq!(config.upstreams["triton"].http, HttpVersion::Http2);
+}
+
+#[test]
+fn json_is_accepted() {
+    let yaml = read(WHOLE);
+    assert_eq!(
+        read(&serde_json::to_string_pretty(&yaml.effective()).unwrap()),
+        yaml
+    );
+    assert_eq!(read(&yaml.effective().to_string()), yaml);
+}
+
+#[test]
+fn what_is_in_effect_reads_as_itself() {
+    for text in [
+        WHOLE,
+        LEAST,
+        &format!("{LEAST}models: {{ a: {{ batch: {{}} }} }}"),
+    ] {
+        let config = read(text);
+        assert_eq!(read(&config.effective().to_string()), config);
+    }
+}
+
+#[test]
+fn every_fault_is_found_at_once_with_its_place() {
+    let text = "\
+listeners:
+  - address: nowhere
+    upstream: tritn
+  - adress: 127.0.0.1:9002
+    upstream: triton
+admin: { address: 127.0.0.1:9001, tls: {} }
+upstreams:
+  triton: { protocol: grpc, endpoints: [] }
+models:
+  digits:
+    latency_objective: 20
+    cache: { max_bytes: 64MiB }
+    batch:
+      max_batch_size: \"512\"
+      controler: aimd
+      max_in_flight: auto
+limits: { drain: soon, max_message: 64Mi }
+";
+    assert_eq!(
+        faults(text),
+        [
+            "2:14: listeners[0].address: needs an IP address and a port, like 0.0.0.0:9001",
+            "3:15: listeners[0].upstream: unknown upstream `tritn`; did you mean `triton`?",
+            "4:5: listeners[1].adress: unknown key `adress`; did you mean `address`?",
+            "4:5: listeners[1]: `address` is missing",
+            "6:35: admin.tls: unknown key `tls`; known are `address`",
+            "8:23: upstreams.triton.protocol: unknown protocol `grpc`; known are `oip-grpc`, \
+             `oip-rest`, `tfserving-grpc`, `tfserving-rest`",
+            "8:29: upstreams.triton.endpoints: needs at least one entry",
+            "11:24: models.digits.latency_objective: needs a duration, like 20ms; this needs a \
+             unit, one of ns, us, ms, s, m, h",
+            "12:5: models.digits.cache: `cache` is not in this version: it comes with the \
+             prediction cache",
+            "14:23: models.digits.batch.max_batch_size: needs a whole number, at least 1, without \
+             quotes",
+            "15:7: models.digits.batch.controler: unknown key `controler`; did you mean \
+             `controller`?",
+            "16:22: models.digits.batch.max_in_flight: `max_in_flight: auto` is not in this \
+             version: it comes with the further controllers of batches",
+            "17:18: limits.drain: needs a duration, like 20ms; this needs a figure and a unit, \
+             one of ns, us, ms, s, m, h",
+            "17:37: limits.max_message: needs a size, like 64MiB; this has no unit that is known; \
+             the units are B, kB, MB, GB, TB, KiB, MiB, GiB, TiB",
+        ]
+    );
+}
+
+#[test]
+fn a_fault_shows_its_line() {
+    let text = format!("{LEAST}limits: {{ drain: soon }}\n");
+    let faults = Config::read(&text)
+        .expect_err("a fault")
+        .of("proxy.yaml")
+        .to_string();
+    let (first, rest) = faults.split_once('\n').expect("lines");
+    assert!(
+        first.starts_with("proxy.yaml:4:18: limits.drain: needs a duration"),
+        "{first}"
+    );
+    assert_eq!(rest, "    limits: { drain: soon }\n                     ^");
+}
+
+#[test]
+fn what_belongs_to_later_versions_is_a_fault_that_says_so() {
+    for (more, path) in [
+        ("state: { redis: 'redis://h' }", "state"),
+        ("telemetry: { otlp: 'http://h:4317' }", "telemetry.otlp"),
+        ("telemetry: { sample_ratio: 0.1 }", "telemetry.sample_ratio"),
+        (
+            "models: { m: { selection: { policy: exp3 } } }",
+            "models.m.selection",
+        ),
+        ("models: { m: { cache: {} } }", "models.m.cache"),
+        (
+            "models: { m: { deadline: { default: 50ms } } }",
+            "models.m.deadline",
+        ),
+        (
+            "models: { m: { batch: { max_delay: 1ms } } }",
+            "models.m.batch.max_delay",
+        ),
+        (
+            "models: { m: { batch: { controller: quantile } } }",
+            "models.m.batch.controller",
+        ),
+        (
+            "models: { m: { batch: { max_in_flight: auto } } }",
+            "models.m.batch.max_in_flight",
+        ),
+        (
+            "models: { m: { arms: { a: { upstream: triton, model: a }, \
+             b: { upstream: triton, model: b } } } }",
+            "models.m.arms",
+        ),
+    ] {
+        let faults = faults_with(more);
+        assert!(
+            faults.len() == 1
+                && faults[0].starts_with(&format!("{path}: "))
+                && faults[0].contains("is not in this version: it comes with"),
+            "{faults:?}"
+        );
+    }
+    for (listener, upstream) in [
+        (
+            "tls: { certificate: c, key: k }",
+            "endpoints: ['http://h:1']",
+        ),
+        ("transparent: true", "endpoints: ['http://h:1']"),
+        ("", "endpoints: ['https://h:1']"),
+    ] {
+        let faults = faults(&format!(
+            "listeners: [{{ address: '127.0.0.1:1', upstream: u, {listener} }}]\n\
+             upstreams: {{ u: {{ protocol: oip-grpc, {upstream} }} }}"
+        ));
+        assert!(
+            faults.len() == 1 && faults[0].contains("is not in this version"),
+            "{faults:?}"
+        );
+    }
+}
+
+#[test]
+fn batching_another_protocol_comes_later_and_passing_it_through_does_not() {
+    for protocol in ["oip-rest", "tfserving-grpc", "tfserving-rest"] {
+        let text = format!(
+            "listeners: [{{ address: '127.0.0.1:1', upstream: u }}]\n\
+             upstreams: {{ u: {{ protocol: {protocol}, endpoints: ['http://h:1'] }} }}\n"
+        );
+        read(&text);
+        let with_arm =
+            format!("{text}models: {{ m: {{ arms: {{ a: {{ upstream: u, model: a }} }} }} }}");
+        let found = faults(&with_arm);
+        assert!(
+            found.len() == 1 && found[0].contains("is not in this version"),
+            "{found:?}"
+        );
+        let without = faults(&format!("{text}models: {{ m: {{}} }}"));
+        assert!(
+            without.len() == 1 && without[0].contains("no listener's upstream"),
+            "{without:?}"
+        );
+    }
+}
+
+#[test]
+fn two_listeners_on_one_address_are_a_fault() {
+    let text = |first: &str, second: &str| {
+        format!(
+            "listeners:\n- {{ address: '{first}', upstream: u }}\n- {{ address: '{second}', \
+             upstream: u }}\nupstreams: {{ u: {{ protocol: oip-grpc, endpoints: ['http://h:1'] }} }}"
+        )
+    };
+    for (first, second) in [
+        ("127.0.0.1:1", "127.0.0.1:1"),
+        ("0.0.0.0:1", "127.0.0.1:1"),
+        ("[::1]:1", "[::]:1"),
+    ] {
+        let faults = faults(&text(first, second));
+        let expected = "3:14: listeners[1].address: `listeners[0].address` listens there already";
+        assert_eq!(faults, [expected]);
+    }
+    for (first, second) in [
+        ("127.0.0.1:0", "127.0.0.1:0"),
+        ("127.0.0.1:1", "127.0.0.2:1"),
+        ("127.0.0.1:1", "[::1]:1"),
+    ] {
+        read(&text(first, second));
+    }
+}
+
+#[test]
+fn the_admin_pages_need_an_address_of_their_own() {
+    assert_eq!(
+        faults_with("admin: { address: '127.0.0.1:9001' }"),
+        ["admin.address: `listeners[0].address` listens there already"]
+    );
+}
+
+#[test]
+fn an_upstream_that_nothing_leads_to_is_a_fault() {
+    let text = LEAST.replace(
+        "upstreams: {",
+        "upstreams: { spare: { protocol: oip-rest, endpoints: ['http://h:1'] },",
+    );
+    assert_eq!(
+        faults(&text),
+        ["3:14: upstreams.spare: no listener and no arm leads to this upstream"]
+    );
+}
+
+#[test]
+fn grpc_is_not_spoken_over_http_1() {
+    let text = LEAST.replace("protocol:", "http: 1, protocol:");
+    assert_eq!(
+        faults(&text),
+        ["3:30: upstreams.triton.http: oip-grpc needs HTTP/2"]
+    );
+}
+
+#[test]
+fn bounds_that_contradict_each_other_are_faults() {
+    for (batch, fault) in [
+        (
+            "controller: fixed",
+            "controller: a fixed controller needs `max_batch_size`",
+        ),
+        (
+            "max_batch_size: 30000",
+            "max_batch_size: is more than may wait: `max_queue_rows` is 25000, so no call can \
+             become that large",
+        ),
+        (
+            "max_queue_bytes: 1MiB",
+            "max_queue_bytes: `max_batch_bytes` (32MiB) is more than may wait: \
+             `max_queue_bytes` is 1MiB",
+        ),
+        (
+            "max_batch_size: 0",
+            "max_batch_size: needs a whole number, at least 1",
+        ),
+        ("max_queue_bytes: 0", "max_queue_bytes: must be more than 0"),
+        (
+            "ignore_headers: [a, A]",
+            "ignore_headers[1]: the header is named twice",
+        ),
+        (
+            "ignore_headers: ['a b']",
+            "ignore_headers[0]: needs the name of a header",
+        ),
+    ] {
+        let faults = faults_with(&format!("models: {{ m: {{ batch: {{ {batch} }} }} }}"));
+        assert_eq!(faults, [format!("models.m.batch.{fault}")]);
+    }
+    let faults = faults_with("models: { m: { latency_objective: 0 } }");
+    assert_eq!(faults, ["models.m.latency_objective: must be more than 0"]);
+}
+
+#[test]
+fn a_key_without_a_value_is_a_fault() {
+    assert_eq!(
+        faults_with("models:\n  m:\n    batch:\nlimits: { drain: }"),
+        [
+            "models.m.batch: has no value; write `{}` for all defaults, or leave it out",
+            "limits.drain: has no value; needs a duration, like 20ms, or leave it out",
+        ]
+    );
+}
+
+#[test]
+fn a_key_that_stands_twice_is_a_fault() {
+    let text = format!("{LEAST}limits: {{ drain: 1s }}\nlimits: {{}}");
+    assert_eq!(faults(&text), ["5:1: limits: the key stands on line 4 too"]);
+}
+
+#[test]
+fn a_number_is_no_name() {
+    let arm = "arms: { a: { upstream: triton, model: a, version: 3 } }";
+    assert_eq!(
+        faults_with(&format!("models: {{ m: {{ {arm} }} }}")),
+        ["models.m.arms.a.version: needs a name; this is a number, put it in quotes"]
+    );
+}
+
+#[test]
+fn a_name_with_dots_is_told_from_a_path() {
+    assert_eq!(
+        faults_with("models: { a.b: { cach: 1 } }"),
+        ["models.\"a.b\".cach: unknown key `cach`; known are `latency_objective`, `arms`, `batch`"]
+    );
+}
+
+#[test]
+fn text_that_is_not_yaml_is_one_fault_with_its_place() {
+    for text in [
+        "listeners: [",
+        "a: b: c",
+        "\"",
+        "\t- x",
+        "&a [*a]",
+        "!x {}",
+        "*x",
+        "--- a\n--- b",
+    ] {
+        let faults = Config::read(text).expect_err(text);
+        assert!(
+            faults.iter().all(|fault| fault.position().is_some()),
+            "{text}: {faults}"
+        );
+    }
+    assert_eq!(faults(""), ["1:1: the file is empty"]);
+    assert_eq!(faults("# nothing"), ["1:1: the file is empty"]);
+    let bytes = Config::read(b"a: 1\nb: \xff").expect_err("a fault");
+    assert_eq!(bytes.of("f").to_string(), "f:2:1: the text is not UTF-8");
+}
+
+#[test]
+fn a_small_file_does_not_become_a_large_tree() {
+    let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..20 {
+        let below = format!("*a{}, ", level - 1).repeat(9);
+        text.push_str(&format!("a{level}: &a{level} [{below}]\n"));
+    }
+    let found = faults(&text);
+    assert!(
+        found[0].contains("more values than any configuration needs"),
+        "{found:?}"
+    );
+    let found = faults(&"[".repeat(100));
+    assert!(found[0].contains("nested deeper than 32"), "{found:?}");
+    let mut text = String::from("a0: &a0 x\n");
+    for level in 1..100 {
+        text.push_str(&format!("a{level}: &a{level} [*a{}]\n", level - 1));
+    }
+    let found = faults(&text);
+    assert!(found[0].contains("nested deeper than 32"), "{found:?}");
+    let text = " ".repeat(Config::MAX_BYTES + 1);
+    assert_eq!(faults(&text), ["1:1: the file is larger than 1MiB"]);
+}
+
+#[test]
+fn aliases_repeat_what_they_name() {
+    let config = read(&format!(
+        "{LEAST}models:\n  a: {{ batch: &batch {{ max_batch_size: 8 }} }}\n  b: {{ batch: *batch }}"
+    ));
+    assert_eq!(config.models["a"].batch, config.models["b"].batch);
+}
+
+#[test]
+fn no_password_is_shown() {
+    let text = LEAST.replace("http://127.0.0.1", "http://me:sesame@127.0.0.1");
+    let faults = Config::read(text).expect_err("a fault").to_string();
+    assert!(
+        faults.contains("http://me:***@127.0.0.1") && !faults.contains("sesame"),
+        "{faults}"
+    );
+}
+
+#[test]
+fn the_examples_have_no_faults() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/config");
+    let mut count = 0;
+    for file in fs::read_dir(directory).expect("examples") {
+        let path = file.expect("an example").path();
+        let source = Source::File {
+            path: path.clone(),
+            admin: None,
+        };
+        let config = source.read().unwrap_or_else(|error| panic!("{error}"));
+        assert_valid(&schema(), &config.effective(), "");
+        count += 1;
+    }
+    assert!(count >= 4, "{count}");
+}
+
+#[test]
+fn the_contract_and_what_is_in_effect_follow_the_schema() {
+    assert_valid(&schema(), &read(WHOLE).effective(), "");
+    assert_valid(&schema(), &read(LEAST).effective(), "");
+}
+
+#[test]
+fn every_key_of_the_schema_is_known_to_the_reader_and_no_other() {
+    visit(&schema(), &mut Vec::new(), &mut |path, schema| {
+        let Some(properties) = schema["properties"].as_object() else {
+            return;
+        };
+        assert_eq!(schema["additionalProperties"], false, "{path:?}");
+        let strange = faults_of(&nested(path, json!({ "strange": 1 })));
+        assert!(
+            strange.contains("unknown key `strange`"),
+            "{path:?}: {strange}"
+        );
+        for (key, property) in properties {
+            // A value of no use for any key: what is found is a fault of the value, not of the key.
+            let found = faults_of(&nested(path, json!({ key.as_str(): null })));
+            assert!(!found.contains("unknown key"), "{path:?} {key}: {found}");
+            assert!(found.contains(key.as_str()), "{path:?} {key}: {found}");
+            assert!(
+                property["description"]
+                    .as_str()
+                    .is_some_and(|text| !text.is_empty())
+            );
+        }
+        for key in schema["required"].as_array().expect("a list") {
+            let found = faults_of(&nested(path, json!({})));
+            let missing = format!("`{}` is missing", key.as_str().expect("a key"));
+            assert!(found.contains(&missing), "{path:?}: {found}");
+        }
+    });
+}
+
+fn faults_of(value: &Json) -> String {
+    Config::read(value.to_string())
+        .expect_err("faults")
+        .to_string()
+}
+
+/// Puts a value where the path of a section leads.
+fn nested(path: &[String], value: Json) -> Json {
+    path.iter()
+        .rev()
+        .fold(value, |value, step| match step.as_str() {
+            "[]" => json!([value]),
+            key => json!({ key: value }),
+        })
+}
+
+/// Walks over the schemas of all sections.
+fn visit(schema: &Json, path: &mut Vec<String>, seen: &mut impl FnMut(&[String], &Json)) {
+    seen(path, schema);
+    for (key, property) in schema["properties"].as_object().into_iter().flatten() {
+        path.push(key.clone());
+        visit(property, path, seen);
+        path.pop();
+    }
+    for (key, step) in [("items", "[]"), ("additionalProperties", "any")] {
+        if schema[key].is_object() {
+            path.push(step.to_owned());
+            visit(&schema[key], path, seen);
+            path.pop();
+        }
+    }
+}
+
+/// As much of JSON Schema as ours uses, patterns excepted.
+fn assert_valid(schema: &Json, value: &Json, path: &str) {
+    let types: Vec<&str> = match &schema["type"] {
+        Json::String(one) => vec![one],
+        several => several
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Json::as_str)
+            .collect(),
+    };
+    let own = match value {
+        Json::Object(_) => "object",
+        Json::Array(_) => "array",
+        Json::String(_) => "string",
+        Json::Number(_) => "integer",
+        Json::Bool(_) => "boolean",
+        Json::Null => "null",
+    };
+    assert!(
+        types.is_empty() || types.contains(&own),
+        "{path}: {own} is none of {types:?}"
+    );
+    if let Some(allowed) = schema["enum"].as_array() {
+        assert!(
+            allowed.contains(value),
+            "{path}: {value} is none of {allowed:?}"
+        );
+    }
+    for key in schema["required"].as_array().into_iter().flatten() {
+        assert!(
+            value.get(key.as_str().expect("a key")).is_some(),
+            "{path}: {key} is missing"
+        );
+    }
+    for (key, value) in value.as_object().into_iter().flatten() {
+        let path = format!("{path}.{key}");
+        match schema["properties"].get(key) {
+            Some(property) => assert_valid(property, value, &path),
+            None => {
+                let schema = &schema["additionalProperties"];
+                assert!(schema.is_object(), "{path}: not in the schema");
+                assert_valid(schema, value, &path);
+            }
+        }
+    }
+    for item in value.as_array().into_iter().flatten() {
+        assert_valid(&schema["items"], item, path);
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_give_a_configuration_or_faults(bytes: Vec<u8>) {
+        if let Err(faults) = Config::read(&bytes) {
+            prop_assert!(faults.count() > 0 && !faults.to_string().is_empty());
+        }
+    }
+
+    #[test]
+    fn any_text_gives_a_configuration_or_faults(
+        text in "([ \n\t:\\-\\[\\]{},&*!|>'\"%@`#?a-c0-1]|: |- |\n  |\\PC){0,200}",
+    ) {
+        if let Err(faults) = Config::read(&text) {
+            prop_assert!(faults.count() > 0 && !faults.to_string().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_gives_faults_within_the_file_or_a_configuration(
+        at in 0..WHOLE.len(),
+        removed in 0..40_usize,
+        inserted in "[ \n\t:\\-\\[\\]{},&*!|>'\"%@`#?a-c0-1\\PC]{0,6}",
+    ) {
+        let end = (at + removed).min(WHOLE.len());
+        let text = format!("{}{inserted}{}", &WHOLE[..at], &WHOLE[end..]);
+        match Config::read(&text) {
+            Ok(config) => prop_assert_eq!(read(&config.effective().to_string()), config),
+            Err(faults) => for fault in faults.iter() {
+                let line = fault.position().expect("a place").line;
+                prop_assert!((1..=text.split('\n').count() + 1).contains(&line), "{}", faults);
+            }
+        }
+    }
+}
