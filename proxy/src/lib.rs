@@ -1,1 +1,4 @@
 //! Outrigger: a transparent sidecar proxy for model servers.
+
+#[cfg(feature = "demo")]
+pub mod demo;
