@@ -2,11 +2,16 @@
 //!
 //! `tests/bench/README.md` says what each figure means and how to run them.
 
+pub mod batching;
+pub mod curves;
 pub mod h2load;
+pub mod message;
 pub mod passthrough;
 pub mod peers;
 pub mod process;
+pub mod search;
 pub mod table;
+pub mod triton;
 pub mod upstream;
 pub mod usage;
 

@@ -70,7 +70,7 @@ pub fn run(options: &Options) -> Result<Value> {
     pause(Duration::from_millis(500));
     let idle: Vec<f64> = peers
         .iter()
-        .map(|peer| Ok(resident(peer, &server)?))
+        .map(|peer| resident(peer, &server))
         .collect::<Result<_>>()?;
 
     let body = folder.join("body");

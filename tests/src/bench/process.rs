@@ -102,7 +102,7 @@ impl Drop for Process {
             .arg("-TERM")
             .arg(self.child.id().to_string())
             .status();
-        let give_up = Instant::now() + Duration::from_secs(2);
+        let give_up = Instant::now() + POLITE;
         while asked.is_ok() && Instant::now() < give_up {
             if !matches!(self.child.try_wait(), Ok(None)) {
                 return;
@@ -171,5 +171,7 @@ pub fn pause(duration: Duration) {
     std::thread::sleep(duration);
 }
 
+/// How long a process may take to end when asked.
+const POLITE: Duration = Duration::from_secs(10);
 /// How long a process may take until it does what it was started for.
 const PATIENCE: Duration = Duration::from_secs(60);

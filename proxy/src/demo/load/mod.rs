@@ -18,6 +18,8 @@ mod connection;
 mod cork;
 mod generator;
 mod report;
+#[cfg(test)]
+mod tests;
 
 pub use arrivals::{Arrivals, Pace};
 pub use calls::{Calls, Repeat, frame};
