@@ -1,1 +1,3 @@
 //! The harness of the tests, experiments and benches.
+
+pub mod bench;

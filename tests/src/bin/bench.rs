@@ -1,0 +1,247 @@
+//! `cargo run --release -p outrigger-tests --bin bench -- passthrough | batching`: see
+//! `tests/bench/README.md`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use outrigger::demo::load::{Load, Pace, Repeat, Target, frame};
+use outrigger_tests::bench::curves::Curve;
+use outrigger_tests::bench::peers::Peer;
+use outrigger_tests::bench::{Result, batching, message, passthrough, triton, upstream};
+
+/// Measures Outrigger against its peers, and batching against none.
+#[derive(Debug, Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// What it costs to pass a call through: direct, nginx, HAProxy, Outrigger
+    Passthrough {
+        /// Interleaved repeats; the medians are shown
+        #[arg(long, default_value_t = 5)]
+        repeats: usize,
+        /// A tenth of the calls and two repeats: to see that it works
+        #[arg(long)]
+        quick: bool,
+        /// Peers to leave out
+        #[arg(long)]
+        without: Vec<Peer>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// What batching is worth, on synthetic models and on a real Triton
+    Batching {
+        /// Curves to measure [default: all six, unless only Triton is asked for]
+        #[arg(long, value_parser = curve)]
+        curve: Vec<Curve>,
+        /// How many times slower than the paper's curve and objective [default: 10, kernel_svm 1]
+        #[arg(long)]
+        scale: Option<f64>,
+        /// Short probes and one static size: to see that it works
+        #[arg(long)]
+        quick: bool,
+        /// Measure the servers alone, without Outrigger
+        #[arg(long)]
+        direct: bool,
+        /// The native container's binary [default: beside this one, or $OUTRIGGER_NATIVE]
+        #[arg(long)]
+        native: Option<PathBuf>,
+        /// A running Triton's gRPC address, or a script that starts one (tests/servers/triton)
+        #[arg(long)]
+        triton: Option<String>,
+        /// Triton's model: FP32 input `x` of 64 columns, no batching of its own
+        #[arg(long, default_value = "digits_svm")]
+        triton_model: String,
+        /// Leave the synthetic models out
+        #[arg(long, requires = "triton")]
+        triton_only: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Loads one method of a server and says what was seen
+    Load {
+        /// The server
+        address: SocketAddr,
+        /// The method
+        #[arg(long, default_value = message::INFER)]
+        path: String,
+        /// A file with one message, without gRPC's prefix [default: 495 bytes of no meaning]
+        #[arg(long)]
+        message: Option<PathBuf>,
+        /// Poisson arrivals a second
+        #[arg(long, conflicts_with = "callers")]
+        rate: Option<f64>,
+        /// Callers who wait for their answer
+        #[arg(long, default_value_t = 32)]
+        callers: usize,
+        /// Connections that share the load
+        #[arg(long, default_value_t = 4)]
+        connections: usize,
+        /// For how long, after a tenth of it to warm up
+        #[arg(long, default_value_t = 5.0)]
+        seconds: f64,
+    },
+    /// Answers calls cheaply until stdin ends
+    #[command(hide = true)]
+    Upstream,
+}
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// Write the figures to this file
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Outrigger's binary [default: beside this one, or $OUTRIGGER]
+    #[arg(long)]
+    outrigger: Option<PathBuf>,
+}
+
+impl Common {
+    fn outrigger(&self) -> Option<PathBuf> {
+        self.outrigger
+            .clone()
+            .or_else(|| std::env::var_os("OUTRIGGER").map(PathBuf::from))
+    }
+
+    fn write(&self, figures: &serde_json::Value) -> Result<()> {
+        if let Some(file) = &self.json {
+            std::fs::write(file, serde_json::to_string_pretty(figures)? + "\n")?;
+        }
+        Ok(())
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Passthrough {
+            repeats,
+            quick,
+            without,
+            common,
+        } => {
+            let folder = Folder::new()?;
+            let figures = passthrough::run(&passthrough::Options {
+                repeats: if quick { 2 } else { repeats },
+                divisor: if quick { 10 } else { 1 },
+                without,
+                outrigger: common.outrigger(),
+                folder: folder.0.clone(),
+            })?;
+            common.write(&figures)
+        }
+        Command::Batching {
+            curve,
+            scale,
+            quick,
+            direct,
+            native,
+            triton,
+            triton_model,
+            triton_only,
+            common,
+        } => {
+            let folder = Folder::new()?;
+            let mut figures = serde_json::Map::new();
+            if !triton_only {
+                let synthetic = batching::run(&batching::Options {
+                    curves: if curve.is_empty() {
+                        Curve::ALL.to_vec()
+                    } else {
+                        curve
+                    },
+                    scale,
+                    quick,
+                    direct_only: direct,
+                    outrigger: common.outrigger(),
+                    native: native.or_else(|| told("OUTRIGGER_NATIVE")),
+                    folder: folder.0.clone(),
+                })?;
+                figures.insert("synthetic".into(), synthetic);
+            }
+            if let Some(triton) = triton {
+                let real = triton::run(&triton::Options {
+                    triton,
+                    model: triton_model,
+                    callers: 32,
+                    repeats: if quick { 1 } else { 5 },
+                    lasting: Duration::from_secs(if quick { 2 } else { 5 }),
+                    outrigger: common.outrigger(),
+                    direct_only: direct,
+                    folder: folder.0.clone(),
+                })?;
+                figures.insert("triton".into(), real);
+            }
+            common.write(&figures.into())
+        }
+        Command::Load {
+            address,
+            path,
+            message,
+            rate,
+            callers,
+            connections,
+            seconds,
+        } => {
+            let message = match message {
+                Some(file) => std::fs::read(file)?,
+                None => vec![b'q'; 495],
+            };
+            let pace = match rate {
+                Some(rate) => Pace::Poisson { rate, seed: 1 },
+                None => Pace::Closed { callers },
+            };
+            let target = Target::new(address, &path)?.connections(connections);
+            let report = Load::new(target, pace, Repeat::new([frame(&message)]))
+                .warm_up(Duration::from_secs_f64(seconds / 10.0))
+                .lasting(Duration::from_secs_f64(seconds))
+                .run()?;
+            println!("{report}");
+            Ok(())
+        }
+        Command::Upstream => Ok(upstream::serve()?),
+    }
+}
+
+fn told(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).map(PathBuf::from)
+}
+
+fn curve(name: &str) -> std::result::Result<Curve, String> {
+    Curve::named(name).ok_or_else(|| {
+        let known = Curve::ALL.map(|curve| curve.name).join(", ");
+        format!("known are {known}")
+    })
+}
+
+/// A folder that goes with us.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Result<Self> {
+        let folder = std::env::temp_dir().join(format!("outrigger-bench-{}", std::process::id()));
+        std::fs::create_dir_all(&folder)?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
