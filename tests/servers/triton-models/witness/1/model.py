@@ -1,5 +1,6 @@
 """Sleeps for the longest of a request's SLEEP_MS, then tells each row how many came with it and with which parameters."""
 
+import json
 import time
 
 import numpy as np
@@ -13,11 +14,13 @@ class TritonPythonModel:
     @staticmethod
     def answer(request):
         sleep = pb_utils.get_input_tensor_by_name(request, "SLEEP_MS").as_numpy()
+        # Sorted: Triton hands parameters over in any order.
+        parameters = json.dumps(json.loads(request.parameters()), sort_keys=True)
         time.sleep(max(0.0, float(sleep.max())) / 1000.0)
         return pb_utils.InferenceResponse(
             [
                 pb_utils.Tensor("SLEPT_MS", sleep),
                 pb_utils.Tensor("ROWS", np.full(sleep.shape, len(sleep), np.int32)),
-                pb_utils.Tensor("PARAMETERS", np.full(sleep.shape, request.parameters(), np.object_)),
+                pb_utils.Tensor("PARAMETERS", np.full(sleep.shape, parameters, np.object_)),
             ]
         )
