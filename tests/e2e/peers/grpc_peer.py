@@ -121,6 +121,14 @@ def take_late(requests, context):
     return str(total).encode()
 
 
+def held(request, context):
+    """Answers when the gate of that name is open."""
+    name = request.decode()
+    count(f"{name} started")
+    GATES[name].wait(60)
+    return b"answered " + request
+
+
 def open_gate(request, context):
     GATES[request.decode()].set()
     return b""
@@ -153,6 +161,7 @@ METHODS = {
     "Deadline": grpc.unary_unary_rpc_method_handler(deadline),
     "Produce": grpc.unary_stream_rpc_method_handler(produce),
     "TakeLate": grpc.stream_unary_rpc_method_handler(take_late),
+    "Held": grpc.unary_unary_rpc_method_handler(held),
     "OpenGate": grpc.unary_unary_rpc_method_handler(open_gate),
     "Counts": grpc.unary_unary_rpc_method_handler(counts),
     "Die": grpc.unary_stream_rpc_method_handler(die),
