@@ -1,0 +1,1 @@
+"""What the promises of this suite are written with: processes, raw calls, and the comparison of two answers."""

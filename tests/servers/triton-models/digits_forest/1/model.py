@@ -1,0 +1,1 @@
+../../digits_svm/1/model.py
