@@ -22,19 +22,31 @@ pub enum Alone {
 const MAX_PARAMETERS: usize = 16;
 
 impl Alone {
+    /// All reasons, in the order of [`Alone::index`].
     pub(super) const ALL: [Self; 11] = [
         Self::Sequence,
         Self::SharedMemory,
         Self::Unknown,
+        Self::Parameters,
+        Self::Unbatchable,
         Self::NoRows(NoRows::NoInputs),
         Self::NoRows(NoRows::Scalar),
         Self::NoRows(NoRows::NotPositive),
         Self::NoRows(NoRows::Disagree),
         Self::NoRows(NoRows::Absent),
         Self::NoRows(NoRows::Length),
-        Self::Parameters,
-        Self::Unbatchable,
     ];
+
+    pub(super) const fn index(self) -> usize {
+        match self {
+            Self::Sequence => 0,
+            Self::SharedMemory => 1,
+            Self::Unknown => 2,
+            Self::Parameters => 3,
+            Self::Unbatchable => 4,
+            Self::NoRows(reason) => 5 + reason as usize,
+        }
+    }
 
     /// Returns the word that metrics use.
     pub const fn name(self) -> &'static str {
@@ -93,4 +105,16 @@ fn in_sequence(parameters: &Parameters) -> bool {
         "sequence_start" | "sequence_end" => *value != Parameter::Bool(false),
         _ => false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_at_its_index() {
+        for (index, reason) in Alone::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), index);
+        }
+    }
 }

@@ -6,11 +6,11 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 use tower::{ServiceExt, util::Oneshot};
 
 use super::{
-    error::Interrupted,
+    error::{DeadlineExpired, Interrupted},
     queue::{Outcome, Place},
     shared::Shared,
 };
@@ -39,6 +39,7 @@ pin_project! {
         Waiting { ticket: Ticket<S>, receiver: oneshot::Receiver<Outcome> },
         Alone { #[pin] call: Oneshot<S, Request>, load: Load<S> },
         Refused { error: Option<Error> },
+        Done,
     }
 }
 
@@ -86,6 +87,17 @@ impl<S: Infer> ResponseFuture<S> {
 }
 
 impl<S: Infer> State<S> {
+    fn handed_back(ticket: &Ticket<S>, request: Request) -> Self {
+        let deadline = request.head.deadline;
+        if deadline.is_some_and(|at| at <= Instant::now()) {
+            ticket.shared.metrics.expired.inc();
+            return Self::Refused {
+                error: Some(DeadlineExpired::new().into()),
+            };
+        }
+        Self::alone(&ticket.shared, request)
+    }
+
     fn alone(shared: &Arc<Shared<S>>, request: Request) -> Self {
         shared.add_load(1);
         Self::Alone {
@@ -101,27 +113,31 @@ impl<S: Infer> Future for ResponseFuture<S> {
     type Output = Result<Response, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.as_mut().project().state;
         loop {
-            let mut state = self.as_mut().project().state;
-            let next = match state.as_mut().project() {
+            let (next, answer) = match state.as_mut().project() {
                 StateProjection::Waiting { ticket, receiver } => {
                     let outcome = ready!(Pin::new(receiver).poll(cx));
                     // Whoever has an outcome has left the queue.
                     ticket.place = None;
                     match outcome {
-                        Ok(Outcome::Answered(answer)) => return Poll::Ready(answer),
-                        Ok(Outcome::Alone(request)) => State::alone(&ticket.shared, request),
-                        Err(_) => return Poll::Ready(Err(Interrupted::new().into())),
+                        Ok(Outcome::Answered(answer)) => (State::Done, Some(answer)),
+                        Ok(Outcome::Alone(request)) => (State::handed_back(ticket, request), None),
+                        Err(_) => (State::Done, Some(Err(Interrupted::new().into()))),
                     }
                 }
                 StateProjection::Alone { call, .. } => {
-                    return call.poll(cx).map_err(Into::into);
+                    let answer = ready!(call.poll(cx));
+                    (State::Done, Some(answer.map_err(Into::into)))
                 }
-                StateProjection::Refused { error } => {
-                    return Poll::Ready(Err(error.take().expect("polled after it was ready")));
-                }
+                StateProjection::Refused { error } => (State::Done, error.take().map(Err)),
+                StateProjection::Done => panic!("polled after it was ready"),
             };
+            // What the state held is let go of before the caller goes on.
             state.set(next);
+            if let Some(answer) = answer {
+                return Poll::Ready(answer);
+            }
         }
     }
 }
@@ -150,6 +166,7 @@ impl<S: Infer> std::fmt::Debug for ResponseFuture<S> {
             State::Waiting { .. } => "ResponseFuture(waiting)",
             State::Alone { .. } => "ResponseFuture(alone)",
             State::Refused { .. } => "ResponseFuture(refused)",
+            State::Done => "ResponseFuture(done)",
         })
     }
 }

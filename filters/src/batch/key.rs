@@ -143,14 +143,19 @@ fn set(state: &impl BuildHasher, parameters: &Parameters, besides: &str) -> u64 
         .fold(0, |sum, (name, value)| {
             let mut hasher = state.build_hasher();
             text(&mut hasher, name.as_bytes());
-            match value {
-                Parameter::Bool(value) => hasher.write_u8(u8::from(*value)),
-                Parameter::Int64(value) => hasher.write_i64(*value),
-                Parameter::String(value) => text(&mut hasher, value.as_bytes()),
-                Parameter::Double(value) => hasher.write_u64(value.to_bits()),
-                Parameter::Uint64(value) => hasher.write_u64(*value),
-                Parameter::Unset => {}
-            }
+            let number = match value {
+                Parameter::Bool(value) => (1, u64::from(*value)),
+                Parameter::Int64(value) => (2, value.cast_unsigned()),
+                Parameter::String(value) => {
+                    text(&mut hasher, value.as_bytes());
+                    (3, 0)
+                }
+                Parameter::Double(value) => (4, value.to_bits()),
+                Parameter::Uint64(value) => (5, *value),
+                Parameter::Unset => (6, 0),
+            };
+            hasher.write_u8(number.0);
+            hasher.write_u64(number.1);
             sum.wrapping_add(hasher.finish())
         })
 }

@@ -158,10 +158,8 @@ impl Handles {
         &self.closed[reason as usize]
     }
 
-    pub(super) fn count_alone(&self, reason: Alone) {
-        if let Some(index) = Alone::ALL.iter().position(|other| *other == reason) {
-            self.alone[index].inc();
-        }
+    pub(super) fn alone(&self, reason: Alone) -> &Counter {
+        &self.alone[reason.index()]
     }
 }
 

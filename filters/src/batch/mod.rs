@@ -13,6 +13,8 @@ mod metrics;
 mod queue;
 mod service;
 mod shared;
+#[cfg(test)]
+mod tests;
 mod view;
 mod worker;
 

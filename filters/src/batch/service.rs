@@ -10,7 +10,7 @@ use tracing::Span;
 use super::{
     Capability, Config, View,
     alone::{self, Alone},
-    error::{DeadlineExpired, Overloaded},
+    error::DeadlineExpired,
     future::ResponseFuture,
     key,
     metrics::{Closed, Handles},
@@ -45,11 +45,16 @@ impl<S> Batch<S> {
     pub fn load(&self) -> usize {
         self.shared.load()
     }
+
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> &Shared<S> {
+        &self.shared
+    }
 }
 
 impl<S: Infer + 'static> Batch<S> {
     fn alone(&self, request: Request, reason: Alone) -> ResponseFuture<S> {
-        self.shared.metrics.count_alone(reason);
+        self.shared.metrics.alone(reason).inc();
         ResponseFuture::alone(&self.shared, request)
     }
 }

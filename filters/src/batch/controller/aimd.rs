@@ -178,7 +178,7 @@ impl Line {
 }
 
 /// What the model may take of the objective: the rest is for the queue. Found by simulation.
-const MODEL_SHARE: f64 = 0.85;
+pub(super) const MODEL_SHARE: f64 = 0.75;
 /// The part of a late call that a call in time makes up for.
 const FORGIVEN: f64 = 0.1;
 /// The least growth after a full call in time, as a part of the limit.
