@@ -12,6 +12,7 @@ mod parameter;
 mod payload;
 mod request;
 mod response;
+mod rows;
 mod shape;
 mod status;
 mod tensor;
@@ -25,6 +26,7 @@ pub use self::{
     payload::Payload,
     request::{Head, Request, RequestParts, RequestedOutput, Wire},
     response::{Report, Response, ResponseParts},
+    rows::{BINARY_DATA_SIZE, NoRows, Uneven, concat, split},
     shape::Shape,
     status::Status,
     tensor::{Form, Tensor},

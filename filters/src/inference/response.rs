@@ -65,6 +65,11 @@ impl Response {
     pub fn wire(&self) -> Option<&Wire> {
         self.wire.as_ref()
     }
+
+    /// Takes the answer's message apart; its wire form is lost.
+    pub fn into_parts(self) -> ResponseParts {
+        self.parts
+    }
 }
 
 impl From<ResponseParts> for Response {

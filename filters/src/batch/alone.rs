@@ -1,0 +1,120 @@
+use crate::inference::{NoRows, Parameter, Parameters, Request};
+
+/// Why a request is never merged: it goes to the server at once, by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Alone {
+    /// It is one of a sequence: the server keeps state between them.
+    Sequence,
+    /// Contents lie in memory that client and server share.
+    SharedMemory,
+    /// It has fields that are not understood.
+    Unknown,
+    /// Its rows cannot be counted.
+    NoRows(NoRows),
+    /// It has more parameters than it pays to compare.
+    Parameters,
+    /// The model takes no batches, or nobody knows whether it does.
+    Unbatchable,
+}
+
+/// The most parameters of a request or of a tensor that are compared: each is looked for among
+/// the others. Clients in use send a handful.
+const MAX_PARAMETERS: usize = 16;
+
+impl Alone {
+    /// All reasons, in the order of [`Alone::index`].
+    pub(super) const ALL: [Self; 11] = [
+        Self::Sequence,
+        Self::SharedMemory,
+        Self::Unknown,
+        Self::Parameters,
+        Self::Unbatchable,
+        Self::NoRows(NoRows::NoInputs),
+        Self::NoRows(NoRows::Scalar),
+        Self::NoRows(NoRows::NotPositive),
+        Self::NoRows(NoRows::Disagree),
+        Self::NoRows(NoRows::Absent),
+        Self::NoRows(NoRows::Length),
+    ];
+
+    pub(super) const fn index(self) -> usize {
+        match self {
+            Self::Sequence => 0,
+            Self::SharedMemory => 1,
+            Self::Unknown => 2,
+            Self::Parameters => 3,
+            Self::Unbatchable => 4,
+            Self::NoRows(reason) => 5 + reason as usize,
+        }
+    }
+
+    /// Returns the word that metrics use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sequence => "sequence",
+            Self::SharedMemory | Self::NoRows(NoRows::Absent) => "shared_memory",
+            Self::Unknown => "unknown_fields",
+            Self::NoRows(NoRows::NoInputs) => "no_inputs",
+            Self::NoRows(NoRows::Scalar) => "scalar",
+            Self::NoRows(NoRows::NotPositive) => "no_rows",
+            Self::NoRows(NoRows::Disagree) => "rows_disagree",
+            Self::NoRows(NoRows::Length) => "length",
+            Self::Parameters => "parameters",
+            Self::Unbatchable => "unbatchable",
+        }
+    }
+}
+
+/// Counts the rows of a request that may be merged, or says why it may not.
+pub(super) fn rows(request: &Request) -> Result<usize, Alone> {
+    if !request.unknown.is_empty() {
+        return Err(Alone::Unknown);
+    }
+    let tensors = request.inputs.iter().map(|input| (&input.parameters, &input.unknown));
+    let outputs = request.outputs.iter().map(|output| (&output.parameters, &output.unknown));
+    for (parameters, unknown) in tensors.chain(outputs) {
+        if !unknown.is_empty() {
+            return Err(Alone::Unknown);
+        }
+        if parameters.len() > MAX_PARAMETERS {
+            return Err(Alone::Parameters);
+        }
+        if parameters.iter().any(|(name, _)| name.starts_with("shared_memory_")) {
+            return Err(Alone::SharedMemory);
+        }
+    }
+    if request.parameters.len() > MAX_PARAMETERS {
+        return Err(Alone::Parameters);
+    }
+    if in_sequence(&request.parameters) {
+        return Err(Alone::Sequence);
+    }
+    request.rows().map_err(Alone::NoRows)
+}
+
+/// Zero and the empty text are the protocol's way of saying "none"; of the marks of a sequence's
+/// start and end only an outright `false` is.
+fn in_sequence(parameters: &Parameters) -> bool {
+    parameters.iter().any(|(name, value)| match &**name {
+        "sequence_id" => !match value {
+            Parameter::Int64(id) => *id == 0,
+            Parameter::Uint64(id) => *id == 0,
+            Parameter::String(id) => id.is_empty(),
+            _ => false,
+        },
+        "sequence_start" | "sequence_end" => *value != Parameter::Bool(false),
+        _ => false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_at_its_index() {
+        for (index, reason) in Alone::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), index);
+        }
+    }
+}

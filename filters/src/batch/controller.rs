@@ -1,0 +1,34 @@
+//! How many rows a call may have: decided by plain structs that are told of every call.
+
+mod aimd;
+mod fixed;
+#[cfg(test)]
+mod simulation;
+
+use std::time::Duration;
+
+pub use self::{aimd::Aimd, fixed::Fixed};
+
+/// Decides how many rows a call may have.
+pub trait BatchLimit: std::fmt::Debug + Send {
+    /// Returns the most rows for the next call: at least one, at most `most`.
+    fn limit(&self, most: usize) -> usize;
+
+    /// Learns from a call that has ended.
+    fn observe(&mut self, call: &Call);
+}
+
+/// What one call has shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// Its rows.
+    pub rows: usize,
+    /// Whether it was answered and had as many rows as it might.
+    pub full: bool,
+    /// How long its oldest request waited to be sent.
+    pub queue: Duration,
+    /// How long the model took.
+    pub model: Duration,
+    /// The most rows that any call may have.
+    pub most: usize,
+}

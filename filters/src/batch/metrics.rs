@@ -1,0 +1,203 @@
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+use super::alone::Alone;
+
+/// The metric families of the batch filter, registered once a process.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    rows: Family<Arm, Histogram>,
+    queue: Family<Arm, Histogram>,
+    limit: Family<Arm, Gauge>,
+    closed: Family<Reason, Counter>,
+    alone: Family<Reason, Counter>,
+    cancelled: Family<Arm, Counter>,
+    expired: Family<Arm, Counter>,
+    refused: Family<Arm, Counter>,
+    uneven: Family<Arm, Counter>,
+}
+
+/// The metrics of one arm of a model: what its batch filters write.
+#[derive(Clone, Debug)]
+pub struct Handles {
+    pub(super) rows: Histogram,
+    pub(super) queue: Histogram,
+    pub(super) limit: Gauge,
+    pub(super) cancelled: Counter,
+    pub(super) expired: Counter,
+    pub(super) refused: Counter,
+    pub(super) uneven: Counter,
+    closed: [Counter; Closed::ALL.len()],
+    alone: [Counter; Alone::ALL.len()],
+}
+
+/// Why a batch was sent with the rows that it had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Closed {
+    /// The limit of rows left no room for the next request.
+    Full,
+    /// The bound of bytes left no room for the next request.
+    Bytes,
+    /// The endpoint was free and nothing else waited.
+    Idle,
+    /// What else waited has another key.
+    Incompatible,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Arm {
+    model: String,
+    arm: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    model: String,
+    arm: String,
+    reason: Word,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Word(&'static str);
+
+impl Metrics {
+    /// Registers the families under their full names in a registry without a prefix.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            rows: Family::new_with_constructor(|| Histogram::new(ROWS)),
+            queue: Family::new_with_constructor(|| Histogram::new(QUEUE)),
+            limit: Family::default(),
+            closed: Family::default(),
+            alone: Family::default(),
+            cancelled: Family::default(),
+            expired: Family::default(),
+            refused: Family::default(),
+            uneven: Family::default(),
+        };
+        // The registry adds the full stop to a help text and `_total` to a counter's name.
+        registry.register(
+            "outrigger_batch_rows",
+            "Rows in each call to the model",
+            metrics.rows.clone(),
+        );
+        registry.register(
+            "outrigger_batch_limit_rows",
+            "Rows that calls may hold at present, over the arm's endpoints",
+            metrics.limit.clone(),
+        );
+        registry.register(
+            "outrigger_batch_queue_duration_seconds",
+            "How long each request waited to be sent",
+            metrics.queue.clone(),
+        );
+        registry.register(
+            "outrigger_batch_closed",
+            "Batches by the reason for which they were sent with the rows that they had",
+            metrics.closed.clone(),
+        );
+        registry.register(
+            "outrigger_batch_alone",
+            "Requests that were sent by themselves because they must not be merged, by reason",
+            metrics.alone.clone(),
+        );
+        registry.register(
+            "outrigger_batch_cancelled",
+            "Requests whose callers left before they were sent",
+            metrics.cancelled.clone(),
+        );
+        registry.register(
+            "outrigger_batch_expired",
+            "Requests whose deadline passed before they were sent",
+            metrics.expired.clone(),
+        );
+        registry.register(
+            "outrigger_batch_refused",
+            "Requests that were refused because the queue was full",
+            metrics.refused.clone(),
+        );
+        registry.register(
+            "outrigger_batch_uneven",
+            "Batches whose answers could not be divided among their members",
+            metrics.uneven.clone(),
+        );
+        metrics
+    }
+
+    /// Returns what the batch filters of one arm of a model write.
+    pub fn handles(&self, model: &str, arm: &str) -> Handles {
+        let labels = Arm {
+            model: model.to_owned(),
+            arm: arm.to_owned(),
+        };
+        let counter = |family: &Family<Reason, Counter>, reason| {
+            family.get_or_create_owned(&Reason {
+                model: model.to_owned(),
+                arm: arm.to_owned(),
+                reason: Word(reason),
+            })
+        };
+        Handles {
+            rows: self.rows.get_or_create_owned(&labels),
+            queue: self.queue.get_or_create_owned(&labels),
+            limit: self.limit.get_or_create_owned(&labels),
+            cancelled: self.cancelled.get_or_create_owned(&labels),
+            expired: self.expired.get_or_create_owned(&labels),
+            refused: self.refused.get_or_create_owned(&labels),
+            uneven: self.uneven.get_or_create_owned(&labels),
+            closed: Closed::ALL.map(|reason| counter(&self.closed, reason.name())),
+            alone: Alone::ALL.map(|reason| counter(&self.alone, reason.name())),
+        }
+    }
+}
+
+impl Handles {
+    pub(super) fn closed(&self, reason: Closed) -> &Counter {
+        &self.closed[reason as usize]
+    }
+
+    pub(super) fn alone(&self, reason: Alone) -> &Counter {
+        &self.alone[reason.index()]
+    }
+}
+
+impl Default for Handles {
+    /// Makes metrics that nobody reads, for a filter outside of a process that exports them.
+    fn default() -> Self {
+        Metrics::register(&mut Registry::default()).handles("", "")
+    }
+}
+
+impl Closed {
+    const ALL: [Self; 4] = [Self::Full, Self::Bytes, Self::Idle, Self::Incompatible];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Bytes => "bytes",
+            Self::Idle => "idle",
+            Self::Incompatible => "incompatible",
+        }
+    }
+}
+
+impl EncodeLabelValue for Word {
+    fn encode(
+        &self,
+        encoder: &mut prometheus_client::encoding::LabelValueEncoder<'_>,
+    ) -> Result<(), std::fmt::Error> {
+        self.0.encode(encoder)
+    }
+}
+
+/// Doublings up to the largest batches that paid on the curves that were measured.
+const ROWS: [f64; 13] = [
+    1., 2., 4., 8., 16., 32., 64., 128., 256., 512., 1024., 2048., 4096.,
+];
+
+/// Seconds: dense around usual objectives (5 to 50 ms), one for "did not wait", one for "hopeless".
+const QUEUE: [f64; 10] = [
+    0.000_1, 0.001, 0.002_5, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.,
+];

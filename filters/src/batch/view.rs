@@ -1,0 +1,20 @@
+use std::time::Duration;
+
+use super::Batchable;
+
+/// What a batch filter has learned and what waits in it, for the admin page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The most rows that the next call may have.
+    pub batch_limit: usize,
+    /// Rows that wait.
+    pub queue_rows: usize,
+    /// Bytes of tensors that wait.
+    pub queue_bytes: usize,
+    /// Calls under way.
+    pub in_flight: usize,
+    /// What 99 of 100 requests kept to of late, queue and model together.
+    pub p99: Option<Duration>,
+    /// Whether the model takes batches.
+    pub capability: Batchable,
+}
