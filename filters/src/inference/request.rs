@@ -82,6 +82,12 @@ impl Request {
         self.wire.as_ref()
     }
 
+    /// Replaces the headers that decide who may share a call; the message stays the same.
+    pub fn with_metadata(mut self, metadata: Metadata) -> Self {
+        self.parts.head.metadata = metadata;
+        self
+    }
+
     /// Takes the request apart; its wire form is lost.
     pub fn into_parts(self) -> RequestParts {
         self.parts

@@ -121,6 +121,15 @@ impl FrameReader {
         }))
     }
 
+    /// Returns the next message without taking it, where all of it is here.
+    pub fn peek_frame(&self) -> Option<Frame> {
+        let mut copy = Self {
+            chunks: self.chunks.clone(),
+            ..*self
+        };
+        copy.next_frame().ok().flatten()
+    }
+
     /// Tells whether nothing is left, as it should be when the stream ends.
     pub fn is_empty(&self) -> bool {
         self.buffered == 0

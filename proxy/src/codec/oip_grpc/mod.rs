@@ -3,6 +3,7 @@
 mod answer;
 mod call;
 mod contents;
+pub mod control;
 mod malformed;
 mod parameters;
 mod peek;

@@ -1,0 +1,64 @@
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long an endpoint that could not be reached is left alone.
+///
+/// Doubles from 50 ms to 2 s: a model server beside us restarts in seconds, and a refused
+/// connection on the same host costs next to nothing, so the longest wait stays short.
+#[derive(Debug, Default)]
+pub(crate) struct Backoff {
+    failures: u32,
+    until: Option<Instant>,
+}
+
+impl Backoff {
+    /// Returns the time left until the next try, if there is any.
+    pub(crate) fn left(&self, now: Instant) -> Option<Duration> {
+        self.until
+            .and_then(|until| until.checked_duration_since(now))
+            .filter(|left| !left.is_zero())
+    }
+
+    /// Takes note of a failed try. `jitter` in 0..1 spreads the tries of many proxies.
+    pub(crate) fn failed(&mut self, now: Instant, jitter: f64) {
+        let doubled = FIRST.saturating_mul(1 << self.failures.min(10));
+        self.failures = self.failures.saturating_add(1);
+        self.until = Some(
+            now + doubled
+                .min(LONGEST)
+                .mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 4.0),
+        );
+    }
+
+    /// Takes note of a connection.
+    pub(crate) fn succeeded(&mut self) {
+        *self = Self::default();
+    }
+}
+
+const FIRST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_grow_to_a_bound_and_end_with_a_success() {
+        let now = Instant::now();
+        let mut backoff = Backoff::default();
+        assert_eq!(backoff.left(now), None);
+        let mut longest = Duration::ZERO;
+        for _ in 0..100 {
+            backoff.failed(now, 1.0);
+            let left = backoff.left(now).unwrap();
+            assert!(left >= longest && left <= LONGEST);
+            longest = left;
+        }
+        assert_eq!(longest, LONGEST);
+        assert_eq!(backoff.left(now + LONGEST), None);
+        backoff.succeeded();
+        assert_eq!(backoff.left(now), None);
+    }
+}

@@ -1,0 +1,179 @@
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use outrigger_filters::{
+    batch::{Batchable, Capability},
+    inference::{Code, Error, Status},
+};
+use tracing::{debug, info};
+
+use super::{
+    Endpoint, Upstream,
+    oip_grpc::{own_headers, unary, uri},
+};
+use crate::{
+    body::Body,
+    codec::{
+        grpc,
+        oip_grpc::control::{self, ModelConfig},
+    },
+    config::{Name, Protocol},
+};
+
+/// Asks a model's server until it says what the model can take, and again now and then: a model
+/// may be loaded anew with another configuration.
+///
+/// An answer that did not divide stays decisive: what the server says cannot outweigh it.
+pub async fn learn(
+    upstream: Arc<Upstream>,
+    model: Name,
+    version: Option<Name>,
+    capability: Capability,
+) {
+    let version = version.as_deref().unwrap_or_default();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        for endpoint in upstream.endpoints() {
+            match batchable(endpoint, &model, version).await {
+                Ok(batchable) => {
+                    let last = capability.get();
+                    let uneven = matches!(
+                        last,
+                        Batchable::No(outrigger_filters::batch::Unbatchable::UnevenOutput)
+                    );
+                    if last != batchable && !uneven {
+                        capability.set(batchable);
+                        info!(model = %model, ?batchable, "learned from the server");
+                    }
+                    pause = LATER_PAUSE;
+                    break;
+                }
+                Err(error) => {
+                    debug!(model = %model, %error, "the server does not say what the model takes");
+                }
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LATER_PAUSE);
+    }
+}
+
+/// Tells whether a model takes batches: its configuration says so exactly, its metadata where
+/// there is no configuration to be had.
+async fn batchable(
+    endpoint: &Arc<Endpoint>,
+    model: &str,
+    version: &str,
+) -> Result<Batchable, Error> {
+    let question = control::model_request(model, version);
+    match ask(endpoint, MODEL_CONFIG, question.clone()).await {
+        Ok(answer) => return Ok(ModelConfig::read(&answer)?.batchable()),
+        Err(error) if is_unimplemented(&error) => {}
+        Err(error) => return Err(error),
+    }
+    let answer = ask(endpoint, MODEL_METADATA, question).await?;
+    Ok(control::metadata_batchable(&answer)?)
+}
+
+/// Returns what is not ready of an upstream: its server, or one of the models.
+pub(crate) async fn unready(upstream: &Upstream, models: &[(String, String)]) -> Vec<String> {
+    let mut missing = Vec::new();
+    let name = upstream.name();
+    if models.is_empty() {
+        if !any_ready(upstream, None).await {
+            missing.push(format!("upstream {name}"));
+        }
+        return missing;
+    }
+    for (model, version) in models {
+        if !any_ready(upstream, Some((model, version))).await {
+            missing.push(format!("upstream {name}: model {model}"));
+        }
+    }
+    missing
+}
+
+async fn any_ready(upstream: &Upstream, model: Option<(&str, &str)>) -> bool {
+    for endpoint in upstream.endpoints() {
+        let asked = ready(upstream, endpoint, model);
+        if tokio::time::timeout(PATIENCE, asked).await.unwrap_or(false) {
+            return true;
+        }
+    }
+    false
+}
+
+async fn ready(upstream: &Upstream, endpoint: &Arc<Endpoint>, model: Option<(&str, &str)>) -> bool {
+    match (upstream.protocol(), model) {
+        (Protocol::OipGrpc, Some((model, version))) => said_ready(
+            ask(
+                endpoint,
+                MODEL_READY,
+                control::model_request(model, version),
+            )
+            .await,
+        ),
+        (Protocol::OipGrpc, None) => said_ready(ask(endpoint, SERVER_READY, Bytes::new()).await),
+        (Protocol::OipRest, _) => get(endpoint, "/v2/health/ready").await,
+        // The API has no call that speaks of the server alone; one that answers anything is up.
+        (Protocol::TfservingGrpc, _) => match ask(endpoint, MODEL_STATUS, Bytes::new()).await {
+            Ok(_) => true,
+            Err(error) => error.is::<Status>(),
+        },
+        (Protocol::TfservingRest, _) => get(endpoint, "/v1/models").await,
+    }
+}
+
+/// A server without the call is taken at its word that it answers.
+fn said_ready(answer: Result<Bytes, Error>) -> bool {
+    match answer {
+        Ok(answer) => control::ready(&answer),
+        Err(error) => is_unimplemented(&error),
+    }
+}
+
+async fn get(endpoint: &Arc<Endpoint>, path: &'static str) -> bool {
+    let mut request = http::Request::new(Body::empty());
+    *request.uri_mut() = http::Uri::from_static(path);
+    if let Ok(host) = http::HeaderValue::from_str(endpoint.authority().as_str()) {
+        request.headers_mut().insert(http::header::HOST, host);
+    }
+    match super::call_endpoint(endpoint, request).await {
+        Ok(answer) => !answer.status().is_server_error(),
+        Err(_) => false,
+    }
+}
+
+async fn ask(endpoint: &Arc<Endpoint>, path: &'static str, message: Bytes) -> Result<Bytes, Error> {
+    let framed = grpc::frame(message);
+    let answer = unary(
+        endpoint,
+        uri(endpoint, path),
+        own_headers(),
+        framed,
+        MAX_ANSWER,
+    )
+    .await?;
+    Ok(answer.message)
+}
+
+fn is_unimplemented(error: &Error) -> bool {
+    error
+        .downcast_ref::<Status>()
+        .is_some_and(|status| status.code() == Code::Unimplemented)
+}
+
+const MODEL_CONFIG: &str = "/inference.GRPCInferenceService/ModelConfig";
+const MODEL_METADATA: &str = "/inference.GRPCInferenceService/ModelMetadata";
+const MODEL_READY: &str = "/inference.GRPCInferenceService/ModelReady";
+const SERVER_READY: &str = "/inference.GRPCInferenceService/ServerReady";
+const MODEL_STATUS: &str = "/tensorflow.serving.ModelService/GetModelStatus";
+
+/// The first wait for a server that does not answer yet; a laptop's server takes seconds to load.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The wait between looks at a model that is known.
+const LATER_PAUSE: Duration = Duration::from_secs(10);
+/// How long a probe of `/ready` waits for a server: kubelet's own patience is a second.
+const PATIENCE: Duration = Duration::from_millis(900);
+/// A model's configuration is text; the largest seen has some hundred kilobytes.
+const MAX_ANSWER: usize = 4 << 20;

@@ -1,0 +1,117 @@
+use std::sync::Arc;
+
+use http::{Request, Response, header};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::io;
+use tracing::debug;
+
+use super::{
+    error::{Cause, Failed},
+    load::Load,
+};
+use crate::{body::Body, io::BoxStream};
+
+/// One worker's idle HTTP/1.1 connections to an endpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Idle(Mutex<Vec<SendRequest<Body>>>);
+
+/// A connection that carries one call; it returns to the idle ones when the answer has ended.
+#[derive(Debug)]
+pub(crate) struct Borrowed {
+    sender: Option<SendRequest<Body>>,
+    idle: Arc<Idle>,
+}
+
+impl Idle {
+    /// Takes a connection that is ready for a call.
+    pub(crate) fn take(self: &Arc<Self>) -> Option<Borrowed> {
+        let mut idle = self.0.lock();
+        while let Some(sender) = idle.pop() {
+            if sender.is_ready() {
+                return Some(Borrowed {
+                    sender: Some(sender),
+                    idle: self.clone(),
+                });
+            }
+        }
+        None
+    }
+
+    /// Takes over a new connection and spawns its task on the current runtime.
+    pub(crate) async fn open(self: &Arc<Self>, socket: BoxStream) -> io::Result<Borrowed> {
+        let (sender, connection) = handshake(TokioIo::new(socket))
+            .await
+            .map_err(io::Error::other)?;
+        tokio::spawn(async move {
+            let result = connection.await;
+            debug!(
+                error = result.err().map(tracing::field::display),
+                "connection ended"
+            );
+        });
+        Ok(Borrowed {
+            sender: Some(sender),
+            idle: self.clone(),
+        })
+    }
+}
+
+impl Borrowed {
+    /// Sends a request and waits for the head of its answer.
+    pub(crate) async fn call(
+        mut self,
+        request: Request<Body>,
+        load: &Arc<Load>,
+    ) -> Result<Response<Body>, Failed> {
+        let underway = load.begin();
+        let Some(sender) = &mut self.sender else {
+            return Err(Cause::NoEndpoint.into());
+        };
+        match sender.try_send_request(request).await {
+            Ok(answer) => {
+                let closes = answer
+                    .headers()
+                    .get(header::CONNECTION)
+                    .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
+                if closes {
+                    self.sender = None;
+                }
+                Ok(answer.map(|body| Body::http1(body).borrowed(self).underway(underway)))
+            }
+            Err(mut error) => {
+                // A connection that the server closed while it was idle gives the request back.
+                let unseen = error.take_message().map(Box::new);
+                let cause = Cause::Http1(Arc::new(error.into_error()));
+                self.sender = None;
+                Err(Failed { cause, unseen })
+            }
+        }
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        let Some(mut sender) = self.sender.take() else {
+            return;
+        };
+        let idle = self.idle.clone();
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        // Ready when the connection's task has seen the end of the answer; never, when the answer
+        // was dropped half-way, and then the connection closes.
+        runtime.spawn(async move {
+            if sender.ready().await.is_ok() {
+                let mut idle = idle.0.lock();
+                if idle.len() < KEPT {
+                    idle.push(sender);
+                }
+            }
+        });
+    }
+}
+
+/// Idle connections kept for each worker and endpoint.
+const KEPT: usize = 64;

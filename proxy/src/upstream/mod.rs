@@ -1,0 +1,153 @@
+//! The servers behind the proxy: their endpoints, connections and the calls to them.
+
+mod backoff;
+mod connector;
+mod control;
+mod endpoint;
+mod error;
+mod http1;
+mod http2;
+mod load;
+mod message;
+mod oip_grpc;
+
+use std::sync::Arc;
+
+use http::{Request, Response};
+use rand::RngExt as _;
+
+pub(crate) use self::control::unready;
+use self::error::Failed;
+pub use self::{
+    connector::Connector, control::learn, endpoint::Endpoint, error::Error, oip_grpc::OipGrpc,
+};
+pub(crate) use self::{error::Cause, http1::Borrowed, load::Underway};
+use crate::{
+    body::Body,
+    config::{self, HttpVersion, Protocol},
+};
+
+/// A set of endpoints that answer alike.
+#[derive(Debug)]
+pub struct Upstream {
+    name: Box<str>,
+    protocol: Protocol,
+    http: HttpVersion,
+    endpoints: Vec<Arc<Endpoint>>,
+}
+
+impl Upstream {
+    /// Makes an upstream that connects when it is called.
+    pub fn new(name: &str, config: &config::Upstream, connector: &Connector) -> Self {
+        let endpoints = config
+            .endpoints
+            .iter()
+            .map(|endpoint| {
+                let authority = endpoint.authority().clone();
+                Arc::new(Endpoint::new(authority, config.http, connector.clone()))
+            })
+            .collect();
+        Self {
+            name: name.into(),
+            protocol: config.protocol,
+            http: config.http,
+            endpoints,
+        }
+    }
+
+    /// Returns the name in the configuration.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the protocol that its servers speak.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Returns the endpoints.
+    pub fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.endpoints
+    }
+
+    /// Passes a request on to the endpoint with the fewest calls of two chosen at random.
+    ///
+    /// A request that an endpoint has surely not seen goes to another one, or again to the same
+    /// over a new connection.
+    ///
+    /// # Errors
+    ///
+    /// Fails when no endpoint can be reached, or when the call broke after it was sent.
+    pub async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
+        let tries = self.endpoints.len() + 2;
+        attempt(request, self.http, tries, || self.choose()).await
+    }
+
+    fn choose(&self) -> Option<&Arc<Endpoint>> {
+        match self.endpoints.as_slice() {
+            [] => None,
+            [only] => Some(only),
+            several => {
+                let available = || {
+                    several
+                        .iter()
+                        .filter(|endpoint| endpoint.backoff().is_none())
+                };
+                let count = available().count();
+                if count == 0 {
+                    return several.iter().min_by_key(|endpoint| endpoint.backoff());
+                }
+                let mut rng = rand::rng();
+                let first = available().nth(rng.random_range(0..count))?;
+                let second = available().nth(rng.random_range(0..count))?;
+                Some(if second.calls() < first.calls() {
+                    second
+                } else {
+                    first
+                })
+            }
+        }
+    }
+}
+
+/// Calls one endpoint.
+///
+/// # Errors
+///
+/// As [`Upstream::call`], but tries no other endpoint.
+pub(crate) async fn call_endpoint(
+    endpoint: &Arc<Endpoint>,
+    request: Request<Body>,
+) -> Result<Response<Body>, Error> {
+    attempt(request, endpoint.http(), 2, || Some(endpoint)).await
+}
+
+/// Tries to call, again as long as no endpoint has seen the request and tries are left.
+async fn attempt<'a>(
+    request: Request<Body>,
+    http: HttpVersion,
+    tries: usize,
+    choose: impl Fn() -> Option<&'a Arc<Endpoint>>,
+) -> Result<Response<Body>, Error> {
+    let mut request = message::for_upstream(request, http)
+        .map_err(|error| Error::new(None, Cause::Request(Arc::new(error))))?;
+    let mut tried = 0;
+    loop {
+        let Some(endpoint) = choose() else {
+            return Err(Error::new(None, Cause::NoEndpoint));
+        };
+        tried += 1;
+        match endpoint.call(request).await {
+            Ok(answer) => return Ok(message::from_upstream(answer, http)),
+            Err(Failed {
+                unseen: Some(unseen),
+                cause,
+            }) if tried < tries && !matches!(cause, Cause::Backoff(_)) => {
+                request = *unseen;
+            }
+            Err(failed) => {
+                return Err(Error::new(Some(endpoint.authority().clone()), failed.cause));
+            }
+        }
+    }
+}
