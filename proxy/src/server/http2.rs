@@ -1,0 +1,129 @@
+use std::{
+    future::Future,
+    task::{Context, Poll},
+};
+
+use h2::{RecvStream, server::SendResponse};
+use http::Request;
+use outrigger_filters::inference::Payload;
+use tracing::debug;
+
+use super::{Draining, Handler, Outcome};
+use crate::{
+    body::{Body, Pump, Stopped},
+    io::{Stream, cork},
+};
+
+/// Serves an HTTP/2 connection; each stream is a task of the same runtime.
+///
+/// A drain sends GOAWAY in two steps: first with the highest stream, so that requests on their
+/// way are still taken, and after a round trip with the last one taken.
+pub(super) async fn serve<H: Handler>(socket: impl Stream, handler: H, draining: Draining) {
+    let (corked, uncork) = cork(socket);
+    let handshake = builder().handshake::<_, Payload>(corked);
+    let mut connection = match uncork.drive(handshake).await {
+        Ok(connection) => connection,
+        Err(error) => {
+            debug!(%error, "handshake failed");
+            return;
+        }
+    };
+    let mut begun = std::pin::pin!(draining.begun());
+    let mut graceful = false;
+    let accept = |cx: &mut Context<'_>| {
+        if !graceful && begun.as_mut().poll(cx).is_ready() {
+            graceful = true;
+            connection.graceful_shutdown();
+        }
+        connection.poll_accept(cx)
+    };
+    let mut accept = accept;
+    let result = uncork
+        .drive(std::future::poll_fn(|cx| {
+            loop {
+                match accept(cx) {
+                    Poll::Ready(Some(Ok((request, respond)))) => {
+                        let share = draining.clone();
+                        let answered = answer(request, respond, handler.clone());
+                        tokio::spawn(async move {
+                            answered.await;
+                            drop(share);
+                        });
+                    }
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                    Poll::Ready(None) => return Poll::Ready(Ok(())),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        }))
+        .await;
+    debug!(
+        error = result.err().map(tracing::field::display),
+        "connection ended"
+    );
+}
+
+/// Answers one stream. A client that resets it, or whose connection ends, drops the call with
+/// all that it holds.
+async fn answer<H: Handler>(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Payload>,
+    handler: H,
+) {
+    let mut handling =
+        std::pin::pin!(handler.handle(request.map(|stream| Body::http2(stream, None))));
+    let outcome = std::future::poll_fn(|cx| match handling.as_mut().poll(cx) {
+        Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+        Poll::Pending => respond.poll_reset(cx).map(|_| None),
+    })
+    .await;
+    let answer = match outcome {
+        Some(Outcome::Answer(answer)) => answer,
+        Some(Outcome::Reset(reason)) => return respond.send_reset(reason),
+        None => return,
+    };
+    let (head, body) = answer.into_parts();
+    let ends = http_body::Body::is_end_stream(&body);
+    let stream = match respond.send_response(http::Response::from_parts(head, ()), ends) {
+        Ok(stream) => stream,
+        Err(error) => {
+            debug!(%error, "answer not sent");
+            return respond.send_reset(h2::Reason::INTERNAL_ERROR);
+        }
+    };
+    if ends {
+        return;
+    }
+    let mut pump = Pump::new(body, stream);
+    match std::future::poll_fn(|cx| pump.poll(cx)).await {
+        Ok(()) => {}
+        Err(Stopped::Source(error)) => debug!(%error, "answer broke off"),
+        Err(Stopped::Sink(error)) => debug!(%error, "client gave up"),
+    }
+}
+
+fn builder() -> h2::server::Builder {
+    let mut builder = h2::server::Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEADERS)
+        .max_concurrent_reset_streams(RESETS)
+        .max_pending_accept_reset_streams(RESETS);
+    builder
+}
+
+/// A request's window: what a slow model may leave waiting in memory for one stream.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// All requests' window on a connection.
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// The largest DATA frame taken: a tensor within one frame is sliced out of it without a copy.
+const FRAME: u32 = 256 << 10;
+/// Streams at the same time on one connection: more callers than a batch has rows on one channel.
+const STREAMS: u32 = 4096;
+/// Header bytes of one request; gRPC's own servers take 8 to 16 KiB, and some metadata is large.
+const HEADERS: u32 = 64 << 10;
+/// Streams that were reset and may still receive frames: callers that give up are no attack.
+const RESETS: usize = 4096;
