@@ -1,0 +1,195 @@
+//! The one table in which a cause becomes a gRPC code and an HTTP status.
+
+use std::error::Error;
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use outrigger_filters::{
+    batch,
+    inference::{Code, Metadata, Status},
+};
+use serde_json::json;
+
+use crate::{
+    body::{self, Body},
+    codec::grpc::{self, FrameError, Undecodable},
+    server::Outcome,
+    stack::TooLarge,
+    upstream::{self, Cause},
+};
+
+/// How a failed request is told to its caller.
+#[derive(Debug)]
+pub struct Verdict {
+    code: Code,
+    message: String,
+    headers: HeaderMap,
+    trailers: HeaderMap,
+    reset: Option<h2::Reason>,
+}
+
+/// Finds the cause in a chain of errors and says what the caller is told.
+///
+/// | cause | gRPC | HTTP |
+/// | --- | --- | --- |
+/// | the server's own status | as it said | mapped |
+/// | a full queue | RESOURCE_EXHAUSTED | 429 |
+/// | a deadline that has passed | DEADLINE_EXCEEDED | 504 |
+/// | a message over `limits.max_message` | RESOURCE_EXHAUSTED | 429 |
+/// | no connection to the server, or one that broke | UNAVAILABLE | 503 |
+/// | a stream that the server reset | the same reset | 502 |
+/// | an answer that cannot be read | INTERNAL | 502 |
+/// | a caller who gave up | CANCELLED | 499 |
+/// | anything else | INTERNAL | 500 |
+pub fn verdict(error: &(dyn Error + 'static)) -> Verdict {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if let Some(verdict) = known(cause) {
+            return verdict;
+        }
+        next = cause.source();
+    }
+    Verdict::new(Code::Internal, error.to_string())
+}
+
+fn known(cause: &(dyn Error + 'static)) -> Option<Verdict> {
+    if let Some(status) = cause.downcast_ref::<Status>() {
+        return Some(Verdict {
+            headers: headers(status.headers()),
+            trailers: headers(status.trailers()),
+            ..Verdict::new(status.code(), status.message())
+        });
+    }
+    if cause.is::<batch::Overloaded>() {
+        return Some(Verdict::new(Code::ResourceExhausted, cause.to_string()));
+    }
+    if cause.is::<batch::DeadlineExpired>() {
+        return Some(Verdict::new(Code::DeadlineExceeded, cause.to_string()));
+    }
+    if cause.is::<TooLarge>() || is_too_large(cause) {
+        return Some(Verdict::new(Code::ResourceExhausted, cause.to_string()));
+    }
+    if cause.is::<body::Error>() {
+        return Some(Verdict::new(Code::Cancelled, "the request broke off"));
+    }
+    let error = cause.downcast_ref::<upstream::Error>()?;
+    let (code, reset) = match error.cause() {
+        Cause::Http2(error) if error.is_remote() && error.is_reset() => {
+            (Code::Unavailable, error.reason())
+        }
+        Cause::Http2(error) if error.is_remote() && error.is_go_away() => {
+            (Code::Unavailable, Some(h2::Reason::REFUSED_STREAM))
+        }
+        Cause::Body(error) => (Code::Cancelled, Some(error.reason())),
+        Cause::Request(_) => (Code::InvalidArgument, None),
+        _ => (Code::Unavailable, None),
+    };
+    Some(Verdict {
+        reset,
+        ..Verdict::new(code, error.to_string())
+    })
+}
+
+/// An answer of the server's over the bound.
+fn is_too_large(cause: &(dyn Error + 'static)) -> bool {
+    matches!(cause.downcast_ref(), Some(FrameError::TooLarge { .. }))
+        || matches!(cause.downcast_ref(), Some(Undecodable::TooLarge { .. }))
+}
+
+fn headers(metadata: &Metadata) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    grpc::metadata::append(metadata, &mut headers);
+    headers
+}
+
+impl Verdict {
+    fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            headers: HeaderMap::new(),
+            trailers: HeaderMap::new(),
+            reset: None,
+        }
+    }
+
+    /// Makes the verdict for a server that could not be talked to.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(Code::Unavailable, message)
+    }
+
+    /// Returns the code.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// Returns the words.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Returns the headers with which a gRPC answer ends.
+    pub fn into_trailers(self) -> HeaderMap {
+        let mut trailers = self.trailers;
+        trailers.insert(
+            "grpc-status",
+            HeaderValue::from(u16::from(self.code.number())),
+        );
+        if !self.message.is_empty() {
+            trailers.insert("grpc-message", grpc::message::encode(&self.message));
+        }
+        trailers
+    }
+
+    /// Ends a gRPC call: with the server's own reset, or with trailers alone.
+    pub fn into_grpc(self) -> Outcome {
+        if let Some(reason) = self.reset {
+            return Outcome::Reset(reason);
+        }
+        let mut answer = Response::new(Body::empty());
+        let mut headers = self.headers.clone();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/grpc"),
+        );
+        headers.extend(self.into_trailers());
+        *answer.headers_mut() = headers;
+        *answer.version_mut() = http::Version::HTTP_2;
+        Outcome::Answer(answer)
+    }
+
+    /// Ends a call of any other kind with a status and a JSON body.
+    pub fn into_http(self) -> Outcome {
+        let mut answer = Response::new(json!({ "error": self.message }).to_string().into());
+        *answer.status_mut() = self.status();
+        answer.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        Outcome::Answer(answer)
+    }
+
+    /// Returns the HTTP status, as TensorFlow Serving maps the codes.
+    pub fn status(&self) -> StatusCode {
+        if self.reset.is_some() {
+            return StatusCode::BAD_GATEWAY;
+        }
+        match self.code {
+            Code::Ok => StatusCode::OK,
+            Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
+                StatusCode::BAD_REQUEST
+            }
+            Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Code::PermissionDenied => StatusCode::FORBIDDEN,
+            Code::NotFound => StatusCode::NOT_FOUND,
+            Code::AlreadyExists | Code::Aborted => StatusCode::CONFLICT,
+            Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+            Code::Cancelled => {
+                StatusCode::from_u16(499).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+            }
+            Code::Internal | Code::Unknown | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
+            Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+            Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+}

@@ -1,0 +1,204 @@
+use std::sync::OnceLock;
+
+use outrigger_filters::{batch, inference::Code};
+use parking_lot::Mutex;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+use tokio::time::Instant;
+
+/// All metrics of a process. Handles are taken when stacks are built; a request only adds.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    requests: Family<RequestLabels, Counter>,
+    request_duration: Family<ModelLabels, Histogram>,
+    upstream_duration: Family<UpstreamLabels, Histogram>,
+    reloads: Family<ReloadLabels, Counter>,
+    connections: Gauge,
+    batch: batch::Metrics,
+}
+
+/// The handles of one model and protocol: how many requests ended how, and when.
+///
+/// Requests that no model of the configuration claims are counted with an empty model.
+#[derive(Debug)]
+pub struct Requests {
+    model: String,
+    protocol: &'static str,
+    family: Family<RequestLabels, Counter>,
+    grpc: [OnceLock<Counter>; Code::ALL.len()],
+    duration: Histogram,
+}
+
+/// One request's clock.
+#[derive(Debug)]
+pub struct Timer {
+    started: Instant,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    model: String,
+    protocol: &'static str,
+    code: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModelLabels {
+    model: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UpstreamLabels {
+    upstream: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadLabels {
+    result: &'static str,
+}
+
+impl Metrics {
+    /// Registers everything under the prefix `outrigger`.
+    pub fn new() -> Self {
+        let mut whole = Registry::default();
+        let registry = whole.sub_registry_with_prefix("outrigger");
+        let requests = Family::default();
+        registry.register("requests", "Requests by how they ended", requests.clone());
+        let request_duration: Family<ModelLabels, Histogram> =
+            Family::new_with_constructor(|| Histogram::new(DURATIONS));
+        registry.register(
+            "request_duration_seconds",
+            "Time from a request's head to the end of its answer",
+            request_duration.clone(),
+        );
+        let upstream_duration: Family<UpstreamLabels, Histogram> =
+            Family::new_with_constructor(|| Histogram::new(DURATIONS));
+        registry.register(
+            "upstream_duration_seconds",
+            "Time of inference calls to an upstream",
+            upstream_duration.clone(),
+        );
+        let reloads = Family::default();
+        registry.register(
+            "config_reloads",
+            "Reloads of the configuration",
+            reloads.clone(),
+        );
+        let connections = Gauge::default();
+        registry.register(
+            "connections",
+            "Open connections of clients",
+            connections.clone(),
+        );
+        let batch = batch::Metrics::register(&mut whole);
+        Self {
+            registry: Mutex::new(whole),
+            requests,
+            request_duration,
+            upstream_duration,
+            reloads,
+            connections,
+            batch,
+        }
+    }
+
+    /// Returns the handles for requests of a model in a protocol.
+    pub fn requests(&self, model: &str, protocol: &'static str) -> Requests {
+        let labels = ModelLabels {
+            model: model.to_owned(),
+        };
+        Requests {
+            model: model.to_owned(),
+            protocol,
+            family: self.requests.clone(),
+            grpc: Default::default(),
+            duration: self.request_duration.get_or_create(&labels).clone(),
+        }
+    }
+
+    /// Returns the handle for the time of an upstream's calls.
+    pub fn upstream(&self, upstream: &str) -> Histogram {
+        let labels = UpstreamLabels {
+            upstream: upstream.to_owned(),
+        };
+        self.upstream_duration.get_or_create(&labels).clone()
+    }
+
+    /// Returns the batch filter's metrics.
+    pub fn batch(&self) -> &batch::Metrics {
+        &self.batch
+    }
+
+    /// Counts a reload, applied or refused.
+    pub fn reloaded(&self, applied: bool) {
+        let result = if applied { "applied" } else { "refused" };
+        self.reloads.get_or_create(&ReloadLabels { result }).inc();
+    }
+
+    /// Returns the number of open client connections.
+    pub fn connections(&self) -> &Gauge {
+        &self.connections
+    }
+
+    /// Writes everything in Prometheus' text form (OpenMetrics 1.0).
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing into a string cannot fail.
+        let _ = encode(&mut text, &self.registry.lock());
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Requests {
+    /// Counts a gRPC request that ended with a code.
+    pub fn ended_grpc(&self, code: Code, timer: &Timer) {
+        self.grpc[usize::from(code.number())]
+            .get_or_init(|| self.counter(code.name()))
+            .inc();
+        self.duration.observe(timer.seconds());
+    }
+
+    /// Counts a request of another kind that ended with an HTTP status.
+    pub fn ended_http(&self, status: http::StatusCode, timer: &Timer) {
+        self.counter(status.as_str()).inc();
+        self.duration.observe(timer.seconds());
+    }
+
+    fn counter(&self, code: &str) -> Counter {
+        let labels = RequestLabels {
+            model: self.model.clone(),
+            protocol: self.protocol,
+            code: code.to_owned(),
+        };
+        self.family.get_or_create(&labels).clone()
+    }
+}
+
+impl Timer {
+    /// Starts now.
+    pub fn start() -> Self {
+        Self {
+            started: Instant::now(),
+        }
+    }
+
+    /// Returns the seconds since the start.
+    pub fn seconds(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
+    }
+}
+
+/// From what a proxy adds to what people give up on; 20 ms is the usual objective.
+const DURATIONS: [f64; 11] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0,
+];
