@@ -1,0 +1,77 @@
+use std::task::{Context, Poll};
+
+use outrigger_filters::inference::{Error, Infer, Request, Response};
+use rand::RngExt as _;
+use tower::Service;
+
+/// Sends each request to the less loaded of two endpoints chosen at random.
+///
+/// Two choices keep the longest queue short without every request looking at every endpoint
+/// (Mitzenmacher, "The power of two choices", 2001).
+#[derive(Clone, Debug)]
+pub(crate) struct Balance<S> {
+    endpoints: Vec<S>,
+}
+
+/// What a balance asks of an endpoint's service.
+pub(crate) trait Loaded {
+    /// Returns how much work is waiting and under way, in any unit that endpoints share.
+    fn load(&self) -> usize;
+}
+
+impl<S> Balance<S> {
+    /// Balances over the services of at least one endpoint.
+    pub(crate) fn new(endpoints: Vec<S>) -> Self {
+        Self { endpoints }
+    }
+}
+
+impl<S> Service<Request> for Balance<S>
+where
+    S: Infer + Loaded,
+{
+    type Response = Response;
+    type Error = Error;
+    type Future = futures_util::future::Either<
+        futures_util::future::MapErr<S::Future, fn(S::Error) -> Error>,
+        std::future::Ready<Result<Response, Error>>,
+    >;
+
+    /// Endpoints are always ready: each refuses at once what it has no place for.
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        use futures_util::{TryFutureExt as _, future::Either};
+
+        let chosen = match self.endpoints.len() {
+            0 => return Either::Right(std::future::ready(Err(NoEndpoint(()).into()))),
+            1 => 0,
+            count => {
+                let mut rng = rand::rng();
+                let first = rng.random_range(0..count);
+                let second = rng.random_range(0..count);
+                if self.endpoints[second].load() < self.endpoints[first].load() {
+                    second
+                } else {
+                    first
+                }
+            }
+        };
+        // A clone shares its queue with the original, and is ready as the original is.
+        Either::Left(self.endpoints[chosen].call(request).map_err(Into::into))
+    }
+}
+
+/// A model's upstream has no endpoints.
+#[derive(Debug)]
+pub(crate) struct NoEndpoint(());
+
+impl std::fmt::Display for NoEndpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the upstream has no endpoints")
+    }
+}
+
+impl std::error::Error for NoEndpoint {}

@@ -1,0 +1,17 @@
+//! Where filters are placed: from a listener's table to a model's stack.
+
+mod balance;
+mod infer;
+mod model;
+mod passthrough;
+mod rename;
+mod router;
+mod table;
+mod watch;
+
+pub use self::{
+    infer::TooLarge,
+    model::Model,
+    router::Router,
+    table::{Route, Table},
+};

@@ -1,0 +1,213 @@
+use std::sync::Arc;
+
+use outrigger_filters::{
+    batch::{Batch, BatchLayer, Batchable, Capability},
+    inference::{BoxInfer, Metadata, Request},
+};
+use serde_json::json;
+use tokio::task::JoinHandle;
+use tower::{
+    Layer as _, ServiceBuilder,
+    util::{BoxCloneSyncService, option_layer},
+};
+
+use super::{
+    balance::{Balance, Loaded},
+    rename::RenameLayer,
+};
+use crate::{
+    config::{self, Limits, Protocol},
+    telemetry::{Metrics, Requests},
+    upstream::{self, Endpoint, OipGrpc, Upstream},
+};
+
+/// A model of the configuration on one upstream: its stack of filters, and what they learned.
+///
+/// ```text
+/// rename -> balance -> [per endpoint: batch -> upstream]
+/// ```
+#[derive(Debug)]
+pub struct Model {
+    name: config::Name,
+    config: config::Model,
+    arm: config::Arm,
+    upstream: Arc<Upstream>,
+    stack: BoxInfer,
+    batches: Vec<(Arc<Endpoint>, Batch<OipGrpc>)>,
+    capability: Capability,
+    requests: Arc<Requests>,
+    /// Asks the server what the model can take; ends with the stack.
+    learning: Option<JoinHandle<()>>,
+}
+
+impl Model {
+    /// Builds a model's stack; must run within the control runtime, where the server is asked
+    /// whether the model takes batches.
+    pub(super) fn build(
+        config: &config::Model,
+        arm: &config::Arm,
+        upstream: &Arc<Upstream>,
+        limits: &Limits,
+        metrics: &Metrics,
+    ) -> Self {
+        let capability = Capability::new(Batchable::Unknown);
+        let duration = metrics.upstream(upstream.name());
+        let calls = upstream.endpoints().iter().map(|endpoint| {
+            (
+                endpoint.clone(),
+                OipGrpc::new(endpoint.clone(), limits.max_message, duration.clone()),
+            )
+        });
+        let mut batches = Vec::new();
+        let mut learning = None;
+        let rename = option_layer(RenameLayer::new(config, arm));
+        let stack = match &config.batch {
+            Some(batch) => {
+                let handles = metrics.batch().handles(&config.name, &arm.name);
+                let layer = BatchLayer::new(batch.clone(), capability.clone(), handles);
+                batches = calls
+                    .map(|(endpoint, call)| (endpoint, layer.layer(call)))
+                    .collect::<Vec<_>>();
+                learning = Some(tokio::spawn(upstream::learn(
+                    upstream.clone(),
+                    arm.model.clone(),
+                    arm.version.clone(),
+                    capability.clone(),
+                )));
+                let balance =
+                    Balance::new(batches.iter().map(|(_, batch)| batch.clone()).collect());
+                BoxCloneSyncService::new(ServiceBuilder::new().layer(rename).service(balance))
+            }
+            None => {
+                let balance = Balance::new(calls.map(|(_, call)| call).collect());
+                BoxCloneSyncService::new(ServiceBuilder::new().layer(rename).service(balance))
+            }
+        };
+        Self {
+            name: config.name.clone(),
+            config: config.clone(),
+            arm: arm.clone(),
+            upstream: upstream.clone(),
+            stack,
+            batches,
+            capability,
+            requests: Arc::new(metrics.requests(&config.name, Protocol::OipGrpc.as_str())),
+            learning,
+        }
+    }
+}
+
+impl Model {
+    /// Returns the name that clients send.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the settings that the stack was built from.
+    pub(crate) fn config(&self) -> &config::Model {
+        &self.config
+    }
+
+    /// Returns the upstream that serves the model.
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
+    /// Returns the model's name on its server.
+    pub fn served_as(&self) -> (&str, &str) {
+        (
+            &self.arm.model,
+            self.arm.version.as_deref().unwrap_or_default(),
+        )
+    }
+
+    /// Returns the stack; a clone shares its queues.
+    pub(super) fn stack(&self) -> BoxInfer {
+        self.stack.clone()
+    }
+
+    /// Returns the counts of its requests.
+    pub(super) fn requests(&self) -> &Arc<Requests> {
+        &self.requests
+    }
+
+    /// Takes the headers that may differ within a batch out of what decides who shares one.
+    pub(super) fn without_ignored_headers(&self, request: Request) -> Request {
+        let ignored = |name: &str| {
+            self.config
+                .ignore_headers
+                .iter()
+                .any(|header| header == name)
+        };
+        if !request.head.metadata.iter().any(|(name, _)| ignored(name)) {
+            return request;
+        }
+        let kept = request
+            .head
+            .metadata
+            .iter()
+            .filter(|(name, _)| !ignored(name))
+            .cloned();
+        let kept = Metadata::new(kept.collect());
+        request.with_metadata(kept)
+    }
+
+    /// Tells whether the model's server has been asked what the model can take.
+    pub fn is_learned(&self) -> bool {
+        self.config.batch.is_none() || self.capability.get() != Batchable::Unknown
+    }
+
+    /// Shows what was learned, for `/models`.
+    pub fn view(&self) -> serde_json::Value {
+        let endpoints: Vec<_> = self
+            .batches
+            .iter()
+            .map(|(endpoint, batch)| {
+                let view = batch.view();
+                json!({
+                    "address": endpoint.authority().as_str(),
+                    "batch_limit": view.batch_limit,
+                    "queue_rows": view.queue_rows,
+                    "queue_bytes": view.queue_bytes,
+                    "in_flight": view.in_flight,
+                    "p99": view.p99.map(|p99| p99.as_secs_f64()),
+                })
+            })
+            .collect();
+        json!({
+            "upstream": self.upstream.name(),
+            "model": &*self.arm.model,
+            "batchable": match self.capability.get() {
+                Batchable::Unknown => json!("unknown"),
+                Batchable::No(reason) => json!(format!("no: {reason}")),
+                Batchable::Yes { max_batch_size } => json!({ "max_batch_size": max_batch_size }),
+            },
+            "endpoints": endpoints,
+        })
+    }
+
+    /// Returns the arm's name.
+    pub fn arm(&self) -> &str {
+        &self.arm.name
+    }
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        if let Some(learning) = &self.learning {
+            learning.abort();
+        }
+    }
+}
+
+impl Loaded for Batch<OipGrpc> {
+    fn load(&self) -> usize {
+        Batch::load(self)
+    }
+}
+
+impl Loaded for OipGrpc {
+    fn load(&self) -> usize {
+        self.endpoint().calls()
+    }
+}

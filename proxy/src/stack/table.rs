@@ -1,0 +1,142 @@
+use std::{collections::HashMap, sync::Arc};
+
+use bytestring::ByteString;
+
+use super::Model;
+use crate::{
+    config::{self, Config, Protocol},
+    telemetry::{Metrics, Requests},
+    upstream::{Connector, Upstream},
+};
+
+/// Everything that a configuration stands for: upstreams, models' stacks and listeners' routes.
+#[derive(Debug)]
+pub struct Table {
+    config: Arc<Config>,
+    upstreams: HashMap<config::Name, Arc<Upstream>>,
+    models: HashMap<Key, Arc<Model>>,
+    routes: Vec<Arc<Route>>,
+}
+
+/// A model and the upstream that serves it: without arms of its own, a model is served by the
+/// upstream of each listener.
+type Key = (config::Name, config::Name);
+
+/// What a listener does with a request.
+#[derive(Debug)]
+pub struct Route {
+    /// Where everything goes that no model claims.
+    pub(crate) upstream: Arc<Upstream>,
+    /// The models that are claimed, by the name that clients send.
+    pub(crate) models: HashMap<ByteString, Arc<Model>>,
+    /// The bytes of the longest message that is read as a whole.
+    pub(crate) max_message: usize,
+    /// Counts of passed-on gRPC requests.
+    pub(crate) grpc: Arc<Requests>,
+    /// Counts of other passed-on requests.
+    pub(crate) http: Arc<Requests>,
+}
+
+impl Table {
+    /// Builds a table. Upstreams and models of which nothing changed are carried over from the
+    /// last one, with their connections and with what they learned.
+    pub fn build(
+        config: Config,
+        last: Option<&Self>,
+        metrics: &Metrics,
+        connector: &Connector,
+    ) -> Self {
+        let config = Arc::new(config);
+        let upstreams: HashMap<config::Name, Arc<Upstream>> = config
+            .upstreams
+            .iter()
+            .map(|(name, upstream)| {
+                let kept = last
+                    .filter(|last| last.config.upstreams.get(name) == Some(upstream))
+                    .and_then(|last| last.upstreams.get(name).cloned());
+                let built =
+                    kept.unwrap_or_else(|| Arc::new(Upstream::new(name, upstream, connector)));
+                (name.clone(), built)
+            })
+            .collect();
+        let mut models = HashMap::new();
+        let mut routes = Vec::new();
+        let grpc = Arc::new(metrics.requests("", "grpc"));
+        let http = Arc::new(metrics.requests("", "http"));
+        for listener in &config.listeners {
+            let Some(upstream) = upstreams.get(&listener.upstream) else {
+                continue;
+            };
+            let mut claimed = HashMap::new();
+            for (name, model) in &config.models {
+                let Some(arm) = model.arms.first() else {
+                    continue;
+                };
+                let target = arm.upstream.as_ref().unwrap_or(&listener.upstream);
+                let Some(target) = upstreams.get(target) else {
+                    continue;
+                };
+                if !is_claimed(model, arm) || target.protocol() != Protocol::OipGrpc {
+                    continue;
+                }
+                let key = (
+                    name.clone(),
+                    arm.upstream.clone().unwrap_or(listener.upstream.clone()),
+                );
+                let built = models.entry(key.clone()).or_insert_with(|| {
+                    let kept = last.filter(|last| last.config.limits == config.limits);
+                    kept.and_then(|last| last.models.get(&key))
+                        .filter(|kept| {
+                            kept.config() == model && Arc::ptr_eq(kept.upstream(), target)
+                        })
+                        .cloned()
+                        .unwrap_or_else(|| {
+                            Arc::new(Model::build(model, arm, target, &config.limits, metrics))
+                        })
+                });
+                claimed.insert(ByteString::from(name.as_str()), built.clone());
+            }
+            routes.push(Arc::new(Route {
+                upstream: upstream.clone(),
+                models: claimed,
+                max_message: config.limits.max_message,
+                grpc: grpc.clone(),
+                http: http.clone(),
+            }));
+        }
+        Self {
+            config,
+            upstreams,
+            models,
+            routes,
+        }
+    }
+
+    /// Returns the configuration that the table was built from.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// Returns the routes, in the order of the listeners.
+    pub fn routes(&self) -> &[Arc<Route>] {
+        &self.routes
+    }
+
+    /// Returns the models' stacks.
+    pub fn models(&self) -> impl Iterator<Item = &Arc<Model>> {
+        self.models.values()
+    }
+
+    /// Returns the upstreams.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.upstreams.values()
+    }
+}
+
+/// A model to which nothing shall happen is passed through like one that is not named.
+fn is_claimed(model: &config::Model, arm: &config::Arm) -> bool {
+    model.batch.is_some()
+        || arm.upstream.is_some()
+        || arm.model != model.name
+        || arm.version.is_some()
+}

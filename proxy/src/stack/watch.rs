@@ -1,0 +1,126 @@
+use std::sync::Arc;
+
+use http::{HeaderMap, Response, StatusCode};
+use outrigger_filters::inference::Code;
+
+use crate::{
+    body::{self, Body, Observer},
+    rescue,
+    telemetry::{Requests, Timer},
+};
+
+/// Counts one request, however it ends: with trailers, with a status, broken off, or dropped.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    requests: Arc<Requests>,
+    timer: Timer,
+    kind: Kind,
+    counted: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Grpc,
+    Http(Option<StatusCode>),
+}
+
+impl Watch {
+    /// Starts the clock of a gRPC request.
+    pub(crate) fn grpc(requests: Arc<Requests>) -> Self {
+        Self {
+            requests,
+            timer: Timer::start(),
+            kind: Kind::Grpc,
+            counted: false,
+        }
+    }
+
+    /// Starts the clock of a request of another kind.
+    pub(crate) fn http(requests: Arc<Requests>) -> Self {
+        Self {
+            requests,
+            timer: Timer::start(),
+            kind: Kind::Http(None),
+            counted: false,
+        }
+    }
+
+    /// Watches an answer to its end.
+    pub(crate) fn answered(mut self, answer: Response<Body>) -> Response<Body> {
+        match &mut self.kind {
+            // Trailers alone: what ends the call stands in its head.
+            Kind::Grpc => {
+                if let Some(code) = status(answer.headers()) {
+                    self.count_grpc(code);
+                }
+            }
+            Kind::Http(status) => *status = Some(answer.status()),
+        }
+        answer.map(|body| body.observed(Box::new(self)))
+    }
+
+    /// Counts a gRPC request that ended with a code.
+    pub(crate) fn count_grpc(&mut self, code: Code) {
+        if !self.counted {
+            self.counted = true;
+            self.requests.ended_grpc(code, &self.timer);
+        }
+    }
+
+    /// Counts a request of another kind that ended with a status.
+    pub(crate) fn count_http(&mut self, status: StatusCode) {
+        if !self.counted {
+            self.counted = true;
+            self.requests.ended_http(status, &self.timer);
+        }
+    }
+}
+
+impl Observer for Watch {
+    fn end(&mut self, trailers: Option<&HeaderMap>) {
+        match self.kind {
+            Kind::Grpc => self.count_grpc(trailers.and_then(status).unwrap_or(Code::Unknown)),
+            Kind::Http(status) => self.count_http(status.unwrap_or(StatusCode::OK)),
+        }
+    }
+
+    /// A gRPC call whose server is gone ends with UNAVAILABLE, as it would have without us; a
+    /// stream that the server reset is reset with the same reason.
+    fn fail(&mut self, error: &body::Error) -> Option<HeaderMap> {
+        match self.kind {
+            Kind::Grpc if error.is_connection_lost() => {
+                self.count_grpc(Code::Unavailable);
+                Some(
+                    rescue::Verdict::unavailable("the connection to the server broke")
+                        .into_trailers(),
+                )
+            }
+            Kind::Grpc => {
+                self.count_grpc(Code::Unavailable);
+                None
+            }
+            Kind::Http(_) => {
+                self.count_http(StatusCode::BAD_GATEWAY);
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Watch {
+    /// The caller left before the end.
+    fn drop(&mut self) {
+        match self.kind {
+            Kind::Grpc => self.count_grpc(Code::Cancelled),
+            Kind::Http(_) => {
+                let closed = StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST);
+                self.count_http(closed);
+            }
+        }
+    }
+}
+
+fn status(headers: &HeaderMap) -> Option<Code> {
+    let status = headers.get("grpc-status")?.to_str().ok()?;
+    Some(status.parse().map_or(Code::Unknown, Code::from_number))
+}
