@@ -1,3 +1,20 @@
 //! Outrigger: a transparent sidecar proxy for model servers.
+#![doc = include_str!("../README.md")]
 
+pub mod admin;
+pub mod app;
+pub mod body;
+pub mod cli;
 pub mod codec;
+pub mod config;
+#[cfg(feature = "demo")]
+pub mod demo;
+pub mod detect;
+pub mod io;
+pub mod listen;
+pub mod rescue;
+pub mod server;
+pub mod stack;
+pub mod telemetry;
+pub mod upstream;
+pub mod worker;

@@ -1,0 +1,227 @@
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tracing::{info, warn};
+
+use super::State;
+use crate::{
+    admin::Admin,
+    config::Config,
+    listen::{Connections, Listener, Workers},
+    server::{self, Drain, Draining},
+    stack::{Route, Router, Table},
+    telemetry::Metrics,
+    upstream::Connector,
+};
+
+/// A running proxy: its listeners, its workers and the table in force.
+///
+/// It lives on the control runtime of its owner; requests live on the workers.
+#[derive(Debug)]
+pub struct Proxy {
+    state: Arc<State>,
+    connector: Connector,
+    listening: Vec<Listening>,
+    admin: Option<(SocketAddr, Listener)>,
+    connections: Arc<Connections>,
+    workers: Arc<Workers<Router>>,
+    drain: Drain,
+    draining: Draining,
+    /// The admin pages stay until the very end, so their connections end apart.
+    admin_drain: Drain,
+    admin_draining: Draining,
+}
+
+/// A listener and the address that the configuration gives it.
+#[derive(Debug)]
+struct Listening {
+    configured: SocketAddr,
+    listener: Listener,
+    router: Router,
+}
+
+impl Proxy {
+    /// Starts the workers, binds the listeners and begins to serve.
+    ///
+    /// # Errors
+    ///
+    /// Fails where an address cannot be bound; nothing is left behind then.
+    pub fn start(config: Config, connector: Connector) -> io::Result<Self> {
+        let metrics = Metrics::new();
+        let connections =
+            Connections::new(config.limits.max_connections, metrics.connections().clone());
+        let (drain, draining) = Drain::new();
+        let (admin_drain, admin_draining) = Drain::new();
+        let table = Table::build(config, None, &metrics, &connector);
+        let mut proxy = Self {
+            state: Arc::new(State::new(table, metrics)),
+            connector,
+            listening: Vec::new(),
+            admin: None,
+            connections,
+            workers: Arc::new(Workers::start()?),
+            drain,
+            draining,
+            admin_drain,
+            admin_draining,
+        };
+        let table = proxy.state.table();
+        let (listening, admin) = proxy.bind(&table)?;
+        proxy.take_over(&table, listening, admin);
+        Ok(proxy)
+    }
+
+    /// Goes over to another configuration. What did not change keeps what it learned.
+    ///
+    /// # Errors
+    ///
+    /// Fails where an address cannot be bound; then everything stays as it is.
+    pub fn reload(&mut self, config: Config) -> io::Result<()> {
+        let last = self.state.table();
+        let table = Table::build(config, Some(&last), self.state.metrics(), &self.connector);
+        let result = self.bind(&table);
+        self.state.metrics().reloaded(result.is_ok());
+        let (listening, admin) = result?;
+        self.connections
+            .allow(table.config().limits.max_connections);
+        self.state.publish(table);
+        self.take_over(&self.state.table(), listening, admin);
+        Ok(())
+    }
+
+    /// Counts a configuration that was refused.
+    pub fn refused(&self) {
+        self.state.metrics().reloaded(false);
+    }
+
+    /// Returns the addresses of the data listeners, in the order of the configuration.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listening
+            .iter()
+            .map(|listening| listening.listener.address())
+            .collect()
+    }
+
+    /// Returns the address of the admin pages.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|(_, listener)| listener.address())
+    }
+
+    /// Returns what the admin pages show.
+    pub fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// Ends: takes no more connections, tells the clients, lets what is under way end, and returns
+    /// as soon as nothing is left, at the latest when `limits.drain` has passed.
+    pub async fn drain(mut self) {
+        let limit = self.state.table().config().limits.drain;
+        self.state.begin_to_drain();
+        info!(limit = ?limit, "draining");
+        self.listening.clear();
+        drop(self.draining);
+        self.drain.begin();
+        if tokio::time::timeout(limit, self.drain.finished())
+            .await
+            .is_err()
+        {
+            warn!("limits.drain has passed: requests under way are cut off");
+        }
+        self.admin = None;
+        drop(self.admin_draining);
+        self.admin_drain.begin();
+        let _ = tokio::time::timeout(LAST_PAGES, self.admin_drain.finished()).await;
+        if let Some(workers) = Arc::into_inner(self.workers) {
+            workers.stop();
+        }
+        info!("ended");
+    }
+
+    /// Binds what the table wants and is not bound yet.
+    fn bind(&self, table: &Table) -> io::Result<(Vec<Option<Listening>>, Option<Listener>)> {
+        let mut kept = self.kept();
+        let mut listening = Vec::new();
+        for (config, route) in table.config().listeners.iter().zip(table.routes()) {
+            listening.push(match take(&mut kept, config.address) {
+                Some(()) => None,
+                None => Some(self.listen(config.address, route.clone())?),
+            });
+        }
+        let admin = match &table.config().admin {
+            Some(admin)
+                if self.admin.as_ref().map(|(address, _)| *address) != Some(admin.address) =>
+            {
+                Some(self.listen_admin(admin.address)?)
+            }
+            _ => None,
+        };
+        Ok((listening, admin))
+    }
+
+    fn kept(&self) -> Vec<SocketAddr> {
+        self.listening
+            .iter()
+            .map(|listening| listening.configured)
+            .collect()
+    }
+
+    /// Publishes the routes, and lets go of the listeners that the table does not want.
+    fn take_over(&mut self, table: &Table, bound: Vec<Option<Listening>>, admin: Option<Listener>) {
+        let mut last = std::mem::take(&mut self.listening);
+        for ((config, route), bound) in table
+            .config()
+            .listeners
+            .iter()
+            .zip(table.routes())
+            .zip(bound)
+        {
+            let kept = last
+                .iter()
+                .position(|listening| listening.configured == config.address);
+            match (bound, kept) {
+                (Some(bound), _) => self.listening.push(bound),
+                (None, Some(kept)) => {
+                    let listening = last.remove(kept);
+                    listening.router.publish(route.clone());
+                    self.listening.push(listening);
+                }
+                (None, None) => {}
+            }
+        }
+        self.admin = match (&table.config().admin, admin) {
+            (None, _) => None,
+            (Some(config), Some(listener)) => Some((config.address, listener)),
+            (Some(_), None) => self.admin.take(),
+        };
+    }
+
+    fn listen(&self, address: SocketAddr, route: Arc<Route>) -> io::Result<Listening> {
+        let router = Router::new(route);
+        let (workers, connections) = (self.workers.clone(), self.connections.clone());
+        let (handler, draining) = (router.clone(), self.draining.clone());
+        let listener = Listener::bind(address, move |socket| {
+            workers.serve(socket, handler.clone(), draining.clone(), &connections);
+        })?;
+        Ok(Listening {
+            configured: address,
+            listener,
+            router,
+        })
+    }
+
+    fn listen_admin(&self, address: SocketAddr) -> io::Result<Listener> {
+        let (handler, draining) = (Admin::new(self.state.clone()), self.admin_draining.clone());
+        Listener::bind(address, move |socket| {
+            tokio::spawn(server::serve(socket, handler.clone(), draining.clone()));
+        })
+    }
+}
+
+/// Takes one occurrence of an address; the same address with port 0 may stand several times.
+fn take(kept: &mut Vec<SocketAddr>, address: SocketAddr) -> Option<()> {
+    let at = kept.iter().position(|kept| *kept == address)?;
+    kept.remove(at);
+    Some(())
+}
+
+/// How long the admin pages' own connections may take to end.
+const LAST_PAGES: Duration = Duration::from_millis(200);

@@ -1,0 +1,160 @@
+use std::{io, process::ExitCode};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
+
+use super::Proxy;
+use crate::{
+    config::{Config, Faults, Source, Watch},
+    upstream::Connector,
+};
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It served, and drained.
+    Served,
+    /// The configuration has faults, or an address could not be bound.
+    Failed,
+    /// The configuration cannot be read at all.
+    Misused,
+}
+
+/// Serves what a source configures, until SIGTERM or SIGINT has drained it.
+///
+/// SIGHUP and changes of the file reload; a faulty file is reported and changes nothing.
+pub fn run(source: &Source) -> Exit {
+    let config = match source.read() {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{error}");
+            return match error {
+                crate::config::Error::Faulty(_) => Exit::Failed,
+                crate::config::Error::Unreadable { source, .. } => {
+                    eprintln!("{source}");
+                    Exit::Misused
+                }
+            };
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!(%error, "no runtime");
+            return Exit::Failed;
+        }
+    };
+    match runtime.block_on(serve(source, config)) {
+        Ok(()) => Exit::Served,
+        Err(error) => {
+            error!(%error, "not served");
+            eprintln!("cannot serve: {error}");
+            Exit::Failed
+        }
+    }
+}
+
+async fn serve(source: &Source, config: Config) -> io::Result<()> {
+    let mut signals = Signals::new()?;
+    let mut watch = source.path().map(|path| Watch::new(path, None));
+    let mut proxy = Proxy::start(config, Connector::tcp())?;
+    if let Some(address) = proxy.admin_address() {
+        info!(%address, "admin pages");
+    }
+    loop {
+        tokio::select! {
+            () = signals.end.wait() => break,
+            _ = signals.reload.recv() => match source.read() {
+                Ok(config) => apply(&mut proxy, config),
+                Err(error) => refuse(&proxy, &error),
+            },
+            contents = changed(&mut watch) => match source.parse(contents) {
+                Ok(config) => apply(&mut proxy, config),
+                Err(faults) => refuse_faults(&proxy, &faults),
+            },
+        }
+    }
+    tokio::select! {
+        () = proxy.drain() => {}
+        () = signals.end.wait() => warn!("ended at once by a second signal"),
+    }
+    Ok(())
+}
+
+fn apply(proxy: &mut Proxy, config: Config) {
+    if *proxy.state().table().config().as_ref() == config {
+        info!("the configuration says what it said before");
+        return;
+    }
+    match proxy.reload(config) {
+        Ok(()) => info!("configuration applied"),
+        Err(error) => error!(%error, "configuration refused: the last one stays in force"),
+    }
+}
+
+fn refuse(proxy: &Proxy, error: &crate::config::Error) {
+    match error {
+        crate::config::Error::Faulty(faults) => refuse_faults(proxy, faults),
+        unreadable @ crate::config::Error::Unreadable { .. } => {
+            proxy.refused();
+            error!(error = %unreadable, "configuration refused: the last one stays in force");
+        }
+    }
+}
+
+fn refuse_faults(proxy: &Proxy, faults: &Faults) {
+    proxy.refused();
+    error!(%faults, "configuration refused: the last one stays in force");
+}
+
+async fn changed(watch: &mut Option<Watch>) -> Vec<u8> {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Signals {
+    end: End,
+    reload: Signal,
+}
+
+struct End {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let end = End {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        };
+        Ok(Self {
+            end,
+            reload: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+impl End {
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Served => Self::SUCCESS,
+            Exit::Failed => Self::FAILURE,
+            Exit::Misused => Self::from(2),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use arc_swap::ArcSwap;
+use serde_json::{Map, Value, json};
+
+use crate::{config::format_duration, stack::Table, telemetry::Metrics, upstream};
+
+/// What the admin pages show: the table in force, the metrics, and whether the end has begun.
+#[derive(Debug)]
+pub struct State {
+    table: ArcSwap<Table>,
+    metrics: Metrics,
+    draining: AtomicBool,
+}
+
+impl State {
+    pub(super) fn new(table: Table, metrics: Metrics) -> Self {
+        Self {
+            table: ArcSwap::from_pointee(table),
+            metrics,
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// Returns the table in force.
+    pub fn table(&self) -> Arc<Table> {
+        self.table.load_full()
+    }
+
+    pub(super) fn publish(&self, table: Table) {
+        self.table.store(Arc::new(table));
+    }
+
+    pub(super) fn begin_to_drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns the metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Returns the configuration in force, with defaults written out and secrets masked.
+    pub fn effective(&self) -> Value {
+        self.table().config().effective()
+    }
+
+    /// Returns what was learned of each model, by name and arm.
+    pub fn models(&self) -> Value {
+        let table = self.table();
+        let mut models = Map::new();
+        for model in table.models() {
+            let entry = models.entry(model.name()).or_insert_with(|| {
+                let objective = format_duration(model.config().latency_objective);
+                json!({ "objective": objective, "arms": {} })
+            });
+            // One model behind two listeners with servers of their own has an arm on each.
+            let arms = &mut entry["arms"];
+            let name = match arms.get(model.arm()) {
+                Some(_) => format!("{}@{}", model.arm(), model.upstream().name()),
+                None => model.arm().to_owned(),
+            };
+            arms[name] = model.view();
+        }
+        models.into()
+    }
+
+    /// Asks the upstreams and returns what is not ready; empty means ready.
+    pub async fn unready(&self) -> Vec<String> {
+        if self.draining.load(Ordering::Relaxed) {
+            return vec!["this process is ending".to_owned()];
+        }
+        let table = self.table();
+        let asked = table.upstreams().map(|upstream| {
+            let models: Vec<_> = table
+                .models()
+                .filter(|model| Arc::ptr_eq(model.upstream(), upstream))
+                .map(|model| {
+                    let (name, version) = model.served_as();
+                    (name.to_owned(), version.to_owned())
+                })
+                .collect();
+            async move { upstream::unready(upstream, &models).await }
+        });
+        let mut missing: Vec<String> = futures_util::future::join_all(asked)
+            .await
+            .into_iter()
+            .flatten()
+            .collect();
+        for model in table.models().filter(|model| !model.is_learned()) {
+            missing.push(format!(
+                "model {}: not known yet whether it takes batches",
+                model.name()
+            ));
+        }
+        missing.sort();
+        missing
+    }
+}

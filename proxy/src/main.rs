@@ -1,0 +1,31 @@
+//! The binary `outrigger`.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use outrigger::{
+    app,
+    cli::{self, Cli, Command},
+    telemetry,
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(run) => {
+            telemetry::init_log();
+            match run.source() {
+                Ok(source) => app::run(&source).into(),
+                Err(faults) => {
+                    eprintln!("{faults}");
+                    ExitCode::from(2)
+                }
+            }
+        }
+        Command::Check { file } => cli::check::run(&file),
+        Command::Schema => cli::schema::run(),
+        Command::Demo(_) => ExitCode::FAILURE,
+    }
+}
