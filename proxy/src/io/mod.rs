@@ -2,12 +2,14 @@
 
 mod cork;
 mod rewind;
+mod socket;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::{
     cork::{Cork, Uncork, cork},
     rewind::Rewind,
+    socket::tune,
 };
 
 /// What connections run over: sockets, and pipes in tests.

@@ -12,6 +12,7 @@ use tokio::{net::TcpStream, sync::mpsc};
 use tracing::warn;
 
 use crate::{
+    io::tune,
     server::{self, Draining, Handler},
     worker,
 };
@@ -93,8 +94,7 @@ impl<H: Handler> Workers<H> {
             );
             return;
         };
-        let handed = socket
-            .set_nodelay(true)
+        let handed = tune(&socket)
             .and_then(|()| socket.into_std())
             .map(|socket| {
                 let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.senders.len();

@@ -1,4 +1,7 @@
-use std::task::{Context, Poll};
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use outrigger_filters::inference::{Error, Infer, Request, Response};
 use rand::RngExt as _;
@@ -10,7 +13,8 @@ use tower::Service;
 /// (Mitzenmacher, "The power of two choices", 2001).
 #[derive(Clone, Debug)]
 pub(crate) struct Balance<S> {
-    endpoints: Vec<S>,
+    /// Shared: a stack is cloned for each request, and its queues are not.
+    endpoints: Arc<[S]>,
 }
 
 /// What a balance asks of an endpoint's service.
@@ -22,7 +26,9 @@ pub(crate) trait Loaded {
 impl<S> Balance<S> {
     /// Balances over the services of at least one endpoint.
     pub(crate) fn new(endpoints: Vec<S>) -> Self {
-        Self { endpoints }
+        Self {
+            endpoints: endpoints.into(),
+        }
     }
 }
 
@@ -60,7 +66,12 @@ where
             }
         };
         // A clone shares its queue with the original, and is ready as the original is.
-        Either::Left(self.endpoints[chosen].call(request).map_err(Into::into))
+        Either::Left(
+            self.endpoints[chosen]
+                .clone()
+                .call(request)
+                .map_err(Into::into),
+        )
     }
 }
 

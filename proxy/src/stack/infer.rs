@@ -23,7 +23,7 @@ use crate::{
 /// not understood.
 pub(super) async fn infer(route: &Arc<Route>, request: Request<Body>) -> Outcome {
     let received = Instant::now();
-    let (head, mut body) = request.into_parts();
+    let (mut head, mut body) = request.into_parts();
     let mut reader = FrameReader::new(usize::MAX);
     let claim = claim(route, &head.headers, &mut body, &mut reader).await;
     let (model, frame) = match claim {
@@ -49,22 +49,21 @@ pub(super) async fn infer(route: &Arc<Route>, request: Request<Body>) -> Outcome
         return passthrough::pass(route, restored(head, first, body)).await;
     }
     let encoding = Encoding::from_headers(&head.headers).unwrap_or_default();
-    let decoded = frame
-        .clone()
-        .into_message(encoding, route.max_message)
-        .ok()
-        .and_then(|message| {
-            let call = Call {
-                headers: head.headers.clone(),
-                message,
-                received,
-            };
-            oip_grpc::decode_request(call)
-                .inspect_err(|rejected| debug!(cause = %rejected.cause(), "passed on unread"))
-                .ok()
-        });
-    let Some(request) = decoded.map(|request| model.without_ignored_headers(request)) else {
+    let Ok(message) = frame.clone().into_message(encoding, route.max_message) else {
         return passthrough::pass(route, restored(head, reframed(&frame), body)).await;
+    };
+    let call = Call {
+        headers: std::mem::take(&mut head.headers),
+        message,
+        received,
+    };
+    let request = match oip_grpc::decode_request(call) {
+        Ok(request) => model.without_ignored_headers(request),
+        Err(rejected) => {
+            debug!(cause = %rejected.cause(), "passed on unread");
+            head.headers = rejected.into_message().headers;
+            return passthrough::pass(route, restored(head, reframed(&frame), body)).await;
+        }
     };
     let mut watch = Watch::grpc(model.requests().clone());
     let wanted = oip_grpc::form(&request);

@@ -3,7 +3,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use http::uri::Authority;
 use tokio::{io, net::TcpStream};
 
-use crate::io::BoxStream;
+use crate::io::{BoxStream, tune};
 
 /// How connections to endpoints are made: over TCP, or over pipes in tests.
 #[derive(Clone)]
@@ -12,7 +12,7 @@ pub struct Connector(Arc<dyn Fn(Authority) -> Connecting + Send + Sync>);
 type Connecting = Pin<Box<dyn Future<Output = io::Result<BoxStream>> + Send>>;
 
 impl Connector {
-    /// Connects over TCP, without Nagle's delay; the port is 80 where none is given.
+    /// Connects over TCP; the port is 80 where none is given.
     pub fn tcp() -> Self {
         Self::new(|authority| async move {
             let host = authority
@@ -20,7 +20,7 @@ impl Connector {
                 .trim_start_matches('[')
                 .trim_end_matches(']');
             let socket = TcpStream::connect((host, authority.port_u16().unwrap_or(80))).await?;
-            socket.set_nodelay(true)?;
+            tune(&socket)?;
             Ok(Box::new(socket) as BoxStream)
         })
     }
