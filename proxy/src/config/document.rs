@@ -265,6 +265,15 @@ impl Builder {
                 },
             );
         }
+        if self
+            .open
+            .last()
+            .is_some_and(|open| open.kind.len() >= MAX_ENTRIES)
+        {
+            let message = format!("more than {MAX_ENTRIES} entries in one list or section");
+            self.add(node.position, &message, faults);
+            return Err(Stop);
+        }
         let path = self.path();
         match self.open.last_mut().map(|open| &mut open.kind) {
             None => self.root = Some(node),
@@ -358,6 +367,15 @@ impl Builder {
     }
 }
 
+impl Kind {
+    fn len(&self) -> usize {
+        match self {
+            Self::Sequence(items) => items.len(),
+            Self::Mapping(entries, _) => entries.len(),
+        }
+    }
+}
+
 fn is_text(tag: &Tag) -> bool {
     tag.is_yaml_core_schema() && tag.suffix == "str"
 }
@@ -376,6 +394,9 @@ const MAX_DEPTH: usize = 32;
 /// Bytes that a tree may take; aliases, which repeat what they name, are what makes a small file
 /// a large tree.
 const MAX_WEIGHT: usize = 16 << 20;
+
+/// Entries of one list or section; keeps the comparison of each with each within a second.
+const MAX_ENTRIES: usize = 10_000;
 
 /// What a node weighs without its text: about its size.
 const NODE_WEIGHT: usize = 64;

@@ -483,6 +483,8 @@ fn a_small_file_does_not_become_a_large_tree() {
     }
     let found = faults(&text);
     assert!(found[0].contains("nested deeper than 32"), "{found:?}");
+    let found = faults(&format!("[{}]", "x,".repeat(20_000)));
+    assert!(found[0].contains("more than 10000 entries"), "{found:?}");
     let text = " ".repeat(Config::MAX_BYTES + 1);
     assert_eq!(faults(&text), ["1:1: the file is larger than 1MiB"]);
 }
@@ -557,6 +559,34 @@ fn every_key_of_the_schema_is_known_to_the_reader_and_no_other() {
             assert!(found.contains(&missing), "{path:?}: {found}");
         }
     });
+}
+
+#[test]
+fn the_schema_tells_the_defaults_that_are_in_effect() {
+    let effective = read(&format!("{LEAST}models: {{ m: {{ batch: {{}} }} }}")).effective();
+    let mut told = 0;
+    visit(&schema(), &mut Vec::new(), &mut |path, schema| {
+        let description = schema["description"].as_str().unwrap_or_default();
+        let Some((_, default)) = description.split_once("Default: ") else {
+            return;
+        };
+        let default = default.split([' ', '.']).next().unwrap_or_default();
+        let value = path
+            .iter()
+            .fold(&effective, |value, step| match step.as_str() {
+                "any" => value
+                    .as_object()
+                    .and_then(|all| all.values().next())
+                    .expect("an entry"),
+                key => &value[key],
+            });
+        let value = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        assert_eq!(value, default, "{path:?}");
+        told += 1;
+    });
+    assert!(told >= 10, "{told}");
 }
 
 fn faults_of(value: &Json) -> String {

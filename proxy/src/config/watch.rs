@@ -1,3 +1,4 @@
+use std::error::Error;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -24,8 +25,10 @@ pub struct Watch {
     contents: Option<Vec<u8>>,
     events: mpsc::Receiver<()>,
     poll: time::Interval,
-    /// Whether it was said that the file cannot be read, which is said once.
-    missed: bool,
+    /// Whether the file is to be looked at, although the call that began with it is gone.
+    due: bool,
+    /// How often in a row the file could not be read.
+    missed: u32,
     /// Held for its end: without it no events come.
     _watcher: Option<RecommendedWatcher>,
 }
@@ -54,7 +57,8 @@ impl Watch {
             contents,
             events,
             poll,
-            missed: false,
+            due: false,
+            missed: 0,
             _watcher: watcher,
         }
     }
@@ -65,15 +69,19 @@ impl Watch {
     /// the future is dropped: what changed meanwhile is found by the next call.
     pub async fn changed(&mut self) -> Vec<u8> {
         loop {
-            tokio::select! {
-                Some(()) = self.events.recv() => {
-                    // Writers need a moment from the first event to the last.
-                    time::sleep(SETTLE).await;
-                    let _ = self.events.try_recv();
+            if !self.due {
+                tokio::select! {
+                    Some(()) = self.events.recv() => {}
+                    _ = self.poll.tick() => {}
                 }
-                _ = self.poll.tick() => {}
+                self.due = true;
             }
-            if let Some(contents) = self.look().await {
+            // Writers need a moment from the first event to the last.
+            time::sleep(SETTLE).await;
+            let _ = self.events.try_recv();
+            let contents = self.look().await;
+            self.due = false;
+            if let Some(contents) = contents {
                 return contents;
             }
         }
@@ -87,20 +95,21 @@ impl Watch {
             .ok()?;
         match read {
             Ok(contents) if self.contents.as_ref() == Some(&contents) => {
-                self.missed = false;
+                self.missed = 0;
                 None
             }
             Ok(contents) => {
-                self.missed = false;
+                self.missed = 0;
                 self.contents = Some(contents.clone());
                 Some(contents)
             }
             Err(error) => {
-                if !self.missed {
-                    let error: &dyn std::error::Error = &error;
-                    debug!(error, "the configuration is kept while its file is away");
+                self.missed = self.missed.saturating_add(1);
+                let reason = error.source();
+                match self.missed {
+                    PATIENCE => warn!(reason, "{error}; its last contents stay in use"),
+                    _ => debug!(reason, "{error}"),
                 }
-                self.missed = true;
                 None
             }
         }
@@ -128,7 +137,7 @@ fn watch(path: &Path, events: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
         Ok(watcher) => Some(watcher),
         Err(error) => {
             warn!(
-                error = &error as &dyn std::error::Error,
+                error = &error as &dyn Error,
                 "no watch on the configuration's directory; the file is read every {POLL:?}"
             );
             None
@@ -153,6 +162,9 @@ const SETTLE: Duration = Duration::from_millis(50);
 
 /// Between two looks when no event comes.
 const POLL: Duration = Duration::from_secs(5);
+
+/// Readings that fail in a row before it is worth a warning: a file may be away for a moment.
+const PATIENCE: u32 = 3;
 
 /// The system's table of mounts; elsewhere than on Linux there is none.
 const MOUNTS: &str = "/proc/self/mountinfo";
@@ -239,6 +251,24 @@ mod tests {
         let path = write(&directory, "config.yaml", "two");
         let mut watch = Watch::new(&path, Some(b"one".to_vec()));
         assert_eq!(changed(&mut watch).await, "two");
+    }
+
+    #[tokio::test]
+    async fn a_change_is_told_although_an_earlier_wait_was_given_up() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = write(&directory, "config.yaml", "one");
+        let mut watch = Watch::new(&path, None);
+        fs::write(&path, "two").expect("a file");
+        // Given up at every step of the way, each time a little later.
+        let mut given_up = 0;
+        let contents = loop {
+            let patience = Duration::from_millis(given_up);
+            match time::timeout(patience, watch.changed()).await {
+                Ok(contents) => break contents,
+                Err(_) => given_up += 1,
+            }
+        };
+        assert_eq!(contents, b"two");
     }
 
     #[tokio::test(start_paused = true)]
