@@ -1,7 +1,9 @@
-use std::io::IoSlice;
+use std::{
+    collections::{VecDeque, vec_deque},
+    io::IoSlice,
+};
 
 use bytes::{Buf, Bytes, BytesMut};
-use smallvec::SmallVec;
 
 /// A rope: bytes in several pieces that are shared, not copied.
 ///
@@ -15,10 +17,16 @@ use smallvec::SmallVec;
 /// ```
 #[derive(Clone, Default)]
 pub struct Payload {
-    pieces: SmallVec<[Bytes; 2]>,
-    /// Pieces before this one have been consumed.
-    front: usize,
+    /// Never empty while there is a `rest`.
+    first: Bytes,
+    /// Most payloads are one piece, and many lie in the queues: they stay small.
+    rest: Option<Box<VecDeque<Bytes>>>,
     len: usize,
+}
+
+struct Pieces<'a> {
+    first: Option<&'a Bytes>,
+    rest: vec_deque::Iter<'a, Bytes>,
 }
 
 impl Payload {
@@ -29,10 +37,8 @@ impl Payload {
 
     /// Makes an empty rope with room for a number of pieces.
     pub fn with_capacity(pieces: usize) -> Self {
-        Self {
-            pieces: SmallVec::with_capacity(pieces),
-            ..Self::default()
-        }
+        let rest = (pieces > 1).then(|| Box::new(VecDeque::with_capacity(pieces - 1)));
+        Self { rest, ..Self::default() }
     }
 
     /// Returns how many bytes are left.
@@ -47,21 +53,28 @@ impl Payload {
 
     /// Goes through the pieces that are left.
     pub fn pieces(&self) -> impl ExactSizeIterator<Item = &Bytes> {
-        self.pieces[self.front..].iter()
+        Pieces {
+            first: (!self.first.is_empty()).then_some(&self.first),
+            rest: self.rest.as_deref().map(VecDeque::iter).unwrap_or_default(),
+        }
     }
 
     /// Adds a piece at the end.
     pub fn push(&mut self, piece: Bytes) {
-        if !piece.is_empty() {
-            self.len += piece.len();
-            self.pieces.push(piece);
+        if piece.is_empty() {
+            return;
+        }
+        self.len += piece.len();
+        if self.first.is_empty() {
+            self.first = piece;
+        } else {
+            self.rest.get_or_insert_default().push_back(piece);
         }
     }
 
     /// Adds the pieces of another rope at the end.
     pub fn append(&mut self, other: &Self) {
-        self.len += other.len;
-        self.pieces.extend(other.pieces().cloned());
+        other.pieces().for_each(|piece| self.push(piece.clone()));
     }
 
     /// Shares the bytes `start..end` as a rope of its own, or returns `None` where the range
@@ -92,37 +105,56 @@ impl Payload {
         if at > self.len {
             return None;
         }
+        if at == self.len {
+            return Some(std::mem::take(self));
+        }
         let mut head = Self::new();
         while head.len < at {
-            let piece = &mut self.pieces[self.front];
             let wanted = at - head.len;
-            if piece.len() <= wanted {
-                let piece = std::mem::take(piece);
-                self.front += 1;
-                head.push(piece);
+            head.push(if self.first.len() <= wanted {
+                self.take_first()
             } else {
-                head.push(piece.split_to(wanted));
-            }
+                self.len -= wanted;
+                self.first.split_to(wanted)
+            });
         }
-        self.len -= at;
         Some(head)
     }
 
     /// Returns the bytes in one piece; copies only where there are several.
     pub fn to_bytes(&self) -> Bytes {
-        match &self.pieces[self.front..] {
-            [] => Bytes::new(),
-            [only] => only.clone(),
-            pieces => {
-                let mut whole = BytesMut::with_capacity(self.len);
-                pieces
-                    .iter()
-                    .for_each(|piece| whole.extend_from_slice(piece));
-                whole.freeze()
-            }
+        if self.first.len() == self.len {
+            return self.first.clone();
         }
+        let mut whole = BytesMut::with_capacity(self.len);
+        self.pieces().for_each(|piece| whole.extend_from_slice(piece));
+        whole.freeze()
+    }
+
+    /// Takes the first piece; the next one moves up. What is taken is let go of at once: it may be
+    /// the last holder of a large buffer.
+    fn take_first(&mut self) -> Bytes {
+        let next = self.rest.as_mut().and_then(|rest| rest.pop_front()).unwrap_or_default();
+        let first = std::mem::replace(&mut self.first, next);
+        self.len -= first.len();
+        first
     }
 }
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = &'a Bytes;
+
+    fn next(&mut self) -> Option<&'a Bytes> {
+        self.first.take().or_else(|| self.rest.next())
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let len = usize::from(self.first.is_some()) + self.rest.len();
+        (len, Some(len))
+    }
+}
+
+impl ExactSizeIterator for Pieces<'_> {}
 
 impl Buf for Payload {
     fn remaining(&self) -> usize {
@@ -130,12 +162,12 @@ impl Buf for Payload {
     }
 
     fn chunk(&self) -> &[u8] {
-        self.pieces.get(self.front).map_or(&[], |piece| piece)
+        &self.first
     }
 
     fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut filled = 0;
-        for (slot, piece) in slices.iter_mut().zip(&self.pieces[self.front..]) {
+        for (slot, piece) in slices.iter_mut().zip(self.pieces()) {
             *slot = IoSlice::new(piece);
             filled += 1;
         }
@@ -144,17 +176,13 @@ impl Buf for Payload {
 
     fn advance(&mut self, mut count: usize) {
         assert!(count <= self.len, "advanced past the end of a payload");
-        self.len -= count;
         while count > 0 {
-            let piece = &mut self.pieces[self.front];
-            if piece.len() > count {
-                piece.advance(count);
+            if self.first.len() > count {
+                self.first.advance(count);
+                self.len -= count;
                 return;
             }
-            count -= piece.len();
-            // The piece is let go of at once: it may be the last holder of a large buffer.
-            *piece = Bytes::new();
-            self.front += 1;
+            count -= self.take_first().len();
         }
     }
 }
@@ -195,5 +223,46 @@ impl std::fmt::Debug for Payload {
             self.len,
             self.pieces().len()
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rope(pieces: &[Vec<u8>]) -> (Payload, Vec<u8>) {
+        let rope = pieces.iter().cloned().map(Bytes::from).collect();
+        (rope, pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn a_rope_reads_as_its_bytes(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9), 0..9),
+            cuts in prop::collection::vec(0_usize..40, 0..6),
+        ) {
+            let (mut rope, mut bytes) = rope(&pieces);
+            prop_assert_eq!(rope.to_bytes(), &bytes);
+            prop_assert_eq!(rope.len(), bytes.len());
+            for cut in cuts {
+                prop_assert_eq!(rope.slice(cut, bytes.len()).map(|rope| rope.to_bytes().to_vec()),
+                    bytes.get(cut..).map(<[u8]>::to_vec));
+                match rope.split_to(cut) {
+                    Some(head) => {
+                        let rest = bytes.split_off(cut);
+                        prop_assert_eq!(head.to_bytes(), &bytes);
+                        bytes = rest;
+                    }
+                    None => prop_assert!(cut > bytes.len()),
+                }
+                prop_assert_eq!(rope.to_bytes(), &bytes);
+            }
+            let mut read = vec![0; bytes.len()];
+            rope.copy_to_slice(&mut read);
+            prop_assert_eq!(read, bytes);
+            prop_assert!(rope.is_empty());
+        }
     }
 }

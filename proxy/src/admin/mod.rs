@@ -1,6 +1,6 @@
 //! The pages for operators and machines that watch the proxy.
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::json;
@@ -33,30 +33,32 @@ impl Admin {
         };
         json_page(status, &json!({ "ready": ready, "missing": missing }))
     }
-}
 
-impl Handler for Admin {
-    async fn handle(&self, request: Request<Body>) -> Outcome {
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return Outcome::Answer(json_page(
+    async fn page(&self, method: &Method, path: &str) -> Response<Body> {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return json_page(
                 StatusCode::METHOD_NOT_ALLOWED,
                 &json!({ "error": "only GET and HEAD" }),
-            ));
+            );
         }
-        Outcome::Answer(match request.uri().path() {
+        match path {
             "/live" => json_page(StatusCode::OK, &json!({ "live": true })),
             "/ready" => self.ready().await,
-            "/metrics" => {
-                let text = self.0.metrics().text();
-                page(StatusCode::OK, METRICS, text)
-            }
+            "/metrics" => page(StatusCode::OK, METRICS, self.0.metrics().text()),
             "/config" => json_page(StatusCode::OK, &self.0.effective()),
             "/models" => json_page(StatusCode::OK, &self.0.models()),
             _ => json_page(
                 StatusCode::NOT_FOUND,
                 &json!({ "error": "no such page", "pages": PAGES }),
             ),
-        })
+        }
+    }
+}
+
+impl Handler for Admin {
+    fn handle(&self, request: Request<Body>) -> impl Future<Output = Outcome> + Send + 'static {
+        let admin = self.clone();
+        async move { Outcome::Answer(admin.page(request.method(), request.uri().path()).await) }
     }
 }
 

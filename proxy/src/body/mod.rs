@@ -23,6 +23,8 @@ use crate::upstream::{Borrowed, Underway};
 
 /// A body that is read piece by piece and never gathered.
 ///
+/// It is a few words large, because every future between the two sides of the proxy holds one.
+///
 /// The answer of an HTTP/2 server may begin, and even end, before the request has been sent in
 /// full. So the [`Pump`] that still sends the request rides along in the answer's body: whoever
 /// polls the answer drives the request, and dropping the answer cancels both.
@@ -33,7 +35,14 @@ pub struct Body {
     /// What an answer's body holds on to until it has been read: its place among the calls under
     /// way, and its connection.
     _underway: Option<Underway>,
-    _borrowed: Option<Borrowed>,
+    _borrowed: Option<Box<Borrowed>>,
+}
+
+/// A body that is here as a whole.
+#[derive(Debug)]
+struct Full {
+    data: Payload,
+    trailers: Option<HeaderMap>,
 }
 
 /// Is told how a body ends: with trailers or without, or not at all when it is dropped.
@@ -48,19 +57,13 @@ pub trait Observer: std::fmt::Debug + Send {
 enum Kind {
     #[default]
     Empty,
-    Full {
-        data: Payload,
-        trailers: Option<HeaderMap>,
-    },
+    Full(Box<Full>),
     Http2 {
         stream: RecvStream,
         request: Option<Box<Pump>>,
     },
     Http1(Incoming),
-    Chained {
-        first: Payload,
-        rest: Box<Body>,
-    },
+    Chained(Box<(Payload, Body)>),
 }
 
 impl Body {
@@ -71,11 +74,11 @@ impl Body {
 
     /// Makes a body of bytes that are here already, and trailers.
     pub fn full(data: impl Into<Payload>, trailers: Option<HeaderMap>) -> Self {
-        Kind::Full {
-            data: data.into(),
-            trailers,
+        let data = data.into();
+        if data.is_empty() && trailers.is_none() {
+            return Self::empty();
         }
-        .into()
+        Kind::Full(Box::new(Full { data, trailers })).into()
     }
 
     /// Makes the body of a stream; `request` is what is still to be sent on the same stream.
@@ -103,11 +106,7 @@ impl Body {
         if first.is_empty() {
             return rest;
         }
-        Kind::Chained {
-            first,
-            rest: Box::new(rest),
-        }
-        .into()
+        Kind::Chained(Box::new((first, rest))).into()
     }
 
     /// Lets an observer know of the end of this body; one that is empty ends at once.
@@ -131,7 +130,7 @@ impl Body {
     /// Gives the connection back when it is dropped.
     pub(crate) fn borrowed(self, borrowed: Borrowed) -> Self {
         Self {
-            _borrowed: Some(borrowed),
+            _borrowed: Some(Box::new(borrowed)),
             ..self
         }
     }
@@ -188,12 +187,12 @@ impl Kind {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, Error>>> {
         match self {
             Self::Empty => Poll::Ready(None),
-            Self::Full { data, trailers } => Poll::Ready(if data.is_empty() {
-                let trailers = trailers.take();
+            Self::Full(full) => Poll::Ready(if full.data.is_empty() {
+                let trailers = full.trailers.take();
                 *self = Self::Empty;
                 trailers.map(|trailers| Ok(Piece::Trailers(trailers)))
             } else {
-                Some(Ok(Piece::Data(std::mem::take(data))))
+                Some(Ok(Piece::Data(std::mem::take(&mut full.data))))
             }),
             Self::Http2 { stream, request } => {
                 if let Some(pump) = request
@@ -218,9 +217,8 @@ impl Kind {
                     }
                 }))
             }
-            Self::Chained { first, rest } => {
-                let first = std::mem::take(first);
-                let rest = std::mem::take(&mut **rest);
+            Self::Chained(chained) => {
+                let (first, rest) = std::mem::take(&mut **chained);
                 *self = rest.kind;
                 Poll::Ready(Some(Ok(Piece::Data(first))))
             }
@@ -230,10 +228,10 @@ impl Kind {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Full { data, trailers } => data.is_empty() && trailers.is_none(),
+            Self::Full(full) => full.data.is_empty() && full.trailers.is_none(),
             Self::Http2 { stream, request } => request.is_none() && stream.is_end_stream(),
             Self::Http1(incoming) => incoming.is_end_stream(),
-            Self::Chained { first, rest } => first.is_empty() && rest.is_end_stream(),
+            Self::Chained(_) => false,
         }
     }
 }
@@ -297,9 +295,9 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Empty => SizeHint::with_exact(0),
-            Kind::Full { data, .. } => SizeHint::with_exact(data.len() as u64),
+            Kind::Full(full) => SizeHint::with_exact(full.data.len() as u64),
             Kind::Http1(incoming) => incoming.size_hint(),
-            Kind::Http2 { .. } | Kind::Chained { .. } => SizeHint::default(),
+            Kind::Http2 { .. } | Kind::Chained(_) => SizeHint::default(),
         }
     }
 }

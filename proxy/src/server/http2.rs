@@ -1,11 +1,13 @@
 use std::{
     future::Future,
-    task::{Context, Poll},
+    pin::Pin,
+    task::{Context, Poll, ready},
 };
 
-use h2::{RecvStream, server::SendResponse};
-use http::Request;
+use h2::server::SendResponse;
+use http::Response;
 use outrigger_filters::inference::Payload;
+use pin_project_lite::pin_project;
 use tracing::debug;
 
 use super::{Draining, Handler, Outcome};
@@ -43,12 +45,10 @@ pub(super) async fn serve<H: Handler>(socket: impl Stream, handler: H, draining:
             loop {
                 match accept(cx) {
                     Poll::Ready(Some(Ok((request, respond)))) => {
-                        let share = draining.clone();
-                        let answered = answer(request, respond, handler.clone());
-                        tokio::spawn(async move {
-                            answered.await;
-                            drop(share);
-                        });
+                        let request = request.map(|stream| Body::http2(stream, None));
+                        let handling = handler.handle(request);
+                        let state = State::Handling { handling };
+                        tokio::spawn(Exchange { state, respond });
                     }
                     Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                     Poll::Ready(None) => return Poll::Ready(Ok(())),
@@ -63,42 +63,68 @@ pub(super) async fn serve<H: Handler>(socket: impl Stream, handler: H, draining:
     );
 }
 
-/// Answers one stream. A client that resets it, or whose connection ends, drops the call with
-/// all that it holds.
-async fn answer<H: Handler>(
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Payload>,
-    handler: H,
-) {
-    let mut handling =
-        std::pin::pin!(handler.handle(request.map(|stream| Body::http2(stream, None))));
-    let outcome = std::future::poll_fn(|cx| match handling.as_mut().poll(cx) {
-        Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-        Poll::Pending => respond.poll_reset(cx).map(|_| None),
-    })
-    .await;
-    let answer = match outcome {
-        Some(Outcome::Answer(answer)) => answer,
-        Some(Outcome::Reset(reason)) => return respond.send_reset(reason),
-        None => return,
-    };
+pin_project! {
+    /// Answers one stream. A client that resets it, or whose connection ends, drops the call with
+    /// all that it holds.
+    ///
+    /// Written by hand because it is what every request is spawned as: an `async fn` would hold
+    /// the handler's future twice, once as its argument and once pinned.
+    struct Exchange<F> {
+        #[pin]
+        state: State<F>,
+        respond: SendResponse<Payload>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F> {
+        Handling { #[pin] handling: F },
+        Answering { pump: Pump },
+    }
+}
+
+impl<F: Future<Output = Outcome>> Future for Exchange<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        if let StateProjection::Handling { handling } = this.state.as_mut().project() {
+            let answer = match handling.poll(cx) {
+                Poll::Ready(Outcome::Answer(answer)) => answer,
+                Poll::Ready(Outcome::Reset(reason)) => {
+                    this.respond.send_reset(reason);
+                    return Poll::Ready(());
+                }
+                Poll::Pending => return this.respond.poll_reset(cx).map(|_| ()),
+            };
+            let Some(pump) = begin(answer, this.respond) else {
+                return Poll::Ready(());
+            };
+            this.state.set(State::Answering { pump });
+        }
+        if let StateProjection::Answering { pump } = this.state.project() {
+            match ready!(pump.poll(cx)) {
+                Ok(()) => {}
+                Err(Stopped::Source(error)) => debug!(%error, "answer broke off"),
+                Err(Stopped::Sink(error)) => debug!(%error, "client gave up"),
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+/// Sends an answer's head; returns the pump of its body, if there is one.
+fn begin(answer: Response<Body>, respond: &mut SendResponse<Payload>) -> Option<Pump> {
     let (head, body) = answer.into_parts();
     let ends = http_body::Body::is_end_stream(&body);
-    let stream = match respond.send_response(http::Response::from_parts(head, ()), ends) {
-        Ok(stream) => stream,
+    match respond.send_response(Response::from_parts(head, ()), ends) {
+        Ok(stream) => (!ends).then(|| Pump::new(body, stream)),
         Err(error) => {
             debug!(%error, "answer not sent");
-            return respond.send_reset(h2::Reason::INTERNAL_ERROR);
+            respond.send_reset(h2::Reason::INTERNAL_ERROR);
+            None
         }
-    };
-    if ends {
-        return;
-    }
-    let mut pump = Pump::new(body, stream);
-    match std::future::poll_fn(|cx| pump.poll(cx)).await {
-        Ok(()) => {}
-        Err(Stopped::Source(error)) => debug!(%error, "answer broke off"),
-        Err(Stopped::Sink(error)) => debug!(%error, "client gave up"),
     }
 }
 

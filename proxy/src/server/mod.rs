@@ -19,8 +19,8 @@ use crate::{
 
 /// What answers requests; every failure has become an answer by then, or the reason to reset.
 pub trait Handler: Clone + Send + Sync + 'static {
-    /// Answers a request.
-    fn handle(&self, request: Request<Body>) -> impl Future<Output = Outcome> + Send;
+    /// Answers a request. The future owns what it needs: it becomes a task, or part of one.
+    fn handle(&self, request: Request<Body>) -> impl Future<Output = Outcome> + Send + 'static;
 }
 
 /// How a request ends.

@@ -30,7 +30,7 @@ pub(super) async fn infer(route: &Arc<Route>, request: Request<Body>) -> Outcome
         Claim::Model(model, frame) => (model, frame),
         Claim::Pass => {
             let first = reader.into_chunks().collect();
-            return passthrough::pass(route, restored(head, first, body)).await;
+            return passthrough::pass(route.clone(), restored(head, first, body)).await;
         }
         Claim::TooLarge(model, len) => {
             let mut watch = Watch::grpc(model.requests().clone());
@@ -46,11 +46,11 @@ pub(super) async fn infer(route: &Arc<Route>, request: Request<Body>) -> Outcome
         // More than one message: no unary call, whatever it is.
         let mut first = reframed(&frame);
         reader.into_chunks().for_each(|chunk| first.push(chunk));
-        return passthrough::pass(route, restored(head, first, body)).await;
+        return passthrough::pass(route.clone(), restored(head, first, body)).await;
     }
     let encoding = Encoding::from_headers(&head.headers).unwrap_or_default();
     let Ok(message) = frame.clone().into_message(encoding, route.max_message) else {
-        return passthrough::pass(route, restored(head, reframed(&frame), body)).await;
+        return passthrough::pass(route.clone(), restored(head, reframed(&frame), body)).await;
     };
     let call = Call {
         headers: std::mem::take(&mut head.headers),
@@ -62,7 +62,7 @@ pub(super) async fn infer(route: &Arc<Route>, request: Request<Body>) -> Outcome
         Err(rejected) => {
             debug!(cause = %rejected.cause(), "passed on unread");
             head.headers = rejected.into_message().headers;
-            return passthrough::pass(route, restored(head, reframed(&frame), body)).await;
+            return passthrough::pass(route.clone(), restored(head, reframed(&frame), body)).await;
         }
     };
     let mut watch = Watch::grpc(model.requests().clone());

@@ -1,5 +1,6 @@
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
+use futures_util::FutureExt as _;
 use http::Request;
 use tracing::debug;
 
@@ -7,25 +8,32 @@ use super::{Route, watch::Watch};
 use crate::{body::Body, detect::is_grpc, rescue, server::Outcome};
 
 /// Passes a request on to the listener's upstream, and the answer back, as they are.
-pub(super) async fn pass(route: &Arc<Route>, request: Request<Body>) -> Outcome {
+pub(super) fn pass(
+    route: Arc<Route>,
+    request: Request<Body>,
+) -> impl Future<Output = Outcome> + Send + use<> {
     let grpc = is_grpc(request.headers());
     let mut watch = if grpc {
         Watch::grpc(route.grpc.clone())
     } else {
         Watch::http(route.http.clone())
     };
-    match route.upstream.call(request).await {
-        Ok(answer) => Outcome::Answer(watch.answered(answer)),
-        Err(error) => {
-            debug!(upstream = route.upstream.name(), %error, "call failed");
-            let verdict = rescue::verdict(&error);
-            if grpc {
-                watch.count_grpc(verdict.code());
-                verdict.into_grpc()
-            } else {
-                watch.count_http(verdict.status());
-                verdict.into_http()
+    // Mapped, not awaited in an `async` block, which would hold the call's future twice.
+    route
+        .upstream
+        .call(request)
+        .map(move |answer| match answer {
+            Ok(answer) => Outcome::Answer(watch.answered(answer)),
+            Err(error) => {
+                debug!(upstream = route.upstream.name(), %error, "call failed");
+                let verdict = rescue::verdict(&error);
+                if grpc {
+                    watch.count_grpc(verdict.code());
+                    verdict.into_grpc()
+                } else {
+                    watch.count_http(verdict.status());
+                    verdict.into_http()
+                }
             }
-        }
-    }
+        })
 }

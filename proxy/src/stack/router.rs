@@ -1,6 +1,7 @@
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
 use arc_swap::ArcSwap;
+use futures_util::future::Either;
 use http::Request;
 use tracing::Instrument as _;
 
@@ -28,19 +29,41 @@ impl Router {
 }
 
 impl Handler for Router {
-    async fn handle(&self, request: Request<Body>) -> Outcome {
+    fn handle(&self, request: Request<Body>) -> impl Future<Output = Outcome> + Send + 'static {
         let route = self.0.load_full();
-        let call = Call::detect(&request);
-        let span = tracing::debug_span!("request", method = %request.method(), path = request.uri().path());
-        async move {
-            match call {
-                Call::OipGrpcInfer if !route.models.is_empty() => {
-                    infer::infer(&route, request).await
-                }
-                _ => passthrough::pass(&route, request).await,
+        let span = tracing::debug_span!(
+            "request",
+            method = %request.method(),
+            path = request.uri().path()
+        );
+        let handling = match Call::detect(&request) {
+            // Boxed, because it is ten times as large as a pass-through, which most calls are.
+            Call::OipGrpcInfer if !route.models.is_empty() => {
+                Either::Left(Box::pin(async move { infer::infer(&route, request).await }))
             }
-        }
-        .instrument(span)
-        .await
+            _ => Either::Right(passthrough::pass(route, request)),
+        };
+        handling.instrument(span)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Config, stack::Table, telemetry::Metrics, upstream::Connector};
+
+    /// Every request's future is moved onto the heap once, and lies there until its answer ends:
+    /// at first it was 8.7 KB, and copying it took a tenth of a pass-through's time.
+    #[test]
+    fn a_request_that_passes_through_is_small() {
+        let config = Config::read(
+            "{listeners: [{address: '127.0.0.1:0', upstream: u}],
+              upstreams: {u: {protocol: oip-grpc, endpoints: ['http://127.0.0.1:9']}}}",
+        );
+        let table = Table::build(config.unwrap(), None, &Metrics::new(), &Connector::tcp());
+        let router = Router::new(table.routes()[0].clone());
+        let handling = router.handle(Request::new(Body::empty()));
+        assert!(std::mem::size_of_val(&handling) <= 1024);
+        assert!(size_of::<Body>() <= 64);
     }
 }

@@ -26,27 +26,27 @@ enum Kind {
 
 impl Watch {
     /// Starts the clock of a gRPC request.
-    pub(crate) fn grpc(requests: Arc<Requests>) -> Self {
-        Self {
+    pub(crate) fn grpc(requests: Arc<Requests>) -> Box<Self> {
+        Box::new(Self {
             requests,
             timer: Timer::start(),
             kind: Kind::Grpc,
             counted: false,
-        }
+        })
     }
 
     /// Starts the clock of a request of another kind.
-    pub(crate) fn http(requests: Arc<Requests>) -> Self {
-        Self {
+    pub(crate) fn http(requests: Arc<Requests>) -> Box<Self> {
+        Box::new(Self {
             requests,
             timer: Timer::start(),
             kind: Kind::Http(None),
             counted: false,
-        }
+        })
     }
 
     /// Watches an answer to its end.
-    pub(crate) fn answered(mut self, answer: Response<Body>) -> Response<Body> {
+    pub(crate) fn answered(mut self: Box<Self>, answer: Response<Body>) -> Response<Body> {
         match &mut self.kind {
             // Trailers alone: what ends the call stands in its head.
             Kind::Grpc => {
@@ -56,7 +56,7 @@ impl Watch {
             }
             Kind::Http(status) => *status = Some(answer.status()),
         }
-        answer.map(|body| body.observed(Box::new(self)))
+        answer.map(|body| body.observed(self))
     }
 
     /// Counts a gRPC request that ended with a code.

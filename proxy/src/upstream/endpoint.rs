@@ -71,43 +71,51 @@ impl Endpoint {
     }
 
     /// Sends a request on one of this worker's connections.
-    pub(crate) async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Failed> {
+    pub(crate) async fn call(&self, request: Box<Request<Body>>) -> Result<Response<Body>, Failed> {
         match self.http {
-            HttpVersion::Http2 => match self.connection().await {
-                Ok(connection) => connection.call(request).await,
-                Err(cause) => Err(Failed {
-                    cause,
-                    unseen: Some(Box::new(request)),
-                }),
-            },
-            HttpVersion::Http1 => {
-                let idle = &self.pool().http1;
-                let borrowed = match idle.take() {
-                    Some(borrowed) => borrowed,
-                    None => match self.dial(|socket| idle.open(socket)).await {
-                        Ok(borrowed) => borrowed,
+            HttpVersion::Http2 => {
+                let connection = match self.pool().choose() {
+                    Some(connection) => connection,
+                    // Rare, and large: it must not make every call's future as large.
+                    None => match Box::pin(self.connect()).await {
+                        Ok(connection) => connection,
                         Err(cause) => {
                             return Err(Failed {
                                 cause,
-                                unseen: Some(Box::new(request)),
+                                unseen: Some(request),
                             });
                         }
                     },
                 };
-                borrowed.call(request, &self.load).await
+                connection.call(request).await
             }
+            HttpVersion::Http1 => Box::pin(self.call_http1(request)).await,
         }
+    }
+
+    async fn call_http1(&self, request: Box<Request<Body>>) -> Result<Response<Body>, Failed> {
+        let idle = &self.pool().http1;
+        let borrowed = match idle.take() {
+            Some(borrowed) => borrowed,
+            None => match self.dial(|socket| idle.open(socket)).await {
+                Ok(borrowed) => borrowed,
+                Err(cause) => {
+                    return Err(Failed {
+                        cause,
+                        unseen: Some(request),
+                    });
+                }
+            },
+        };
+        borrowed.call(*request, &self.load).await
     }
 
     fn pool(&self) -> &Pool {
         &self.pools[worker::index().min(self.pools.len() - 1)]
     }
 
-    async fn connection(&self) -> Result<http2::Connection, Cause> {
+    async fn connect(&self) -> Result<http2::Connection, Cause> {
         let pool = self.pool();
-        if let Some(connection) = pool.choose() {
-            return Ok(connection);
-        }
         let Ok(_turn) = pool.dial.acquire().await else {
             return Err(Cause::NoEndpoint);
         };

@@ -72,33 +72,21 @@ impl Connection {
     }
 
     /// Sends a request and waits for the head of its answer; the bodies go on beside each other.
-    pub(crate) async fn call(mut self, request: Request<Body>) -> Result<Response<Body>, Failed> {
+    pub(crate) async fn call(
+        mut self,
+        mut request: Box<Request<Body>>,
+    ) -> Result<Response<Body>, Failed> {
         let underway = self.load.begin();
         if let Err(error) = std::future::poll_fn(|cx| self.sender.poll_ready(cx)).await {
-            self.closed.store(true, Ordering::Relaxed);
-            let unseen = Some(Box::new(request));
-            return Err(Failed {
-                cause: Cause::Http2(Arc::new(error)),
-                unseen,
-            });
+            return Err(self.unsent(error, request));
         }
-        let (head, body) = request.into_parts();
+        let body = std::mem::take(request.body_mut());
         let ends = http_body::Body::is_end_stream(&body);
-        // Kept for the case that the server refuses the stream unseen, since the transport
-        // consumes the head: 0.1 us of the 15 us that a call costs.
-        let again = head.clone();
-        let (mut answer, stream) = match self
-            .sender
-            .send_request(Request::from_parts(head, ()), ends)
-        {
+        let (mut answer, stream) = match self.sender.send_request(head(&request), ends) {
             Ok(sent) => sent,
             Err(error) => {
-                self.closed.store(true, Ordering::Relaxed);
-                let unseen = Some(Box::new(Request::from_parts(again, body)));
-                return Err(Failed {
-                    cause: Cause::Http2(Arc::new(error)),
-                    unseen,
-                });
+                *request.body_mut() = body;
+                return Err(self.unsent(error, request));
             }
         };
         let mut pump = if ends {
@@ -107,7 +95,7 @@ impl Connection {
             Some(Pump::repeatable(body, stream))
         };
         let mut pumping = !ends;
-        let head = std::future::poll_fn(|cx| {
+        let answered = std::future::poll_fn(|cx| {
             if pumping && let Some(pump) = &mut pump {
                 match pump.poll(cx) {
                     Poll::Ready(Err(Stopped::Source(error))) => {
@@ -123,27 +111,51 @@ impl Connection {
                 .map_err(|error| Cause::Http2(Arc::new(error)))
         })
         .await;
-        match head {
-            Ok(answer) => Ok(answer.map(|stream| {
+        let cause = match answered {
+            Ok(answer) => {
                 let request = pump.filter(|_| pumping);
-                Body::http2(stream, request).underway(underway)
-            })),
-            Err(cause) => {
-                let body = match pump {
-                    None => Some(Body::empty()),
-                    Some(pump) if cause.is_unseen() => pump.into_body(),
-                    Some(_) => None,
-                };
-                if matches!(&cause, Cause::Http2(error) if !error.is_reset()) {
-                    self.closed.store(true, Ordering::Relaxed);
-                }
-                let unseen = body
-                    .filter(|_| cause.is_unseen())
-                    .map(|body| Box::new(Request::from_parts(again, body)));
-                Err(Failed { cause, unseen })
+                return Ok(answer.map(|stream| Body::http2(stream, request).underway(underway)));
             }
+            Err(cause) => cause,
+        };
+        if matches!(&cause, Cause::Http2(error) if !error.is_reset()) {
+            self.closed.store(true, Ordering::Relaxed);
+        }
+        let body = match pump {
+            _ if !cause.is_unseen() => None,
+            None => Some(Body::empty()),
+            Some(pump) => pump.into_body(),
+        };
+        let unseen = body.map(|body| {
+            *request.body_mut() = body;
+            request
+        });
+        Err(Failed { cause, unseen })
+    }
+
+    /// A connection that ended takes no more calls, and another may; a request that HTTP/2 cannot
+    /// carry is refused by any.
+    fn unsent(&self, error: h2::Error, request: Box<Request<Body>>) -> Failed {
+        let ended = error.is_io() || error.is_go_away();
+        if ended {
+            self.closed.store(true, Ordering::Relaxed);
+        }
+        Failed {
+            cause: Cause::Http2(Arc::new(error)),
+            unseen: ended.then_some(request),
         }
     }
+}
+
+/// Copies a request's head for the transport, which consumes it; the original is kept for the case
+/// that the server refuses the stream unseen.
+fn head(request: &Request<Body>) -> Request<()> {
+    let mut head = Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.version_mut() = request.version();
+    *head.headers_mut() = request.headers().clone();
+    head
 }
 
 fn builder() -> h2::client::Builder {

@@ -11,7 +11,7 @@ mod load;
 mod message;
 mod oip_grpc;
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
 use http::{Request, Response};
 use rand::RngExt as _;
@@ -78,9 +78,16 @@ impl Upstream {
     /// # Errors
     ///
     /// Fails when no endpoint can be reached, or when the call broke after it was sent.
-    pub async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
+    pub fn call(
+        self: &Arc<Self>,
+        request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<> {
+        let request = prepare(request, self.http);
         let tries = self.endpoints.len() + 2;
-        attempt(request, self.http, tries, || self.choose()).await
+        let upstream = self.clone();
+        attempt(request, self.http, tries, move || {
+            upstream.choose().cloned()
+        })
     }
 
     fn choose(&self) -> Option<&Arc<Endpoint>> {
@@ -115,22 +122,32 @@ impl Upstream {
 /// # Errors
 ///
 /// As [`Upstream::call`], but tries no other endpoint.
-pub(crate) async fn call_endpoint(
+pub(crate) fn call_endpoint(
     endpoint: &Arc<Endpoint>,
     request: Request<Body>,
-) -> Result<Response<Body>, Error> {
-    attempt(request, endpoint.http(), 2, || Some(endpoint)).await
+) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<> {
+    let request = prepare(request, endpoint.http());
+    let endpoint = endpoint.clone();
+    attempt(request, endpoint.http(), 2, move || Some(endpoint.clone()))
+}
+
+/// Says a request in the upstream's version of HTTP, and puts it behind a pointer: the futures of
+/// a call are moved more often than they are polled.
+fn prepare(request: Request<Body>, http: HttpVersion) -> Result<Box<Request<Body>>, Error> {
+    match message::for_upstream(request, http) {
+        Ok(request) => Ok(Box::new(request)),
+        Err(error) => Err(Error::new(None, Cause::Request(Arc::new(error)))),
+    }
 }
 
 /// Tries to call, again as long as no endpoint has seen the request and tries are left.
-async fn attempt<'a>(
-    request: Request<Body>,
+async fn attempt(
+    request: Result<Box<Request<Body>>, Error>,
     http: HttpVersion,
     tries: usize,
-    choose: impl Fn() -> Option<&'a Arc<Endpoint>>,
+    choose: impl Fn() -> Option<Arc<Endpoint>> + Send,
 ) -> Result<Response<Body>, Error> {
-    let mut request = message::for_upstream(request, http)
-        .map_err(|error| Error::new(None, Cause::Request(Arc::new(error))))?;
+    let mut request = request?;
     let mut tried = 0;
     loop {
         let Some(endpoint) = choose() else {
@@ -143,7 +160,7 @@ async fn attempt<'a>(
                 unseen: Some(unseen),
                 cause,
             }) if tried < tries && !matches!(cause, Cause::Backoff(_)) => {
-                request = *unseen;
+                request = unseen;
             }
             Err(failed) => {
                 return Err(Error::new(Some(endpoint.authority().clone()), failed.cause));
