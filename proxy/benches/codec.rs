@@ -75,7 +75,7 @@ fn call(row: usize) -> Call {
     }
 }
 
-#[divan::bench(args = TENSORS)]
+#[divan::bench(args = TENSORS, sample_count = 2000, sample_size = 16)]
 fn decode_a_request(bencher: Bencher<'_, '_>, row: usize) {
     let call = call(row);
     bencher
@@ -83,7 +83,7 @@ fn decode_a_request(bencher: Bencher<'_, '_>, row: usize) {
         .bench_values(|call| decode_request(call).expect("it is well formed"));
 }
 
-#[divan::bench]
+#[divan::bench(sample_count = 2000, sample_size = 16)]
 fn decode_a_request_with_metadata(bencher: Bencher<'_, '_>) {
     let mut call = call(3072);
     let token = HeaderValue::from_static("Bearer 0123456789abcdef0123456789abcdef");
@@ -95,13 +95,24 @@ fn decode_a_request_with_metadata(bencher: Bencher<'_, '_>) {
         .bench_values(|call| decode_request(call).expect("it is well formed"));
 }
 
-#[divan::bench]
+#[divan::bench(sample_count = 2000, sample_size = 16)]
+fn decode_a_request_without_headers(bencher: Bencher<'_, '_>) {
+    let call = Call {
+        headers: HeaderMap::new(),
+        ..call(3072)
+    };
+    bencher
+        .with_inputs(|| call.clone())
+        .bench_values(|call| decode_request(call).expect("it is well formed"));
+}
+
+#[divan::bench(sample_count = 2000, sample_size = 16)]
 fn find_the_model(bencher: Bencher<'_, '_>) {
     let call = call(3072);
     bencher.bench(|| model_name(black_box(&call.message), 3200));
 }
 
-#[divan::bench(args = TENSORS)]
+#[divan::bench(args = TENSORS, sample_count = 2000, sample_size = 16)]
 fn read_a_frame(bencher: Bencher<'_, '_>, row: usize) {
     let chunk = Request::from(request(row, Bytes::from(vec![7; row]).into()));
     let chunk = encode_request(&chunk).to_bytes();
@@ -112,7 +123,7 @@ fn read_a_frame(bencher: Bencher<'_, '_>, row: usize) {
     });
 }
 
-#[divan::bench]
+#[divan::bench(sample_count = 2000, sample_size = 16)]
 fn merge_8_requests(bencher: Bencher<'_, '_>) {
     let calls = [const { 3072 }; CALLERS].map(call);
     bencher.with_inputs(|| calls.clone()).bench_values(|calls| {
@@ -125,21 +136,21 @@ fn merge_8_requests(bencher: Bencher<'_, '_>) {
     });
 }
 
-#[divan::bench]
+#[divan::bench(sample_count = 2000, sample_size = 16)]
 fn encode_a_merge_of_8(bencher: Bencher<'_, '_>) {
     let data = (0..CALLERS).map(|_| Bytes::from(vec![7; 3072])).collect();
     let request = Request::from(request(3072, data));
     bencher.bench(|| encode_request(black_box(&request)));
 }
 
-#[divan::bench(args = [16, 64, 128, 256, 512])]
+#[divan::bench(args = [16, 64, 128, 256, 512], sample_count = 2000, sample_size = 16)]
 fn encode_a_merge_of_64_small_rows(bencher: Bencher<'_, '_>, row: usize) {
     let data = (0..64).map(|_| Bytes::from(vec![7; row])).collect();
     let request = Request::from(request(row, data));
     bencher.bench(|| encode_request(black_box(&request)));
 }
 
-#[divan::bench]
+#[divan::bench(sample_count = 2000, sample_size = 16)]
 fn split_an_answer_to_8(bencher: Bencher<'_, '_>) {
     let row = 4096;
     let parts = ResponseParts {

@@ -39,9 +39,23 @@ impl Datatype {
 
     /// Reads the protocol's name, for instance `FP32`.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|datatype| datatype.name() == name)
+        match name {
+            "BOOL" => Some(Self::Bool),
+            "UINT8" => Some(Self::Uint8),
+            "UINT16" => Some(Self::Uint16),
+            "UINT32" => Some(Self::Uint32),
+            "UINT64" => Some(Self::Uint64),
+            "INT8" => Some(Self::Int8),
+            "INT16" => Some(Self::Int16),
+            "INT32" => Some(Self::Int32),
+            "INT64" => Some(Self::Int64),
+            "FP16" => Some(Self::Fp16),
+            "BF16" => Some(Self::Bf16),
+            "FP32" => Some(Self::Fp32),
+            "FP64" => Some(Self::Fp64),
+            "BYTES" => Some(Self::Bytes),
+            _ => None,
+        }
     }
 
     /// Returns the protocol's name.
@@ -79,5 +93,18 @@ impl Datatype {
 impl std::fmt::Display for Datatype {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_name_is_read_as_its_datatype() {
+        for datatype in Datatype::ALL {
+            assert_eq!(Datatype::from_name(datatype.name()), Some(datatype));
+        }
+        assert_eq!(Datatype::from_name("fp32"), None);
     }
 }

@@ -20,6 +20,9 @@ pub enum Role {
 ///
 /// A name that is not known is the caller's: then two calls are at worst not merged.
 pub fn role(name: &str) -> Role {
+    if name.starts_with("grpc-") {
+        return Role::Transport;
+    }
     match name {
         "accept" | "accept-encoding" | "connection" | "content-encoding" | "content-length"
         | "content-type" | "expect" | "host" | "http2-settings" | "keep-alive"
@@ -55,7 +58,6 @@ pub fn role(name: &str) -> Role {
         | "x-real-ip"
         | "x-request-id"
         | "x-request-start" => Role::Trace,
-        _ if name.starts_with("grpc-") => Role::Transport,
         _ if TRACE_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) => Role::Trace,
         _ => Role::Caller,
     }

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Reads the timeout of a call; `None` where it has none, or one that is not well formed.
+pub fn of_call(headers: &HeaderMap) -> Option<Duration> {
+    parse(headers.get(&NAME)?.as_bytes())
+}
 
 /// Reads a value; `None` where it is not one.
 pub fn parse(value: &[u8]) -> Option<Duration> {
@@ -40,6 +45,9 @@ pub fn format(timeout: Duration) -> HeaderValue {
     .unwrap_or(((seconds / 3600).min(MAX_COUNT), 'H'));
     HeaderValue::try_from(format!("{count}{unit}")).expect("digits and a letter are a header value")
 }
+
+/// The header's name.
+pub const NAME: HeaderName = HeaderName::from_static("grpc-timeout");
 
 const MAX_DIGITS: usize = 8;
 const MAX_COUNT: u128 = 99_999_999;

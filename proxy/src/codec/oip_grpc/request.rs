@@ -42,6 +42,7 @@ pub fn form(request: &RequestParts) -> Form {
     tensor::form(&request.inputs)
 }
 
+#[inline]
 fn read(call: &Call) -> Result<RequestParts, Malformed> {
     let mut source = Source::new(&call.message);
     let mut parts = RequestParts::default();
@@ -155,8 +156,7 @@ fn output_len(output: &RequestedOutput) -> usize {
 }
 
 fn deadline(headers: &HeaderMap, received: Instant) -> Option<Instant> {
-    let timeout = timeout::parse(headers.get("grpc-timeout")?.as_bytes())?;
-    received.checked_add(timeout)
+    received.checked_add(timeout::of_call(headers)?)
 }
 
 fn priority(parameters: &Parameters) -> u64 {

@@ -1,0 +1,172 @@
+//! What is fuzzed: one function per target. Each takes any bytes, and panics where a promise of
+//! the codecs is broken. `proxy/tests/corpus.rs` runs the same functions over the corpus.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use outrigger::codec::{
+    grpc::{Encoding, FrameReader, message, timeout},
+    oip_grpc::{
+        Answer, Call, Peek, decode_request, decode_response, encode_request, encode_response,
+        model_name,
+    },
+};
+use outrigger_filters::inference::{Form, Request, Response};
+use tokio::time::Instant;
+
+/// What takes any bytes.
+pub type Target = fn(&[u8]);
+
+/// The targets by name.
+pub const TARGETS: [(&str, Target); 3] = [
+    ("oip_request", oip_request),
+    ("oip_response", oip_response),
+    ("grpc_frame", grpc_frame),
+];
+
+/// A request that is read is, when written anew and read again, the same request.
+pub fn oip_request(input: &[u8]) {
+    let peek = model_name(input, input.len());
+    let Some(mut first) = read_request(input.to_vec().into()) else {
+        return;
+    };
+    match peek {
+        Peek::Found(name) => assert!(input.get(name).is_some()),
+        Peek::Absent => assert!(first.head.model.is_empty()),
+        Peek::Incomplete | Peek::Malformed => panic!("a name was read that cannot be found"),
+    }
+    assert_eq!(
+        unframed(&encode_request(&first)),
+        input,
+        "an unchanged request is untouched"
+    );
+    assert!(first.payload_len() <= 8 * input.len());
+
+    forget(&mut first);
+    let written = unframed(&encode_request(&first));
+    let mut second = read_request(written.clone()).expect("what is written is read");
+    forget(&mut second);
+    assert_eq!(unframed(&encode_request(&second)), written);
+    assert_eq!(contents(&second.inputs), contents(&first.inputs));
+    assert_eq!(second.outputs.len(), first.outputs.len());
+    assert_eq!(second.parameters.len(), first.parameters.len());
+    assert_eq!(second.unknown, first.unknown);
+    assert_eq!(second.head.model, first.head.model);
+}
+
+/// A response that is read is, when written anew in either form and read again, the same response.
+pub fn oip_response(input: &[u8]) {
+    let Some(first) = read_response(input.to_vec().into()) else {
+        return;
+    };
+    assert_eq!(
+        unframed(&encode_response(&first, Form::Typed)),
+        input,
+        "an unchanged response is untouched"
+    );
+    for wanted in [Form::Raw, Form::Typed] {
+        let mut first = first.clone();
+        first.id = "another".into();
+        let written = unframed(&encode_response(&first, wanted));
+        let mut second = read_response(written.clone()).expect("what is written is read");
+        second.id = "another".into();
+        assert_eq!(unframed(&encode_response(&second, wanted)), written);
+        assert_eq!(contents(&second.outputs), contents(&first.outputs));
+        assert_eq!(second.unknown, first.unknown);
+        assert_eq!(second.model, first.model);
+    }
+}
+
+/// Messages are found in the same way however the bytes are cut into chunks. The first byte says
+/// how they are cut; the rest comes from the network, and serves as header values too.
+pub fn grpc_frame(input: &[u8]) {
+    let Some((&cut, stream)) = input.split_first() else {
+        return;
+    };
+    let mut whole = FrameReader::new(MAX_MESSAGE);
+    whole.push(Bytes::copy_from_slice(stream));
+    let mut parts = FrameReader::new(MAX_MESSAGE);
+    for chunk in stream.chunks(usize::from(cut).max(1)) {
+        parts.push(Bytes::copy_from_slice(chunk));
+    }
+    loop {
+        let front = whole
+            .front()
+            .map(|front| front.map(|front| (front.compressed, front.len)));
+        assert_eq!(
+            parts
+                .front()
+                .map(|front| front.map(|front| (front.compressed, front.len))),
+            front
+        );
+        let frame = whole.next_frame();
+        assert_eq!(parts.next_frame(), frame);
+        match frame {
+            Ok(Some(frame)) => {
+                assert!(frame.message.len() <= MAX_MESSAGE);
+                for encoding in [Encoding::Identity, Encoding::Gzip, Encoding::Deflate] {
+                    if let Ok(message) = frame.clone().into_message(encoding, MAX_MESSAGE) {
+                        assert!(message.len() <= MAX_MESSAGE);
+                    }
+                }
+            }
+            Ok(None) | Err(_) => break,
+        }
+    }
+    assert_eq!(whole.is_empty(), parts.is_empty());
+    let left: Vec<u8> = parts.into_chunks().flatten().collect();
+    assert!(stream.ends_with(&left), "what is not taken is given back");
+
+    let text = message::decode(stream);
+    assert_eq!(message::decode(message::encode(&text).as_bytes()), text);
+    if let Some(read) = timeout::parse(stream) {
+        assert!(timeout::parse(timeout::format(read).as_bytes()).is_some());
+    }
+}
+
+fn read_request(message: Bytes) -> Option<Request> {
+    decode_request(Call {
+        headers: HeaderMap::new(),
+        message,
+        received: Instant::now(),
+    })
+    .ok()
+}
+
+fn read_response(message: Bytes) -> Option<Response> {
+    decode_response(Answer {
+        headers: HeaderMap::new(),
+        message,
+        trailers: HeaderMap::new(),
+    })
+    .ok()
+}
+
+fn unframed(payload: &outrigger_filters::inference::Payload) -> Bytes {
+    payload.to_bytes().slice(5..)
+}
+
+/// Makes a request forget the bytes that it was read from.
+fn forget(request: &mut Request) {
+    let _ = &mut request.head;
+}
+
+/// What a tensor is, but for its form, and its parameters, which may be no numbers.
+type Contents = Vec<(String, &'static str, Vec<i64>, Bytes, Bytes)>;
+
+fn contents(tensors: &[outrigger_filters::inference::Tensor]) -> Contents {
+    tensors
+        .iter()
+        .map(|tensor| {
+            (
+                tensor.name.to_string(),
+                tensor.datatype.name(),
+                tensor.shape.dimensions().to_vec(),
+                tensor.data.to_bytes(),
+                tensor.unknown.to_bytes(),
+            )
+        })
+        .collect()
+}
+
+/// Small, so that the bound is met.
+const MAX_MESSAGE: usize = 256;
