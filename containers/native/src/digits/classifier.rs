@@ -247,7 +247,15 @@ pub(super) fn classes(of: Split<'_>) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
+
     use super::*;
+
+    /// All models, trained once for all tests.
+    fn trained() -> &'static [Classifier] {
+        static TRAINED: OnceLock<Vec<Classifier>> = OnceLock::new();
+        TRAINED.get_or_init(classifiers)
+    }
 
     #[test]
     fn each_model_is_as_good_as_its_kind_allows() {
@@ -260,9 +268,9 @@ mod tests {
             (0.446, 0.1),
             (0.017, 0.015),
         ];
-        for (kind, (error, tolerance)) in Kind::ALL.into_iter().zip(expected) {
-            let measured = 1.0 - Classifier::train(kind).accuracy(held_out);
-            let name = kind.name();
+        for (classifier, (error, tolerance)) in trained().iter().zip(expected) {
+            let measured = 1.0 - classifier.accuracy(held_out);
+            let name = classifier.name();
             assert!(
                 (measured - error).abs() < tolerance,
                 "{name}: {measured:.3}, not {error}"
@@ -272,7 +280,7 @@ mod tests {
 
     #[test]
     fn scores_are_shares() {
-        for classifier in classifiers() {
+        for classifier in trained() {
             let scores = classifier
                 .scores
                 .score(&Digits::load().held_out().images[..50]);
