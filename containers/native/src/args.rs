@@ -14,6 +14,7 @@ Options:
   --threads N         threads that serve connections [default: 1]
   --port-file FILE    where to write the port once it is known
   --digits            serve the five digit classifiers
+  --overhead US       microseconds that each call of a digit classifier takes besides [default: 0]
   --synthetic MODEL   serve a model that computes nothing; may be given several times
   --help              print this
 
@@ -32,6 +33,7 @@ pub(crate) struct Args {
     pub(crate) threads: usize,
     pub(crate) port_file: Option<PathBuf>,
     pub(crate) digits: bool,
+    pub(crate) overhead: Curve,
     pub(crate) synthetic: Vec<Synthetic>,
     pub(crate) help: bool,
 }
@@ -44,6 +46,7 @@ impl Args {
             threads: 1,
             port_file: None,
             digits: false,
+            overhead: Curve::ZERO,
             synthetic: Vec::new(),
             help: false,
         };
@@ -60,6 +63,7 @@ impl Args {
                 "--port-file" => args.port_file = Some(value()?.into()),
                 "--digits" => args.digits = true,
                 "--synthetic" => args.synthetic.push(synthetic(&value()?)?),
+                "--overhead" => args.overhead.beta = microseconds(&option, &value()?)?,
                 "--help" | "-h" => args.help = true,
                 _ => return Err(format!("unknown option {option}")),
             }

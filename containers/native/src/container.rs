@@ -23,6 +23,11 @@ pub(crate) trait Behaviour: Debug + Send + Sync + 'static {
     /// Answers one call of so many rows.
     fn answer(&self, inputs: &[Tensor], rows: usize) -> Vec<Tensor>;
 
+    /// Whether answers take time of their own, to which the curve is added.
+    fn computes(&self) -> bool {
+        false
+    }
+
     /// Answers without a thought.
     fn guess(&self, inputs: &[Tensor], rows: usize, _random: &mut Random) -> Vec<Tensor> {
         self.answer(inputs, rows)

@@ -263,7 +263,12 @@ impl Engine {
             }
         };
         let cost = jitter.apply(curve.cost(rows), random);
-        alarm.wait_until(begun + cost, || self.stopped.load(Ordering::Relaxed));
+        let counted_from = if self.behaviour.computes() {
+            Instant::now()
+        } else {
+            begun
+        };
+        alarm.wait_until(counted_from + cost, || self.stopped.load(Ordering::Relaxed));
         self.count(|counters| counters.execute(rows, begun - queued, begun.elapsed()));
         if let Some(Fault::Hang) = fault {
             let mut queue = lock(&self.queue);

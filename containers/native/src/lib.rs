@@ -1,6 +1,6 @@
 //! Model containers in Rust: an Open Inference Protocol server over gRPC with
 //! [synthetic](Synthetic) models, whose latency, faults and answers are set by
-//! the one who starts them, and with real digit classifiers.
+//! the one who starts them, and with real [digit classifiers](digits).
 //!
 //! ```
 //! # async fn example() -> std::io::Result<()> {
@@ -20,6 +20,7 @@ mod container;
 mod cork;
 mod counters;
 mod curve;
+pub mod digits;
 mod executor;
 mod faults;
 mod handle;

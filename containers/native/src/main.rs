@@ -6,7 +6,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use outrigger_native::Server;
+use outrigger_native::{Server, digits};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Args, USAGE};
@@ -36,6 +36,16 @@ async fn main() -> ExitCode {
 async fn serve(args: Args) -> Result<(), Box<dyn Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let builder = Server::builder().models(args.synthetic);
+    let classifiers = if args.digits {
+        digits::classifiers()
+    } else {
+        Vec::new()
+    };
+    let builder = builder.models(
+        classifiers
+            .into_iter()
+            .map(|model| model.with_overhead(args.overhead)),
+    );
     // One thread is the one we are on.
     let builder = if args.threads > 1 {
         builder.threads(args.threads)

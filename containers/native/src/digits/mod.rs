@@ -1,0 +1,24 @@
+//! Real models on real images: five classifiers of mixed quality, trained on handwritten digits.
+//!
+//! | model | what | trained on |
+//! | --- | --- | --- |
+//! | `digits_tree` | decision tree of depth 6 | 300 images |
+//! | `digits_bayes` | Gaussian naive Bayes | 200 images |
+//! | `digits_logistic` | logistic regression | 150 images |
+//! | `digits_shallow_tree` | decision tree of depth 4 | 300 images |
+//! | `digits_svc` | support vector machine with an RBF kernel | 600 images |
+//!
+//! Each takes `x`, FP32 of shape `[-1, 64]`, and answers `label`, INT64 of shape `[-1, 1]`, and
+//! `proba`, FP32 of shape `[-1, 10]`. They answer a row in microseconds, so there is little that
+//! batching could save; [`Classifier::with_overhead`] adds what a call costs in a container
+//! written in Python.
+
+mod bayes;
+mod classifier;
+mod data;
+mod logistic;
+mod svc;
+mod tree;
+
+pub use classifier::{Classifier, Kind, classifiers};
+pub use data::{CLASSES, Digits, Image, PIXELS, Split};
