@@ -70,8 +70,14 @@ pub(super) fn rows(request: &Request) -> Result<usize, Alone> {
     if !request.unknown.is_empty() {
         return Err(Alone::Unknown);
     }
-    let tensors = request.inputs.iter().map(|input| (&input.parameters, &input.unknown));
-    let outputs = request.outputs.iter().map(|output| (&output.parameters, &output.unknown));
+    let tensors = request
+        .inputs
+        .iter()
+        .map(|input| (&input.parameters, &input.unknown));
+    let outputs = request
+        .outputs
+        .iter()
+        .map(|output| (&output.parameters, &output.unknown));
     for (parameters, unknown) in tensors.chain(outputs) {
         if !unknown.is_empty() {
             return Err(Alone::Unknown);
@@ -79,7 +85,10 @@ pub(super) fn rows(request: &Request) -> Result<usize, Alone> {
         if parameters.len() > MAX_PARAMETERS {
             return Err(Alone::Parameters);
         }
-        if parameters.iter().any(|(name, _)| name.starts_with("shared_memory_")) {
+        if parameters
+            .iter()
+            .any(|(name, _)| name.starts_with("shared_memory_"))
+        {
             return Err(Alone::SharedMemory);
         }
     }

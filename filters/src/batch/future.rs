@@ -20,7 +20,7 @@ pin_project! {
     /// The answer to one request of a [`Batch`](super::Batch).
     ///
     /// Dropping it takes the request out of the queue, with everything that it holds. If the
-    /// request is under way in a batch, the call goes on for the others.
+    /// request is under way in a batch, the call goes on for the others, if there are any.
     ///
     /// ```text
     /// Waiting --> answer

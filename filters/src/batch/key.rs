@@ -10,7 +10,7 @@
 use std::hash::{BuildHasher, Hasher};
 
 use crate::inference::{
-    BINARY_DATA_SIZE, Parameter, Parameters, Request, RequestedOutput, Tensor,
+    BINARY_DATA_SIZE, Parameter, Parameters, Payload, Request, RequestedOutput, Tensor,
 };
 
 /// The parameter that tells Triton how long a request may wait in its queue, in microseconds.
@@ -18,7 +18,7 @@ use crate::inference::{
 pub(super) const TIMEOUT: &str = "timeout";
 
 /// Returns the digest by which the queue of a request is found.
-pub(super) fn digest(state: &impl BuildHasher, request: &Request) -> u64 {
+pub fn digest(state: &impl BuildHasher, request: &Request) -> u64 {
     let mut hasher = state.build_hasher();
     text(&mut hasher, request.head.model.as_bytes());
     text(&mut hasher, request.head.version.as_bytes());
@@ -56,7 +56,7 @@ pub(super) fn digest(state: &impl BuildHasher, request: &Request) -> u64 {
 /// Of the head, the id and the deadline are the caller's own. So is the context: it is for the
 /// selection above, which has chosen already. The order of inputs and outputs counts, although
 /// servers do not mind it: the merged message has but one.
-pub(super) fn same(a: &Request, b: &Request) -> bool {
+pub fn same(a: &Request, b: &Request) -> bool {
     a.head.model == b.head.model
         && a.head.version == b.head.version
         && a.head.priority == b.head.priority
@@ -64,8 +64,12 @@ pub(super) fn same(a: &Request, b: &Request) -> bool {
         && all(&a.outputs, &b.outputs, same_output)
         && a.head.metadata == b.head.metadata
         && same_timeout(&a.parameters, &b.parameters)
-        && same_set(&a.parameters, &b.parameters, timeout(&a.parameters).map(|_| TIMEOUT))
-        && a.unknown == b.unknown
+        && same_set(
+            &a.parameters,
+            &b.parameters,
+            timeout(&a.parameters).map(|_| TIMEOUT),
+        )
+        && known(&a.unknown, &b.unknown)
 }
 
 /// Returns the timeout among the parameters, where it is a positive number; anything else under
@@ -100,11 +104,18 @@ fn same_input(a: &Tensor, b: &Tensor) -> bool {
         && a.shape.dimensions().len() == b.shape.dimensions().len()
         && a.shape.dimensions().get(1..) == b.shape.dimensions().get(1..)
         && same_set(&a.parameters, &b.parameters, Some(BINARY_DATA_SIZE))
-        && a.unknown == b.unknown
+        && known(&a.unknown, &b.unknown)
 }
 
 fn same_output(a: &RequestedOutput, b: &RequestedOutput) -> bool {
-    a.name == b.name && same_set(&a.parameters, &b.parameters, None) && a.unknown == b.unknown
+    a.name == b.name
+        && same_set(&a.parameters, &b.parameters, None)
+        && known(&a.unknown, &b.unknown)
+}
+
+/// What is not understood is never the same.
+fn known(a: &Payload, b: &Payload) -> bool {
+    a.is_empty() && b.is_empty()
 }
 
 fn all<T>(a: &[T], b: &[T], same: impl Fn(&T, &T) -> bool) -> bool {

@@ -6,7 +6,7 @@ mod config;
 mod controller;
 mod error;
 mod future;
-mod key;
+pub mod key;
 mod latency;
 mod layer;
 mod metrics;

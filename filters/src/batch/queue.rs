@@ -45,6 +45,9 @@ pub(super) struct Member {
     pub(super) answer: oneshot::Sender<Outcome>,
 }
 
+/// A member moves from the queue to the batch under the lock: a pointer, not half a kilobyte.
+pub(super) type BoxMember = Box<Member>;
+
 /// What becomes of a member.
 #[derive(Debug)]
 pub(super) enum Outcome {
@@ -64,7 +67,7 @@ pub(super) struct Place {
 /// Members that go together.
 #[derive(Debug)]
 pub(super) struct Batch {
-    pub(super) members: Vec<Box<Member>>,
+    pub(super) members: Vec<BoxMember>,
     pub(super) rows: usize,
     pub(super) closed: Closed,
 }
@@ -175,7 +178,7 @@ impl Queue {
         &mut self,
         now: Instant,
         limits: Limits,
-        expired: &mut Vec<Box<Member>>,
+        expired: &mut Vec<BoxMember>,
     ) -> Option<Batch> {
         let line = loop {
             let oldest = self.all.first?;
@@ -225,7 +228,7 @@ impl Queue {
     }
 
     /// Takes all members out, oldest first.
-    pub(super) fn drain(&mut self) -> Vec<Box<Member>> {
+    pub(super) fn drain(&mut self) -> Vec<BoxMember> {
         let mut members = Vec::new();
         while let Some(index) = self.all.first {
             members.extend(self.unlink(index));

@@ -39,12 +39,7 @@ pub(super) struct State {
 }
 
 impl<S> Shared<S> {
-    pub(super) fn new(
-        inner: S,
-        config: Config,
-        capability: Capability,
-        metrics: Handles,
-    ) -> Self {
+    pub(super) fn new(inner: S, config: Config, capability: Capability, metrics: Handles) -> Self {
         let limit: Box<dyn BatchLimit> = match config.controller {
             config::Controller::Aimd => Box::new(Aimd::new(config.latency_objective)),
             config::Controller::Fixed => Box::new(Fixed),
@@ -92,10 +87,20 @@ impl<S> Shared<S> {
     }
 
     /// Tells whether a request may wait, or which bound it would break.
-    pub(super) fn admits(&self, queue: &Queue, rows: usize, bytes: usize) -> Result<(), Overloaded> {
+    pub(super) fn admits(
+        &self,
+        queue: &Queue,
+        rows: usize,
+        bytes: usize,
+    ) -> Result<(), Overloaded> {
         let bounds = [
             (Bound::Rows, queue.rows(), rows, self.config.max_queue_rows),
-            (Bound::Bytes, queue.bytes(), bytes, self.config.max_queue_bytes),
+            (
+                Bound::Bytes,
+                queue.bytes(),
+                bytes,
+                self.config.max_queue_bytes,
+            ),
         ];
         for (bound, waiting, more, limit) in bounds {
             if waiting.checked_add(more).is_none_or(|sum| sum > limit) {

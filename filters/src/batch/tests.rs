@@ -229,7 +229,38 @@ async fn a_lone_request_goes_at_once_in_its_wire_form() {
     assert_eq!(response.report.queue, Some(Duration::ZERO));
     assert_eq!(response.report.upstream, Some(Duration::from_millis(5)));
     assert_eq!(script.batch.load(), 0);
-    assert_eq!(script.batch.view().in_flight, 0);
+    let view = script.batch.view();
+    assert_eq!(view.in_flight, 0);
+    let p99 = view.p99.expect("a request was answered");
+    assert!((5.0..5.7).contains(&(p99.as_secs_f64() * 1e3)), "{p99:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_follows_what_calls_take() {
+    let mut script = Script::new(Config {
+        controller: config::Controller::Aimd,
+        max_batch_size: Some(100),
+        ..Config::default()
+    });
+    let _callers: Vec<_> = (0..40).map(|_| script.send(request("", 1, 0))).collect();
+    let mut rows = Vec::new();
+    while let Some(call) = script.call().await {
+        rows.push(call.rows());
+        advance(Duration::from_millis(1)).await;
+        call.echo();
+    }
+    assert_eq!(rows, [1, 2, 4, 8, 16, 9]);
+    assert_eq!(script.batch.view().batch_limit, 32);
+    assert_eq!(script.batch.shared().metrics.limit.get(), 32);
+    // Calls that take longer than the objective are made smaller.
+    let _callers: Vec<_> = (0..101).map(|_| script.send(request("", 1, 0))).collect();
+    let mut rows = Vec::new();
+    while let Some(call) = script.call().await {
+        rows.push(call.rows());
+        advance(Duration::from_millis(40)).await;
+        call.echo();
+    }
+    assert_eq!(rows[..4], [1, 32, 16, 8]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -354,6 +385,7 @@ async fn dropping_the_caller_frees_its_place_and_its_bytes() {
     assert_eq!(script.batch.view().queue_rows, 1);
     assert_eq!(script.batch.view().queue_bytes, 2);
     assert_eq!(script.batch.load(), 2);
+    assert_eq!(script.batch.shared().metrics.cancelled.get(), 1);
     call.echo();
     let call = script.expect_call().await;
     assert_eq!(call.request.head.id, "stays");
@@ -366,16 +398,41 @@ async fn dropping_the_caller_frees_its_place_and_its_bytes() {
 #[tokio::test(start_paused = true)]
 async fn a_member_that_leaves_a_call_under_way_does_not_abort_the_others() {
     let mut script = Script::new(fixed(32));
-    let first = script.send(request("first", 1, 0));
+    let _first = script.send(request("first", 1, 0));
     let call = script.expect_call().await;
     let leaves = script.send(request("leaves", 1, 1));
     let mut stays = script.send(request("stays", 1, 2));
-    drop(first);
+    let leaves_too = script.send(request("leaves too", 1, 3));
     call.echo();
     let call = script.expect_call().await;
     drop(leaves);
+    drop(leaves_too);
+    settle().await;
+    assert_eq!(call.rows(), 3);
     call.echo();
     assert_eq!(marks(&answer(&mut stays).await.unwrap()), [2, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_all_have_left_is_dropped_and_frees_its_place() {
+    let mut script = Script::new(fixed(32));
+    let first = script.send(request("first", 1, 0));
+    let call = script.expect_call().await;
+    let members: Vec<_> = (0..3).map(|_| script.send(request("", 1, 0))).collect();
+    drop(first);
+    let merged = script.expect_call().await;
+    assert!(call.reply.is_closed());
+    assert_eq!(merged.rows(), 3);
+    let mut waits = script.send(request("waits", 1, 1));
+    for member in members.into_iter().rev() {
+        assert!(!merged.reply.is_closed());
+        drop(member);
+        settle().await;
+    }
+    assert!(merged.reply.is_closed());
+    script.expect_call().await.echo();
+    assert_eq!(marks(&answer(&mut waits).await.unwrap()), [1, 1]);
+    assert_eq!(script.batch.load(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -496,7 +553,11 @@ async fn over_the_bounds_callers_are_refused_at_once_and_admitted_later() {
 #[tokio::test(start_paused = true)]
 async fn a_panic_of_the_call_answers_its_members_and_wedges_nothing() {
     let mut script = Script::new(fixed(32));
-    let panics = |id: &str| with(request(id, 1, 1), |parts| parts.head.model = "panics".into());
+    let panics = |id: &str| {
+        with(request(id, 1, 1), |parts| {
+            parts.head.model = "panics".into()
+        })
+    };
     let _first = script.send(request("first", 1, 0));
     let call = script.expect_call().await;
     let mut doomed = [script.send(panics("")), script.send(panics(""))];
@@ -517,7 +578,9 @@ async fn expired_members_are_answered_and_never_sent() {
     let mut script = Script::new(fixed(32));
     let by = |id: &str, millis: u64| {
         let deadline = Instant::now() + Duration::from_millis(millis);
-        with(request(id, 1, 1), |parts| parts.head.deadline = Some(deadline))
+        with(request(id, 1, 1), |parts| {
+            parts.head.deadline = Some(deadline)
+        })
     };
     let _first = script.send(request("first", 1, 0));
     let call = script.expect_call().await;
@@ -576,12 +639,18 @@ async fn what_must_not_be_merged_goes_alone_at_once_as_it_came() {
     };
     type Change = Box<dyn FnOnce(&mut RequestParts)>;
     let changes: Vec<(Alone, Change)> = vec![
-        (Alone::Sequence, Box::new(int("sequence_id", Parameter::Int64(4)))),
+        (
+            Alone::Sequence,
+            Box::new(int("sequence_id", Parameter::Int64(4))),
+        ),
         (
             Alone::Sequence,
             Box::new(int("sequence_id", Parameter::String("s".into()))),
         ),
-        (Alone::Sequence, Box::new(int("sequence_id", Parameter::Unset))),
+        (
+            Alone::Sequence,
+            Box::new(int("sequence_id", Parameter::Unset)),
+        ),
         (
             Alone::Sequence,
             Box::new(int("sequence_start", Parameter::Bool(true))),
@@ -593,10 +662,9 @@ async fn what_must_not_be_merged_goes_alone_at_once_as_it_came() {
         (
             Alone::SharedMemory,
             Box::new(|parts| {
-                parts.inputs[0].parameters.insert(
-                    "shared_memory_region".into(),
-                    Parameter::String("r".into()),
-                );
+                parts.inputs[0]
+                    .parameters
+                    .insert("shared_memory_region".into(), Parameter::String("r".into()));
             }),
         ),
         (
@@ -727,9 +795,7 @@ async fn a_configured_bound_says_that_the_model_takes_batches_unless_it_is_known
     let call = script.expect_call().await;
     let mut waits = script.send(request("", 1, 0));
     script.expect_no_call().await;
-    script
-        .capability
-        .set(Batchable::No(Unbatchable::Decoupled));
+    script.capability.set(Batchable::No(Unbatchable::Decoupled));
     let mut alone = script.send(request("", 1, 0));
     assert!(poll(&mut alone).is_pending());
     assert_eq!(script.expect_call().await.rows(), 1);
@@ -751,10 +817,16 @@ fn when_a_runtime_goes_those_who_wait_on_another_are_served_by_it() {
     };
     let (going, staying) = (runtime(), runtime());
     let mut script = Script::new(fixed(32));
-    let mut first = going.block_on(async { script.send(request("first", 1, 0)) });
+    let mut first = {
+        let _on = going.enter();
+        script.send(request("first", 1, 0))
+    };
     going.block_on(settle());
     let call = script.calls.try_recv().unwrap();
-    let mut waits = staying.block_on(async { script.send(request("waits", 1, 3)) });
+    let mut waits = {
+        let _on = staying.enter();
+        script.send(request("waits", 1, 3))
+    };
     drop(going);
     assert!(call.reply.send(Ok(echo(&call.request))).is_err());
     staying.block_on(async {
@@ -816,7 +888,12 @@ fn metrics_have_the_names_that_dashboards_know() {
 /// One step of a random life of the filter.
 #[derive(Clone, Debug)]
 enum Step {
-    Send { key: u8, rows: usize, alone: bool, patience: Option<u64> },
+    Send {
+        key: u8,
+        rows: usize,
+        alone: bool,
+        patience: Option<u64>,
+    },
     Leave(usize),
     Answer(usize),
     Fail(usize),
@@ -853,13 +930,18 @@ async fn live(steps: Vec<Step>, max_in_flight: usize, max_batch_size: usize) {
     let mut sent = 0_u8;
     for step in steps {
         match step {
-            Step::Send { key, rows, alone, patience } => {
+            Step::Send {
+                key,
+                rows,
+                alone,
+                patience,
+            } => {
                 sent = sent.wrapping_add(1);
                 let id = format!("id{sent}");
                 let request = with(request(&id, rows, sent), |parts| {
                     parts.head.version = format!("{key}").into();
-                    parts.head.deadline = patience
-                        .map(|millis| Instant::now() + Duration::from_millis(millis));
+                    parts.head.deadline =
+                        patience.map(|millis| Instant::now() + Duration::from_millis(millis));
                     if alone {
                         parts
                             .parameters
@@ -907,7 +989,9 @@ async fn live(steps: Vec<Step>, max_in_flight: usize, max_batch_size: usize) {
             Step::Advance(millis) => advance(Duration::from_millis(millis)).await,
             Step::Know(batchable) => {
                 script.capability.set(match batchable {
-                    true => Batchable::Yes { max_batch_size: None },
+                    true => Batchable::Yes {
+                        max_batch_size: None,
+                    },
                     false => Batchable::No(Unbatchable::UnevenOutput),
                 });
             }
@@ -1019,8 +1103,7 @@ fn rich(id: &str, rows: usize) -> Request {
         parts.head.priority = 1;
         parts.head.context = Some(id.into());
         parts.head.deadline = None;
-        parts.head.metadata =
-            Metadata::new(vec![("tenant".into(), Bytes::from_static(b"blue"))]);
+        parts.head.metadata = Metadata::new(vec![("tenant".into(), Bytes::from_static(b"blue"))]);
         // A map of the wire has no order.
         parts.parameters = parameters(&own);
         if rows.is_multiple_of(2) {

@@ -3,13 +3,13 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::Arc,
-    task::Poll,
+    task::{Poll, ready},
     time::Duration,
 };
 
 use tokio::time::Instant;
 use tower::ServiceExt;
-use tracing::{Instrument, Span, debug_span, error, trace, warn};
+use tracing::{Instrument, Span, debug, debug_span, error, trace, warn};
 
 use super::{
     Batchable, Unbatchable,
@@ -17,16 +17,15 @@ use super::{
     error::{CallFailed, DeadlineExpired, Interrupted},
     key,
     metrics::Closed,
-    queue::{Batch, Limits, Member, Outcome},
+    queue::{Batch, BoxMember, Limits, Member, Outcome},
     shared::Shared,
 };
-use crate::inference::{
-    Error, Infer, Parameter, Request, RequestParts, Response, concat, split,
-};
+use crate::inference::{Error, Infer, Parameter, Request, RequestParts, Response, concat, split};
 
 /// Starts a task that sends a batch, and then whatever has come to wait meanwhile.
 ///
-/// The task belongs to nobody: it ends when nothing waits. A caller that leaves does not end it.
+/// The task belongs to nobody: it ends when nothing waits. A caller that leaves does not end it,
+/// and drops the call under way only if it is the last one.
 pub(super) fn start<S: Infer + 'static>(shared: &Arc<Shared<S>>, batch: Batch) {
     shared.add_load(batch.rows);
     let lead = Lead {
@@ -63,7 +62,7 @@ impl<S: Infer + 'static> Lead<S> {
             self.count(&batch, sent);
             let span = span(&batch);
             let request = merge(&mut batch, sent);
-            let call = self.call(request, &mut ended);
+            let call = self.call(request, &mut batch.members, &mut ended);
             let result = call.instrument(span).await;
             let answered = Instant::now();
             let (next, expired) = self.next(&batch, result.is_ok(), sent, answered);
@@ -89,13 +88,15 @@ impl<S: Infer + 'static> Lead<S> {
     }
 
     /// Makes the call. Once it is under way, the answers of the call before are handed out: the
-    /// model need not wait for that.
+    /// model need not wait for that. When its last member has left, the call is dropped.
     async fn call(
         &self,
         request: Request,
+        members: &mut [BoxMember],
         ended: &mut Option<Answers<S>>,
     ) -> Result<Response, Error> {
         let mut call = pin!(self.shared.inner().oneshot(request));
+        let mut left = 0;
         poll_fn(|cx| {
             let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx)));
             if let Some(ended) = ended.take() {
@@ -103,12 +104,20 @@ impl<S: Infer + 'static> Lead<S> {
                 tokio::spawn(async move { ended.deliver() });
             }
             match polled {
-                Ok(polled) => polled.map_err(Into::into),
+                Ok(Poll::Ready(answer)) => return Poll::Ready(answer.map_err(Into::into)),
+                Ok(Poll::Pending) => {}
                 Err(_) => {
                     error!("the call of a batch panicked");
-                    Poll::Ready(Err(Interrupted::new().into()))
+                    return Poll::Ready(Err(Interrupted::new().into()));
                 }
             }
+            // One member after the other is watched, so that a wake costs the same for any number.
+            while let Some(member) = members.get_mut(left) {
+                ready!(member.answer.poll_closed(cx));
+                left += 1;
+            }
+            debug!("dropped a call that all its members have left");
+            Poll::Ready(Err(Interrupted::new().into()))
         })
         .await
     }
@@ -121,7 +130,7 @@ impl<S: Infer + 'static> Lead<S> {
         answered_well: bool,
         sent: Instant,
         answered: Instant,
-    ) -> (Option<Batch>, Vec<Box<Member>>) {
+    ) -> (Option<Batch>, Vec<BoxMember>) {
         let shared = &*self.shared;
         let most = shared.most_rows();
         let oldest = batch.members.first().map_or(sent, |member| member.arrived);
@@ -154,7 +163,11 @@ impl<S: Infer + 'static> Lead<S> {
         }
         drop(state);
 
-        let left: usize = expired.iter().chain(&released).map(|member| member.rows).sum();
+        let left: usize = expired
+            .iter()
+            .chain(&released)
+            .map(|member| member.rows)
+            .sum();
         shared.sub_load(left + self.rows);
         // The rows of the next batch were counted as waiting, and go on to be counted as under way.
         self.rows = next.as_ref().map_or(0, |next| next.rows);

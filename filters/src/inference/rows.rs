@@ -301,7 +301,10 @@ impl std::fmt::Display for Uneven {
                 found: Some(found),
             } => write!(f, "{expected} rows were sent and {found} came back"),
             Self::Rows { expected, .. } => {
-                write!(f, "{expected} rows were sent and an output without came back")
+                write!(
+                    f,
+                    "{expected} rows were sent and an output without came back"
+                )
             }
             Self::Absent => f.write_str("the contents of an output are not in the message"),
             Self::Length => {

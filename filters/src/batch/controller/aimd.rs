@@ -43,6 +43,8 @@ pub struct Aimd {
     /// Full calls in time at or over the last ceiling.
     proven: u32,
     line: Line,
+    /// Where the objective cannot be held by any batch: what the limit does not go under.
+    floor: Option<f64>,
 }
 
 /// A straight line `beta + alpha * rows` through the calls of late, by least squares.
@@ -73,6 +75,7 @@ impl Aimd {
             patience: PATIENCE,
             proven: 0,
             line: Line::default(),
+            floor: None,
         }
     }
 
@@ -96,7 +99,9 @@ impl Aimd {
                 next = next.min((ceiling - 1.).max(self.limit));
             }
         }
-        self.limit = next.min(call.most as f64).max(self.limit.min(call.most as f64));
+        self.limit = next
+            .min(call.most as f64)
+            .max(self.limit.min(call.most as f64));
     }
 
     fn shrink(&mut self, call: &Call, time: f64) {
@@ -113,11 +118,17 @@ impl Aimd {
             true => 1.,
             false => self.limit * 0.9,
         });
+        let before = self.limit;
         self.limit = target.floor().clamp(1., self.limit);
-        if let Some(knee) = self.line.knee(self.objective) {
-            let knee = knee.min(call.most as f64);
-            if self.limit < knee {
-                self.limit = (2. * self.limit).min(knee);
+        if size <= SMALL || self.floor.is_some() {
+            // Without a new finding the old one fades, so that a better day is noticed.
+            let faded = self.floor.map(|floor| floor * 0.9);
+            self.floor = self.line.knee(self.objective).or(faded);
+        }
+        if let Some(floor) = self.floor {
+            let floor = floor.min(call.most as f64);
+            if self.limit < floor {
+                self.limit = floor.min(2. * before);
                 self.ceiling = None;
             }
         }
@@ -134,6 +145,7 @@ impl BatchLimit for Aimd {
         self.line.add(call.rows as f64, time);
         if time <= self.budget {
             self.late = (self.late - FORGIVEN).max(0.);
+            self.floor = None;
             if call.full {
                 self.grow(call, time);
             }
@@ -164,9 +176,10 @@ impl Line {
     /// takes as long.
     fn knee(&self, objective: f64) -> Option<f64> {
         let spread = self.weight * self.rows_rows - self.rows * self.rows;
-        if spread <= 1e-6 * self.rows_rows * self.weight {
-            let time = self.time / self.weight;
-            return (2. * time > objective && self.rows / self.weight < 1.5).then_some(2.);
+        if spread < SPREAD * self.rows * self.rows {
+            // Calls of one size show no slope; after calls of one row, two will show it.
+            let single = self.rows < 1.01 * self.weight;
+            return (single && 2. * self.time > objective * self.weight).then_some(2.);
         }
         let alpha = (self.weight * self.rows_time - self.rows * self.time) / spread;
         let beta = (self.time - alpha * self.rows) / self.weight;
@@ -189,4 +202,8 @@ const MOST_PATIENCE: u32 = 1024;
 /// Full calls in time by which a size is proven to be good.
 const PROOF: u32 = 8;
 /// What an older call weighs against the next.
-const MEMORY: f64 = 0.95;
+const MEMORY: f64 = 0.9;
+/// Rows of a late call from which on the cause is sought in the call itself, not in its rows.
+const SMALL: f64 = 4.;
+/// The variance of sizes, as a part of their mean squared, from which on a line can be trusted.
+const SPREAD: f64 = 0.05;

@@ -88,7 +88,12 @@ fn answer(tensors: &[Tensor]) -> Response {
     response
 }
 
-type Members = (Datatype, usize, Vec<(Vec<Row>, Vec<prop::sample::Index>)>, Vec<prop::sample::Index>);
+type Members = (
+    Datatype,
+    usize,
+    Vec<(Vec<Row>, Vec<prop::sample::Index>)>,
+    Vec<prop::sample::Index>,
+);
 
 fn members() -> impl Strategy<Value = Members> {
     (prop::sample::select(&Datatype::ALL[..]), 0..4_usize).prop_flat_map(|(datatype, elements)| {
@@ -195,7 +200,10 @@ fn an_answer_that_does_not_divide_says_why() {
         data: rope(&[1, 2, 3], &[]),
         ..tensor.clone()
     };
-    assert_eq!(split(answer(&[short]), &[1, 1]).unwrap_err(), Uneven::Length);
+    assert_eq!(
+        split(answer(&[short]), &[1, 1]).unwrap_err(),
+        Uneven::Length
+    );
 }
 
 #[test]
@@ -226,7 +234,10 @@ fn rows_that_do_not_count_say_why() {
         request.rows().unwrap_err()
     };
     assert_eq!(with(|inputs| inputs.clear()), NoRows::NoInputs);
-    assert_eq!(with(|inputs| inputs[0].shape = Shape::default()), NoRows::Scalar);
+    assert_eq!(
+        with(|inputs| inputs[0].shape = Shape::default()),
+        NoRows::Scalar
+    );
     assert_eq!(
         with(|inputs| inputs[0].shape = Shape::new([0, 2])),
         NoRows::NotPositive
