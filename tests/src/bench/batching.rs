@@ -325,15 +325,20 @@ impl<'a> Stage<'a> {
     fn probe(&self, address: SocketAddr, rate: f64) -> Result<(Report, f64)> {
         let objectives = self.objective.as_secs_f64();
         let (shortest, calls) = if self.options.quick {
-            (1.0, 200.0)
+            (1.0, 100.0)
         } else {
             (4.0, 500.0)
         };
         let warm_up = (objectives * 8.0).max(shortest / 2.0);
-        let lasting = (calls / rate)
-            .max(objectives * 25.0)
-            .max(shortest)
-            .min(LONGEST_PROBE);
+        let lasting =
+            (calls / rate)
+                .max(objectives * 25.0)
+                .max(shortest)
+                .min(if self.options.quick {
+                    LONGEST_PROBE / 4.0
+                } else {
+                    LONGEST_PROBE
+                });
         let running = self.load(address, rate, warm_up, lasting)?;
         let planned = rate * lasting;
         let mut late = 0;
