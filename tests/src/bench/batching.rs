@@ -227,19 +227,10 @@ impl<'a> Stage<'a> {
     /// Sizes around the one that theory expects, that one first.
     fn static_sizes(&self) -> Vec<u64> {
         let expected = self.curve.fullest_batch(self.objective);
-        let factors: &[f64] = if self.options.quick {
-            &[1.0]
-        } else {
-            &[1.0, 0.7, 1.4, 4.0]
-        };
-        let mut sizes: Vec<u64> = Vec::new();
-        for size in factors
-            .iter()
-            .map(|factor| (expected * factor).round().max(1.0) as u64)
-        {
-            if !sizes.contains(&size) {
-                sizes.push(size);
-            }
+        let sizes = [1.0, 0.7, 1.4, 4.0].map(|factor| (expected * factor).round() as u64);
+        let mut sizes = if expected < 3.0 { vec![1, 2, 4] } else { sizes.to_vec() };
+        if self.options.quick {
+            sizes.truncate(1);
         }
         sizes
     }
