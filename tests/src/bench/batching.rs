@@ -227,19 +227,10 @@ impl<'a> Stage<'a> {
     /// Sizes around the one that theory expects, that one first.
     fn static_sizes(&self) -> Vec<u64> {
         let expected = self.curve.fullest_batch(self.objective);
-        let factors: &[f64] = if self.options.quick {
-            &[1.0]
-        } else {
-            &[1.0, 0.7, 1.4, 4.0]
-        };
-        let mut sizes: Vec<u64> = Vec::new();
-        for size in factors
-            .iter()
-            .map(|factor| (expected * factor).round().max(1.0) as u64)
-        {
-            if !sizes.contains(&size) {
-                sizes.push(size);
-            }
+        let sizes = [1.0, 0.7, 1.4, 4.0].map(|factor| (expected * factor).round() as u64);
+        let mut sizes = if expected < 3.0 { vec![1, 2, 4] } else { sizes.to_vec() };
+        if self.options.quick {
+            sizes.truncate(1);
         }
         sizes
     }
@@ -325,15 +316,20 @@ impl<'a> Stage<'a> {
     fn probe(&self, address: SocketAddr, rate: f64) -> Result<(Report, f64)> {
         let objectives = self.objective.as_secs_f64();
         let (shortest, calls) = if self.options.quick {
-            (1.0, 200.0)
+            (1.0, 100.0)
         } else {
             (4.0, 500.0)
         };
         let warm_up = (objectives * 8.0).max(shortest / 2.0);
-        let lasting = (calls / rate)
-            .max(objectives * 25.0)
-            .max(shortest)
-            .min(LONGEST_PROBE);
+        let lasting =
+            (calls / rate)
+                .max(objectives * 25.0)
+                .max(shortest)
+                .min(if self.options.quick {
+                    LONGEST_PROBE / 4.0
+                } else {
+                    LONGEST_PROBE
+                });
         let running = self.load(address, rate, warm_up, lasting)?;
         let planned = rate * lasting;
         let mut late = 0;

@@ -40,7 +40,7 @@ pub fn highest<E>(
             // It was luck: go on below it.
             high = Some(sure);
             low = None;
-            step = resolution;
+            step = STEP_AFTER_LUCK;
             rate = sure / step;
         }
     }
@@ -48,8 +48,10 @@ pub fn highest<E>(
 
 /// The first step away from the guess.
 const FIRST_STEP: f64 = 1.2;
+/// The first step down from a rate that held once and then did not.
+const STEP_AFTER_LUCK: f64 = 1.1;
 /// A rate this many times below the guess means that nothing holds.
-const DEEPEST: f64 = 1000.0;
+const DEEPEST: f64 = 20.0;
 
 #[cfg(test)]
 mod tests {

@@ -10,8 +10,8 @@ use http::header::{CONTENT_TYPE, TE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use tokio::net::TcpStream;
 
-use super::cork::cork;
 use super::report::Outcome;
+use crate::io::cork;
 
 /// Where calls go and how their heads look.
 #[derive(Clone, Debug)]
@@ -68,7 +68,7 @@ impl Target {
         let connecting = async {
             let stream = TcpStream::connect(self.address).await?;
             stream.set_nodelay(true)?;
-            let (corked, drain) = cork(stream);
+            let (corked, uncork) = cork(stream);
             let mut builder = h2::client::Builder::new();
             builder
                 .initial_window_size(STREAM_WINDOW)
@@ -78,7 +78,7 @@ impl Target {
             // The handshake only writes, so the driver may start afterwards.
             let (sender, connection) = builder.handshake(corked).await.map_err(broken)?;
             // It ends with the connection: when the last sender is dropped, or the server leaves.
-            tokio::spawn(drain.drive(connection));
+            tokio::spawn(async move { uncork.drive(connection).await });
             let sender = sender.ready().await.map_err(broken)?;
             Ok(Connection {
                 sender,

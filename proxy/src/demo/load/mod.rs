@@ -15,7 +15,6 @@
 mod arrivals;
 mod calls;
 mod connection;
-mod cork;
 mod generator;
 mod report;
 #[cfg(test)]
@@ -24,6 +23,5 @@ mod tests;
 pub use arrivals::{Arrivals, Pace};
 pub use calls::{Calls, Repeat, frame};
 pub use connection::{Target, unary};
-pub use cork::{Cork, Drain, cork};
 pub use generator::{Load, Running};
 pub use report::{Outcome, Report};

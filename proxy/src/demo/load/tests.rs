@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Response};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::io::cork;
 
 /// How a server treats call `n`.
 type Behaviour = fn(u64) -> Treatment;
@@ -43,7 +44,7 @@ fn server(behaviour: Behaviour) -> SocketAddr {
 }
 
 async fn serve(stream: tokio::net::TcpStream, behaviour: Behaviour) {
-    let (corked, drain) = cork(stream);
+    let (corked, uncork) = cork(stream);
     let connection = async {
         let mut connection = h2::server::handshake(corked)
             .await
@@ -69,7 +70,7 @@ async fn serve(stream: tokio::net::TcpStream, behaviour: Behaviour) {
             .await
             .expect("closed in peace");
     };
-    drain.drive(connection).await;
+    uncork.drive(connection).await;
 }
 
 fn answer(mut respond: SendResponse<Bytes>, status: &'static str) {
