@@ -433,12 +433,18 @@ def test_several_endpoints_share_the_calls_of_one_connection(logs, tmp_path):
             eventually(warm, what="a call at each endpoint")
             names = [f"shared-{number}" for number in range(60)]
             pending = [opened.unary_unary(PEER + "Held").future(name.encode(), timeout=rpc.PATIENCE) for name in names]
-            eventually(lambda: sum(counted(each, f"{name} started") for each in peers for name in names) == 60)
-            shares = [sum(counted(each, f"{name} started") for name in names) for each in peers]
+
+            def shares_of_peers():
+                tables = [json.loads(rpc.call(each.grpc, PEER + "Counts", b"").messages[0]) for each in peers]
+                return [sum(table.get(f"{name} started", 0) for name in names) for table in tables]
+
+            eventually(lambda: sum(shares_of_peers()) == 60)
+            shares = shares_of_peers()
             assert min(shares) >= 10, shares
-            for name in names:
-                for each in peers:
-                    rpc.call(each.grpc, PEER + "OpenGate", name.encode())
+            for each in peers:
+                with rpc.channel(each.grpc) as gates:
+                    for name in names:
+                        rpc.call_on(gates, PEER + "OpenGate", name.encode())
             assert [each.result() for each in pending] == [b"answered " + name.encode() for name in names]
             peers[1].process.child.kill()
             peers[1].process.child.wait(10)
