@@ -133,7 +133,7 @@ def test_no_call_is_lost_over_reloads(mounted):
         try:
             for number in range(10):
                 before = sum(reloads(mounted).values())
-                mounted.swap({"echo": {**BATCH, "batch": {"max_batch_size": 8 + number}}} if number % 3 else None)
+                mounted.swap({"echo": {**BATCH, "batch": {"max_batch_size": 8 + number}}} if number % 3 != 1 else None)
                 eventually(lambda b=before: sum(reloads(mounted).values()) > b, what="the reload to be counted")
         finally:
             over.set()
@@ -165,15 +165,21 @@ def test_what_was_learned_survives_a_reload(mounted):
     assert limit() == before
 
 
-def test_sighup_reloads(outriggers, triton):
+def test_sighup_reloads(outriggers, triton, tmp_path):
+    """Told so, it reads a file anew whose change it cannot have seen: behind a link, in another folder."""
     outrigger = outriggers({"triton": ("oip-grpc", triton.grpc)})
-    before = sum(reloads(outrigger).values())
-    outrigger.process.child.send_signal(signal.SIGHUP)
-    eventually(lambda: sum(reloads(outrigger).values()) > before, what="the reload to be counted")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    outrigger.file.rename(elsewhere / "real.yaml")
+    outrigger.file.symlink_to(elsewhere / "real.yaml")
     outrigger.config["models"] = {"echo": BATCH}
-    outrigger.file.write_text(yaml.safe_dump(outrigger.config, sort_keys=False))
+    (elsewhere / "real.yaml").write_text(yaml.safe_dump(outrigger.config, sort_keys=False))
     outrigger.process.child.send_signal(signal.SIGHUP)
     eventually(lambda: batched(echo(outrigger.address["triton"])))
+    # A second one without a change harms nobody.
+    outrigger.process.child.send_signal(signal.SIGHUP)
+    assert batched(echo(outrigger.address["triton"]))
+    assert outrigger.get("/ready")[0] == 200
 
 
 GOOD = """\
@@ -408,3 +414,69 @@ def test_a_port_that_is_taken_is_told(triton, tmp_path):
     done = command(*arguments, "--admin", f"127.0.0.1:{admin}", env={**os.environ, "RUST_BACKTRACE": "0"})
     assert done.returncode != 0
     assert triton.rest in done.stdout + done.stderr
+
+
+def test_several_endpoints_share_the_calls_of_one_connection(logs, tmp_path):
+    """Calls are balanced one by one, and a server that is gone takes none of the others with it."""
+    peers = [servers.peer(logs, "grpc_peer.py", f"shared-{number}") for number in range(3)]
+    outrigger = None
+    try:
+        outrigger = Outrigger(tmp_path, {"peers": ("oip-grpc", *(each.grpc for each in peers))}, name="outrigger-shared")
+        with rpc.channel(outrigger.address["peers"]) as opened:
+
+            def warm():
+                rpc.call_on(opened, PEER + "Held", b"warm")
+                return all(counted(each, "warm started") for each in peers)
+
+            for each in peers:
+                rpc.call(each.grpc, PEER + "OpenGate", b"warm")
+            eventually(warm, what="a call at each endpoint")
+            names = [f"shared-{number}" for number in range(60)]
+            pending = [opened.unary_unary(PEER + "Held").future(name.encode(), timeout=rpc.PATIENCE) for name in names]
+
+            def shares_of_peers():
+                tables = [json.loads(rpc.call(each.grpc, PEER + "Counts", b"").messages[0]) for each in peers]
+                return [sum(table.get(f"{name} started", 0) for name in names) for table in tables]
+
+            eventually(lambda: sum(shares_of_peers()) == 60)
+            shares = shares_of_peers()
+            assert min(shares) >= 10, shares
+            for each in peers:
+                with rpc.channel(each.grpc) as gates:
+                    for name in names:
+                        rpc.call_on(gates, PEER + "OpenGate", name.encode())
+            assert [each.result() for each in pending] == [b"answered " + name.encode() for name in names]
+            peers[1].process.child.kill()
+            peers[1].process.child.wait(10)
+
+            def all_answered():
+                return all(rpc.call_on(opened, PEER + "Unary", b"x").code == grpc.StatusCode.OK for _ in range(20))
+
+            eventually(all_answered, what="the calls to go where somebody is")
+    finally:
+        if outrigger:
+            outrigger.process.stop(signal.SIGKILL)
+        for each in peers:
+            each.stop()
+
+
+def test_a_message_over_the_limit_is_refused_by_name(outriggers, triton):
+    """The bound is on what the proxy holds: a model that it does not know passes at any size."""
+    outrigger = outriggers({"triton": ("oip-grpc", triton.grpc)}, {"big": BATCH}, limits={"max_message": "1MiB"})
+    address = outrigger.address["triton"]
+    large = oip.request("big", [("X", "FP32", np.zeros((1, 2**19), np.float32))])
+    found = oip.infer(address, large)
+    assert found.code == grpc.StatusCode.RESOURCE_EXHAUSTED, found
+    assert "max_message" in found.details
+    small = oip.request("big", [("X", "FP32", np.zeros((1, 1000), np.float32))])
+    assert oip.infer(address, small).code == grpc.StatusCode.OK
+    # Compressed it may pass, for then it need not be held.
+    found = oip.infer(address, large, compression=grpc.Compression.Gzip)
+    assert found.code in (grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED), found
+    assert not found.messages or (oip.array(found, "Y", "FP32") == 1).all()
+
+
+def test_a_pass_through_knows_no_limit_of_size(outriggers, triton):
+    outrigger = outriggers({"triton": ("oip-grpc", triton.grpc)}, limits={"max_message": "1MiB"})
+    large = oip.request("big", [("X", "FP32", np.zeros((1, 2**20), np.float32))])
+    assert oip.infer(outrigger.address["triton"], large).code == grpc.StatusCode.OK

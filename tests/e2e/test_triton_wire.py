@@ -41,14 +41,21 @@ def test_every_header_of_an_error(via):
 
 
 def test_requests_that_are_no_grpc(triton_untouched):
-    """The server's own refusals pass, whatever form they take."""
+    """The server's own refusals pass. Where it refuses by a reset, a caller that speaks no gRPC may be told in words."""
     for method, path, fields in [
         ("GET", INFER, ()),
         ("POST", INFER, [("content-type", "text/plain"), ("te", "trailers")]),
         ("POST", INFER, [("content-type", "application/grpc")]),
         ("OPTIONS", "*", ()),
     ]:
-        same(triton_untouched, lambda address, m=method, p=path, f=fields: http2.ask(address, m, p, b"", f), "grpc")
+        straight, through = (
+            http2.ask(address, method, path, b"", fields)
+            for address in (triton_untouched.server.grpc, triton_untouched.grpc)
+        )
+        if straight.code is None and through.code is not None:
+            assert through.code == "502", through
+        else:
+            assert_same(straight, through)
 
 
 def test_a_body_that_ends_within_a_message(via):
@@ -197,11 +204,11 @@ def test_curl_sends_a_large_body_and_waits_for_100_continue(via, tmp_path):
         command += ["-H", "content-type: application/octet-stream"]
         command += ["-H", f"inference-header-content-length: {len(head)}", f"http://{address}/v2/models/big/infer"]
         subprocess.run(command, check=True, timeout=90)
-        return (tmp_path / f"{output}.head").read_text().split("\r\n")[0], (tmp_path / output).read_bytes()
+        return (tmp_path / f"{output}.head").read_text().lower(), (tmp_path / output).read_bytes()
 
     straight, proxied = run(via.server.rest, "direct"), run(via.rest, "proxied")
     assert straight == proxied
-    assert straight[0].startswith("HTTP/1.1 100")
+    assert straight[0].startswith("http/1.1 100")
     assert straight[1].endswith((numbers + 1).tobytes())
 
 

@@ -30,17 +30,18 @@ class Outrigger:
     """A running proxy: one listener for each upstream, in the order they are named."""
 
     def __init__(self, folder, upstreams, models=None, name="outrigger", **more):
-        """`upstreams` is {name: (protocol, address)}; `more` goes into the configuration as it is."""
+        """`upstreams` is {name: (protocol, address, ...)}; `more` goes into the configuration as it is."""
         ports = free_ports(len(upstreams) + 1)
         self.admin = f"127.0.0.1:{ports.pop()}"
         self.address = {}
-        self.config = {"listeners": [], "admin": {"address": self.admin}, "upstreams": {}, **more}
-        for upstream, (protocol, address) in upstreams.items():
+        self.config = {"listeners": [], "admin": {"address": self.admin}, "upstreams": {}}
+        for upstream, (protocol, *addresses) in upstreams.items():
             self.address[upstream] = f"127.0.0.1:{ports.pop()}"
             self.config["listeners"].append({"address": self.address[upstream], "upstream": upstream})
-            self.config["upstreams"][upstream] = {"protocol": protocol, "endpoints": [f"http://{address}"]}
+            self.config["upstreams"][upstream] = {"protocol": protocol, "endpoints": [f"http://{each}" for each in addresses]}
         if models:
             self.config["models"] = models
+        self.config.update(more)
         self.file = pathlib.Path(folder) / f"{name}.yaml"
         self.file.write_text(yaml.safe_dump(self.config, sort_keys=False))
         self.process = start(["run", "--config", self.file], self.admin, folder, name)

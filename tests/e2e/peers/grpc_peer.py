@@ -85,7 +85,8 @@ def wait(request, context):
     """Waits until it is cancelled, and counts it."""
     name = request.decode()
     gone = threading.Event()
-    context.add_callback(gone.set)
+    if not context.add_callback(gone.set):
+        gone.set()  # it was over before
     count(f"{name} started")
     gone.wait(60)
     count(f"{name} cancelled" if not context.is_active() else f"{name} left")
@@ -95,8 +96,16 @@ def wait(request, context):
 def wait_streaming(requests, context):
     """Echoes one message, then waits for the caller to leave."""
     name = next(requests)
+    gone = threading.Event()
+
+    def left():
+        count(f"{name.decode()} cancelled")
+        gone.set()
+
+    # Before the first answer: a caller may leave as soon as it has that, and then nobody resumes this generator.
+    context.add_callback(left)
     yield name
-    yield wait(name, context)
+    gone.wait(60)
 
 
 def deadline(request, context):
