@@ -1,3 +1,11 @@
 //! The harness of the tests, experiments and benches.
 
 pub mod bench;
+pub mod gateway;
+pub mod http1;
+pub mod memory;
+pub mod metrics;
+pub mod model;
+pub mod origin;
+pub mod patience;
+pub mod wire;

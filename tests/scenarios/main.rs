@@ -1,0 +1,3 @@
+//! The promises of the design, one module each: what would fail if they broke.
+
+mod untouched;
