@@ -19,7 +19,11 @@ use bytes::{Buf, Bytes, BytesMut};
 pub struct Payload {
     /// Never empty while there is a `rest`.
     first: Bytes,
-    /// Most payloads are one piece, and many lie in the queues: they stay small.
+    /// Most payloads are one piece, and many lie in the queues.
+    #[expect(
+        clippy::box_collection,
+        reason = "a pointer in place of four words: every tensor and every future holds payloads"
+    )]
     rest: Option<Box<VecDeque<Bytes>>>,
     len: usize,
 }

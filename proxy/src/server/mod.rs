@@ -25,10 +25,6 @@ pub trait Handler: Clone + Send + Sync + 'static {
 
 /// How a request ends.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every outcome is an answer; a box would cost each an allocation"
-)]
 pub enum Outcome {
     /// With an answer, perhaps one of ours.
     Answer(Response<Body>),
