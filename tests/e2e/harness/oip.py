@@ -64,7 +64,12 @@ def request(model, tensors, typed=False, outputs=(), id="", version="", paramete
 
 
 def response(message):
-    return pb.ModelInferResponse.FromString(message)
+    """What an answer means: typed contents that hold nothing, which MLServer sends beside raw ones, are none."""
+    found = pb.ModelInferResponse.FromString(message)
+    for output in found.outputs:
+        if not output.contents.ByteSize():
+            output.ClearField("contents")
+    return found
 
 
 def array(answer, output, datatype):
