@@ -228,7 +228,11 @@ impl<'a> Stage<'a> {
     fn static_sizes(&self) -> Vec<u64> {
         let expected = self.curve.fullest_batch(self.objective);
         let sizes = [1.0, 0.7, 1.4, 4.0].map(|factor| (expected * factor).round() as u64);
-        let mut sizes = if expected < 3.0 { vec![1, 2, 4] } else { sizes.to_vec() };
+        let mut sizes = if expected < 3.0 {
+            vec![1, 2, 4]
+        } else {
+            sizes.to_vec()
+        };
         if self.options.quick {
             sizes.truncate(1);
         }
