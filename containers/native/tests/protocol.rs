@@ -160,7 +160,8 @@ async fn what_is_malformed_is_refused_in_words() {
     let good = || raw("m", "x", Datatype::Fp32, &[1, 2], vec![0; 8]);
     client.model_infer(good()).await.expect("it is well formed");
     let typed_fp16 = typed("x", "FP16", &[1, 2], InferTensorContents::default());
-    let cases: [(&str, Box<dyn Fn(&mut ModelInferRequest)>); 12] = [
+    type Spoil = Box<dyn Fn(&mut ModelInferRequest)>;
+    let cases: [(&str, Spoil); 12] = [
         (
             "unexpected shape for input 'x' for model 'm'. Expected [-1,2], got [1,3]",
             Box::new(|r| r.inputs[0].shape = vec![1, 3]),
