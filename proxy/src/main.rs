@@ -15,6 +15,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(run) => {
+            // A heap of a few megabytes in pages of two: 5 MB more resident for nothing. Where the
+            // system does not know the setting, it has no such pages.
+            let _ = rustix::thread::disable_transparent_huge_pages(true);
             telemetry::init_log();
             match run.source() {
                 Ok(source) => app::run(&source).into(),

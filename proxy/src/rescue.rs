@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
 use outrigger_filters::{
     batch,
     inference::{Code, Metadata, Status},
@@ -33,6 +33,7 @@ pub struct Verdict {
 /// | --- | --- | --- |
 /// | the server's own status | as it said | mapped |
 /// | a full queue | RESOURCE_EXHAUSTED | 429 |
+/// | a call given up by a runtime that ended | UNAVAILABLE | 503 |
 /// | a deadline that has passed | DEADLINE_EXCEEDED | 504 |
 /// | a message over `limits.max_message` | RESOURCE_EXHAUSTED | 429 |
 /// | no connection to the server, or one that broke | UNAVAILABLE | 503 |
@@ -64,6 +65,9 @@ fn known(cause: &(dyn Error + 'static)) -> Option<Verdict> {
     }
     if cause.is::<batch::DeadlineExpired>() {
         return Some(Verdict::new(Code::DeadlineExceeded, cause.to_string()));
+    }
+    if cause.is::<batch::Interrupted>() {
+        return Some(Verdict::new(Code::Unavailable, cause.to_string()));
     }
     if cause.is::<TooLarge>() || is_too_large(cause) {
         return Some(Verdict::new(Code::ResourceExhausted, cause.to_string()));
@@ -153,12 +157,16 @@ impl Verdict {
         );
         headers.extend(self.into_trailers());
         *answer.headers_mut() = headers;
-        *answer.version_mut() = http::Version::HTTP_2;
+        *answer.version_mut() = Version::HTTP_2;
         Outcome::Answer(answer)
     }
 
-    /// Ends a call of any other kind with a status and a JSON body.
-    pub fn into_http(self) -> Outcome {
+    /// Ends a call of any other kind with a status and a JSON body, or over HTTP/2 with the
+    /// server's own reset.
+    pub fn into_http(self, version: Version) -> Outcome {
+        if let (Version::HTTP_2, Some(reason)) = (version, self.reset) {
+            return Outcome::Reset(reason);
+        }
         let mut answer = Response::new(json!({ "error": self.message }).to_string().into());
         *answer.status_mut() = self.status();
         answer.headers_mut().insert(

@@ -9,10 +9,12 @@ use std::sync::{
 /// it with each request, without a lock.
 ///
 /// ```text
-///             the server says how          an answer does not divide
-/// Unknown ------------------> Batchable --------------------> Unbatchable
-///    '------------------------------------------------------------^
-///             the server says that it cannot
+///             the server says how              an answer does not divide
+/// Unasked ------------------------> Batchable -------------------------> Unbatchable
+///    |  '----------------------------------------------------------------^  ^
+///    |        the server says that it cannot                                |
+///    '-----------------------------> Unknown -------------------------------'
+///        the server does not say
 /// ```
 #[derive(Clone, Debug)]
 pub struct Capability(Arc<AtomicU64>);
@@ -20,7 +22,10 @@ pub struct Capability(Arc<AtomicU64>);
 /// What is known of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Batchable {
-    /// Nothing yet: requests go alone, unless the configuration says that the model takes batches.
+    /// Nobody has asked the server yet: requests go alone.
+    Unasked,
+    /// The server does not say: requests go alone, unless the configuration says that the model
+    /// takes batches.
     #[default]
     Unknown,
     /// It takes no batches, whatever the configuration says.
@@ -56,6 +61,18 @@ impl Capability {
     /// Returns what is known.
     pub fn get(&self) -> Batchable {
         decode(self.0.load(Ordering::Acquire))
+    }
+
+    /// Takes over what the server says, and returns whether that is news. An answer that did not
+    /// divide outweighs what the server says.
+    pub fn learn(&self, batchable: Batchable) -> bool {
+        let uneven = encode(Batchable::No(Unbatchable::UnevenOutput));
+        let next = encode(batchable);
+        self.0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |last| {
+                (last != uneven && last != next).then_some(next)
+            })
+            .is_ok()
     }
 
     /// Sets what is known, and returns what was.
@@ -101,7 +118,8 @@ impl std::fmt::Display for Unbatchable {
 
 fn encode(batchable: Batchable) -> u64 {
     match batchable {
-        Batchable::Unknown => 0,
+        Batchable::Unasked => 0,
+        Batchable::Unknown => 4,
         Batchable::No(reason) => 1 | (reason as u64) << 2,
         Batchable::Yes {
             max_batch_size: None,
@@ -124,6 +142,7 @@ fn decode(word: u64) -> Batchable {
         3 => Batchable::Yes {
             max_batch_size: Some(detail),
         },
+        _ if detail == 0 => Batchable::Unasked,
         _ => Batchable::Unknown,
     }
 }
@@ -135,6 +154,7 @@ mod tests {
     #[test]
     fn every_state_survives_its_word() {
         let states = Unbatchable::ALL.into_iter().map(Batchable::No).chain([
+            Batchable::Unasked,
             Batchable::Unknown,
             Batchable::Yes {
                 max_batch_size: None,
@@ -152,5 +172,18 @@ mod tests {
             assert_eq!(capability.set(state), Batchable::Unknown);
             assert_eq!(capability.clone().get(), state);
         }
+    }
+
+    #[test]
+    fn an_answer_that_did_not_divide_outweighs_what_the_server_says() {
+        let yes = Batchable::Yes {
+            max_batch_size: Some(8),
+        };
+        let capability = Capability::new(Batchable::Unasked);
+        assert!(capability.learn(yes));
+        assert!(!capability.learn(yes));
+        capability.set(Batchable::No(Unbatchable::UnevenOutput));
+        assert!(!capability.learn(yes));
+        assert_eq!(capability.get(), Batchable::No(Unbatchable::UnevenOutput));
     }
 }

@@ -67,7 +67,7 @@ impl<S> Shared<S> {
     /// batches or nobody knows.
     pub(super) fn most_rows(&self) -> Option<usize> {
         let most = match (self.capability.get(), self.config.max_batch_size) {
-            (Batchable::No(_), _) | (Batchable::Unknown, None) => return None,
+            (Batchable::No(_) | Batchable::Unasked, _) | (Batchable::Unknown, None) => return None,
             (
                 Batchable::Yes {
                     max_batch_size: Some(served),

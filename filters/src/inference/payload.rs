@@ -42,7 +42,10 @@ impl Payload {
     /// Makes an empty rope with room for a number of pieces.
     pub fn with_capacity(pieces: usize) -> Self {
         let rest = (pieces > 1).then(|| Box::new(VecDeque::with_capacity(pieces - 1)));
-        Self { rest, ..Self::default() }
+        Self {
+            rest,
+            ..Self::default()
+        }
     }
 
     /// Returns how many bytes are left.
@@ -131,14 +134,19 @@ impl Payload {
             return self.first.clone();
         }
         let mut whole = BytesMut::with_capacity(self.len);
-        self.pieces().for_each(|piece| whole.extend_from_slice(piece));
+        self.pieces()
+            .for_each(|piece| whole.extend_from_slice(piece));
         whole.freeze()
     }
 
     /// Takes the first piece; the next one moves up. What is taken is let go of at once: it may be
     /// the last holder of a large buffer.
     fn take_first(&mut self) -> Bytes {
-        let next = self.rest.as_mut().and_then(|rest| rest.pop_front()).unwrap_or_default();
+        let next = self
+            .rest
+            .as_mut()
+            .and_then(|rest| rest.pop_front())
+            .unwrap_or_default();
         let first = std::mem::replace(&mut self.first, next);
         self.len -= first.len();
         first

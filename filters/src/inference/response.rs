@@ -61,6 +61,20 @@ impl Response {
         }
     }
 
+    /// Makes an answer that no codec understands: it can only be passed on as it came. It has no
+    /// outputs, so it is never divided.
+    pub fn opaque(wire: Wire) -> Self {
+        Self::from_wire(ResponseParts::default(), wire)
+    }
+
+    /// Answers under another model's name, where the answer is understood.
+    pub fn with_model(mut self, model: ByteString) -> Self {
+        if !self.parts.outputs.is_empty() {
+            self.model = model;
+        }
+        self
+    }
+
     /// Returns the message that this answer was read from, if it is still the same answer.
     pub fn wire(&self) -> Option<&Wire> {
         self.wire.as_ref()

@@ -88,6 +88,11 @@ impl Proxy {
         Ok(())
     }
 
+    /// Counts a configuration that was applied by changing nothing.
+    pub fn reloaded(&self) {
+        self.state.metrics().reloaded(true);
+    }
+
     /// Counts a configuration that was refused.
     pub fn refused(&self) {
         self.state.metrics().reloaded(false);

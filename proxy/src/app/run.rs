@@ -86,6 +86,7 @@ async fn serve(source: &Source, config: Config) -> io::Result<()> {
 
 fn apply(proxy: &mut Proxy, config: Config) {
     if *proxy.state().table().config().as_ref() == config {
+        proxy.reloaded();
         info!("the configuration says what it said before");
         return;
     }

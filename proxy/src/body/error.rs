@@ -8,14 +8,20 @@ pub struct Error(Cause);
 enum Cause {
     Http2(h2::Error),
     Http1(hyper::Error),
+    Unwanted,
 }
 
 impl Error {
+    /// Makes the end of a body for which the server never asked.
+    pub(super) fn unwanted() -> Self {
+        Self(Cause::Unwanted)
+    }
+
     /// Returns the reason to give to the other side when its stream is reset for this.
     pub fn reason(&self) -> Reason {
         match &self.0 {
             Cause::Http2(error) => error.reason().unwrap_or(Reason::CANCEL),
-            Cause::Http1(_) => Reason::CANCEL,
+            Cause::Http1(_) | Cause::Unwanted => Reason::CANCEL,
         }
     }
 
@@ -24,13 +30,17 @@ impl Error {
         match &self.0 {
             Cause::Http2(error) => error.is_io() || error.is_go_away(),
             Cause::Http1(_) => true,
+            Cause::Unwanted => false,
         }
     }
 }
 
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a body broke off")
+        f.write_str(match self.0 {
+            Cause::Unwanted => "the server never asked for the body",
+            Cause::Http2(_) | Cause::Http1(_) => "a body broke off",
+        })
     }
 }
 
@@ -39,6 +49,7 @@ impl std::error::Error for Error {
         match &self.0 {
             Cause::Http2(error) => Some(error),
             Cause::Http1(error) => Some(error),
+            Cause::Unwanted => None,
         }
     }
 }

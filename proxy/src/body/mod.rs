@@ -1,6 +1,7 @@
 //! Message bodies on their way through the proxy, whatever transport brought them.
 
 mod error;
+mod gate;
 mod pump;
 
 use std::{
@@ -15,6 +16,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use outrigger_filters::inference::Payload;
 
+pub(crate) use self::gate::{Gate, GateKeeper};
 pub use self::{
     error::Error,
     pump::{Pump, Stopped},
@@ -64,6 +66,7 @@ enum Kind {
     },
     Http1(Incoming),
     Chained(Box<(Payload, Body)>),
+    Gated(Box<(Gate, Body)>),
 }
 
 impl Body {
@@ -107,6 +110,17 @@ impl Body {
             return rest;
         }
         Kind::Chained(Box::new((first, rest))).into()
+    }
+
+    /// Holds the body back behind a gate, in place of the one behind which it may be.
+    pub(crate) fn gated(mut self, gate: Gate) -> Self {
+        if let Kind::Gated(gated) = self.kind {
+            self = gated.1;
+        }
+        if self.is_end_stream() {
+            return self;
+        }
+        Kind::Gated(Box::new((gate, self))).into()
     }
 
     /// Lets an observer know of the end of this body; one that is empty ends at once.
@@ -217,6 +231,14 @@ impl Kind {
                     }
                 }))
             }
+            Self::Gated(gated) => {
+                let (gate, rest) = &mut **gated;
+                if !ready!(gate.poll(cx)) {
+                    return Poll::Ready(Some(Err(Error::unwanted())));
+                }
+                *self = std::mem::take(rest).kind;
+                self.poll_piece(cx)
+            }
             Self::Chained(chained) => {
                 let (first, rest) = std::mem::take(&mut **chained);
                 *self = rest.kind;
@@ -231,7 +253,7 @@ impl Kind {
             Self::Full(full) => full.data.is_empty() && full.trailers.is_none(),
             Self::Http2 { stream, request } => request.is_none() && stream.is_end_stream(),
             Self::Http1(incoming) => incoming.is_end_stream(),
-            Self::Chained(_) => false,
+            Self::Chained(_) | Self::Gated(_) => false,
         }
     }
 }
@@ -297,6 +319,7 @@ impl http_body::Body for Body {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(full) => SizeHint::with_exact(full.data.len() as u64),
             Kind::Http1(incoming) => incoming.size_hint(),
+            Kind::Gated(gated) => gated.1.size_hint(),
             Kind::Http2 { .. } | Kind::Chained(_) => SizeHint::default(),
         }
     }

@@ -4,8 +4,9 @@ use std::{
 };
 
 use outrigger_filters::inference::{Error, Infer, Request, Response};
-use rand::RngExt as _;
 use tower::Service;
+
+use crate::upstream::two_of;
 
 /// Sends each request to the less loaded of two endpoints chosen at random.
 ///
@@ -55,9 +56,7 @@ where
             0 => return Either::Right(std::future::ready(Err(NoEndpoint(()).into()))),
             1 => 0,
             count => {
-                let mut rng = rand::rng();
-                let first = rng.random_range(0..count);
-                let second = rng.random_range(0..count);
+                let (first, second) = two_of(count);
                 if self.endpoints[second].load() < self.endpoints[first].load() {
                     second
                 } else {

@@ -50,7 +50,7 @@ impl Model {
         limits: &Limits,
         metrics: &Metrics,
     ) -> Self {
-        let capability = Capability::new(Batchable::Unknown);
+        let capability = Capability::new(Batchable::Unasked);
         let duration = metrics.upstream(upstream.name());
         let calls = upstream.endpoints().iter().map(|endpoint| {
             (
@@ -154,7 +154,7 @@ impl Model {
 
     /// Tells whether the model's server has been asked what the model can take.
     pub fn is_learned(&self) -> bool {
-        self.config.batch.is_none() || self.capability.get() != Batchable::Unknown
+        self.config.batch.is_none() || self.capability.get() != Batchable::Unasked
     }
 
     /// Shows what was learned, for `/models`.
@@ -178,7 +178,8 @@ impl Model {
             "upstream": self.upstream.name(),
             "model": &*self.arm.model,
             "batchable": match self.capability.get() {
-                Batchable::Unknown => json!("unknown"),
+                Batchable::Unasked => json!("not asked yet"),
+                Batchable::Unknown => json!("the server does not say"),
                 Batchable::No(reason) => json!(format!("no: {reason}")),
                 Batchable::Yes { max_batch_size } => json!({ "max_batch_size": max_batch_size }),
             },

@@ -13,6 +13,7 @@ pub(super) fn pass(
     request: Request<Body>,
 ) -> impl Future<Output = Outcome> + Send + use<> {
     let grpc = is_grpc(request.headers());
+    let version = request.version();
     let mut watch = if grpc {
         Watch::grpc(route.grpc.clone())
     } else {
@@ -32,7 +33,7 @@ pub(super) fn pass(
                     verdict.into_grpc()
                 } else {
                     watch.count_http(verdict.status());
-                    verdict.into_http()
+                    verdict.into_http(version)
                 }
             }
         })

@@ -64,9 +64,8 @@ where
         }
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let mut response = answer.await.map_err(Into::into)?;
-            response.model = asked;
-            Ok(response)
+            let response = answer.await.map_err(Into::into)?;
+            Ok(response.with_model(asked))
         })
     }
 }

@@ -36,13 +36,7 @@ pub async fn learn(
         for endpoint in upstream.endpoints() {
             match batchable(endpoint, &model, version).await {
                 Ok(batchable) => {
-                    let last = capability.get();
-                    let uneven = matches!(
-                        last,
-                        Batchable::No(outrigger_filters::batch::Unbatchable::UnevenOutput)
-                    );
-                    if last != batchable && !uneven {
-                        capability.set(batchable);
+                    if capability.learn(batchable) {
                         info!(model = %model, ?batchable, "learned from the server");
                     }
                     pause = LATER_PAUSE;
@@ -54,7 +48,9 @@ pub async fn learn(
             }
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LATER_PAUSE);
+        if pause < LATER_PAUSE {
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
     }
 }
 
@@ -171,6 +167,8 @@ const MODEL_STATUS: &str = "/tensorflow.serving.ModelService/GetModelStatus";
 
 /// The first wait for a server that does not answer yet; a laptop's server takes seconds to load.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest wait for a server that does not answer, or does not have the model yet.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The wait between looks at a model that is known.
 const LATER_PAUSE: Duration = Duration::from_secs(10);
 /// How long a probe of `/ready` waits for a server: kubelet's own patience is a second.

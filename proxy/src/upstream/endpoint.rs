@@ -115,6 +115,8 @@ impl Endpoint {
     }
 
     async fn connect(&self) -> Result<http2::Connection, Cause> {
+        // Who waits for a connection counts already: others shall choose another endpoint.
+        let _waiting = self.load.begin();
         let pool = self.pool();
         let Ok(_turn) = pool.dial.acquire().await else {
             return Err(Cause::NoEndpoint);

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use http::{Request, Response, header};
+use http::{Request, Response, StatusCode, header};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -11,7 +11,10 @@ use super::{
     error::{Cause, Failed},
     load::Load,
 };
-use crate::{body::Body, io::BoxStream};
+use crate::{
+    body::{Body, Gate, GateKeeper},
+    io::BoxStream,
+};
 
 /// One worker's idle HTTP/1.1 connections to an endpoint.
 #[derive(Debug, Default)]
@@ -22,6 +25,8 @@ pub(crate) struct Idle(Mutex<Vec<SendRequest<Body>>>);
 pub(crate) struct Borrowed {
     sender: Option<SendRequest<Body>>,
     idle: Arc<Idle>,
+    /// Holds the request's body back until the server asks for it, where the client wants that.
+    gate: Option<GateKeeper>,
 }
 
 impl Idle {
@@ -33,6 +38,7 @@ impl Idle {
                 return Some(Borrowed {
                     sender: Some(sender),
                     idle: self.clone(),
+                    gate: None,
                 });
             }
         }
@@ -54,6 +60,7 @@ impl Idle {
         Ok(Borrowed {
             sender: Some(sender),
             idle: self.clone(),
+            gate: None,
         })
     }
 }
@@ -62,10 +69,21 @@ impl Borrowed {
     /// Sends a request and waits for the head of its answer.
     pub(crate) async fn call(
         mut self,
-        request: Request<Body>,
+        mut request: Request<Body>,
         load: &Arc<Load>,
     ) -> Result<Response<Body>, Failed> {
         let underway = load.begin();
+        if expects_continue(&request) {
+            let (gate, keeper) = Gate::new();
+            let open = keeper.opener();
+            hyper::ext::on_informational(&mut request, move |answer| {
+                if answer.status() == StatusCode::CONTINUE {
+                    open();
+                }
+            });
+            request = request.map(|body| body.gated(gate));
+            self.gate = Some(keeper);
+        }
         let Some(sender) = &mut self.sender else {
             return Err(Cause::NoEndpoint.into());
         };
@@ -111,6 +129,11 @@ impl Drop for Borrowed {
             }
         });
     }
+}
+
+fn expects_continue(request: &Request<Body>) -> bool {
+    let expect = request.headers().get(header::EXPECT);
+    expect.is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// Idle connections kept for each worker and endpoint.

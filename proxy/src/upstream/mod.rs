@@ -104,9 +104,9 @@ impl Upstream {
                 if count == 0 {
                     return several.iter().min_by_key(|endpoint| endpoint.backoff());
                 }
-                let mut rng = rand::rng();
-                let first = available().nth(rng.random_range(0..count))?;
-                let second = available().nth(rng.random_range(0..count))?;
+                let (first, second) = two_of(count);
+                let first = available().nth(first)?;
+                let second = available().nth(second)?;
                 Some(if second.calls() < first.calls() {
                     second
                 } else {
@@ -166,5 +166,38 @@ async fn attempt(
                 return Err(Error::new(Some(endpoint.authority().clone()), failed.cause));
             }
         }
+    }
+}
+
+/// Chooses two different numbers below `count` at random, or the same one where there is only one.
+pub(crate) fn two_of(count: usize) -> (usize, usize) {
+    let mut rng = rand::rng();
+    let first = rng.random_range(0..count.max(1));
+    if count < 2 {
+        return (first, first);
+    }
+    let second = rng.random_range(0..count - 1);
+    (first, second + usize::from(second >= first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_choices_differ_and_every_endpoint_is_among_them() {
+        let mut chosen = [0; 5];
+        for _ in 0..1000 {
+            let (first, second) = two_of(5);
+            assert_ne!(first, second);
+            chosen[first] += 1;
+            chosen[second] += 1;
+        }
+        // 400 each, with a standard deviation of 16.
+        assert!(
+            chosen.iter().all(|count| (300..500).contains(count)),
+            "{chosen:?}"
+        );
+        assert_eq!(two_of(1), (0, 0));
     }
 }

@@ -9,7 +9,7 @@ use outrigger_filters::inference::{self, Code, Error, Response, Status};
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 use tower::Service;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, debug};
 
 use super::{Endpoint, call_endpoint};
 use crate::{
@@ -73,7 +73,11 @@ impl Service<inference::Request> for OipGrpc {
             drop(request);
             let answer = unary(&endpoint, uri, headers, message, max_message).await;
             duration.observe(started.elapsed().as_secs_f64());
-            Ok(decode_response(answer?).map_err(|rejected| Unread(rejected.cause()))?)
+            Ok(decode_response(answer?).unwrap_or_else(|rejected| {
+                // The client may well understand it, as it would have without us.
+                debug!(cause = %rejected.cause(), "answer not understood");
+                Response::opaque(Arc::new(rejected.into_message()))
+            }))
         };
         Box::pin(call.instrument(span))
     }
@@ -197,10 +201,6 @@ fn code_of(status: StatusCode) -> Code {
     }
 }
 
-/// The server's answer is no message that can be read.
-#[derive(Debug)]
-struct Unread(crate::codec::oip_grpc::Malformed);
-
 /// The server's answer is no message, or one over the bound.
 #[derive(Debug)]
 struct Unreadable(grpc::FrameError);
@@ -208,14 +208,6 @@ struct Unreadable(grpc::FrameError);
 /// The server said OK and sent no message.
 #[derive(Debug)]
 struct Missing(());
-
-impl std::fmt::Display for Unread {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the server's answer cannot be read: {}", self.0)
-    }
-}
-
-impl std::error::Error for Unread {}
 
 impl std::fmt::Display for Unreadable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

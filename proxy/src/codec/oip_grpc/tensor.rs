@@ -66,14 +66,15 @@ pub(super) fn read(
             Some(_) => return Err(Malformed::Misplaced),
             None => (Form::Absent, Payload::new()),
         },
-        Some(message) => {
+        Some(message) if !message.is_empty() => {
             let elements = shape.elements().ok_or(Malformed::Length)?;
             (
                 Form::Typed,
                 contents::read(source, message, datatype, elements)?,
             )
         }
-        None => (Form::Raw, Payload::new()),
+        // MLServer writes empty typed contents beside the raw ones.
+        _ => (Form::Raw, Payload::new()),
     };
     if tensors.is_empty() {
         // Most messages have one; a vector would make room for four.
