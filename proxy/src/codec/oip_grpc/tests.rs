@@ -696,6 +696,18 @@ fn ints(values: &[i32]) -> Option<InferTensorContents> {
     })
 }
 
+/// MLServer answers so.
+#[test]
+fn empty_typed_contents_beside_raw_ones_say_nothing() {
+    let message = ModelInferRequest {
+        raw_input_contents: vec![vec![1, 0, 0, 0]],
+        ..one("INT32", ints(&[]))
+    };
+    let parts = read(&message).expect("it is understood");
+    assert_eq!(parts.inputs[0].form, Form::Raw);
+    assert_eq!(parts.inputs[0].data.to_bytes(), [1, 0, 0, 0][..]);
+}
+
 #[test]
 fn what_is_not_understood_says_why() {
     let raw = |datatype: &str, contents: &[&[u8]]| ModelInferRequest {
@@ -729,7 +741,7 @@ fn what_is_not_understood_says_why() {
         (one("FP16", ints(&[1])), Malformed::Misplaced),
         (one("INT64", ints(&[1])), Malformed::Misplaced),
         (one("INT32", ints(&[1, 2])), Malformed::Length),
-        (one("INT32", ints(&[])), Malformed::Length),
+        (one("INT32", ints(&[])), Malformed::RawCount),
         (one("INT8", ints(&[128])), Malformed::Range),
         (one("INT16", ints(&[-32769])), Malformed::Range),
     ] {
