@@ -1,4 +1,7 @@
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use outrigger_filters::{
     batch::{Batch, BatchLayer, Batchable, Capability},
@@ -36,6 +39,8 @@ pub struct Model {
     batches: Vec<(Arc<Endpoint>, Batch<OipGrpc>)>,
     capability: Capability,
     requests: Arc<Requests>,
+    /// The server has said what it has to say of that.
+    asked: Arc<AtomicBool>,
     /// Asks the server what the model can take; ends with the stack.
     learning: Option<JoinHandle<()>>,
 }
@@ -53,11 +58,15 @@ impl Model {
         let capability = Capability::new(Batchable::Unknown);
         let duration = metrics.upstream(upstream.name());
         let calls = upstream.endpoints().iter().map(|endpoint| {
-            (
+            let call = OipGrpc::new(
+                upstream.clone(),
                 endpoint.clone(),
-                OipGrpc::new(endpoint.clone(), limits.max_message, duration.clone()),
-            )
+                limits.max_message,
+                duration.clone(),
+            );
+            (endpoint.clone(), call)
         });
+        let asked = Arc::<AtomicBool>::default();
         let mut batches = Vec::new();
         let mut learning = None;
         let rename = option_layer(RenameLayer::new(config, arm));
@@ -73,13 +82,13 @@ impl Model {
                     arm.model.clone(),
                     arm.version.clone(),
                     capability.clone(),
+                    asked.clone(),
                 )));
-                let balance =
-                    Balance::new(batches.iter().map(|(_, batch)| batch.clone()).collect());
+                let balance = Balance::new(batches.clone());
                 BoxCloneSyncService::new(ServiceBuilder::new().layer(rename).service(balance))
             }
             None => {
-                let balance = Balance::new(calls.map(|(_, call)| call).collect());
+                let balance = Balance::new(calls.collect());
                 BoxCloneSyncService::new(ServiceBuilder::new().layer(rename).service(balance))
             }
         };
@@ -92,6 +101,7 @@ impl Model {
             batches,
             capability,
             requests: Arc::new(metrics.requests(&config.name, Protocol::OipGrpc.as_str())),
+            asked,
             learning,
         }
     }
@@ -152,9 +162,10 @@ impl Model {
         request.with_metadata(kept)
     }
 
-    /// Tells whether the model's server has been asked what the model can take.
+    /// Tells whether the model's server has been asked what the model can take; some servers do
+    /// not say.
     pub fn is_learned(&self) -> bool {
-        self.config.batch.is_none() || self.capability.get() != Batchable::Unknown
+        self.config.batch.is_none() || self.asked.load(Ordering::Relaxed)
     }
 
     /// Shows what was learned, for `/models`.

@@ -1,4 +1,10 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use outrigger_filters::{
@@ -23,12 +29,15 @@ use crate::{
 /// Asks a model's server until it says what the model can take, and again now and then: a model
 /// may be loaded anew with another configuration.
 ///
+/// `asked` is set by the first answer, even by one that leaves the question open.
+///
 /// An answer that did not divide stays decisive: what the server says cannot outweigh it.
 pub async fn learn(
     upstream: Arc<Upstream>,
     model: Name,
     version: Option<Name>,
     capability: Capability,
+    asked: Arc<AtomicBool>,
 ) {
     let version = version.as_deref().unwrap_or_default();
     let mut pause = FIRST_PAUSE;
@@ -44,6 +53,13 @@ pub async fn learn(
                     if last != batchable && !uneven {
                         capability.set(batchable);
                         info!(model = %model, ?batchable, "learned from the server");
+                    }
+                    if !asked.swap(true, Ordering::Relaxed) && batchable == Batchable::Unknown {
+                        info!(
+                            model = %model,
+                            "the server does not say whether the model takes batches: \
+                             batch.max_batch_size would"
+                        );
                     }
                     pause = LATER_PAUSE;
                     break;
@@ -147,6 +163,7 @@ async fn get(endpoint: &Arc<Endpoint>, path: &'static str) -> bool {
 async fn ask(endpoint: &Arc<Endpoint>, path: &'static str, message: Bytes) -> Result<Bytes, Error> {
     let framed = grpc::frame(message);
     let answer = unary(
+        None,
         endpoint,
         uri(endpoint, path),
         own_headers(),
