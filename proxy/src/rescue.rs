@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{
     body::{self, Body},
-    codec::grpc::{self, FrameError, Undecodable},
+    codec::grpc,
     server::Outcome,
     stack::TooLarge,
     upstream::{self, Cause},
@@ -69,7 +69,8 @@ fn known(cause: &(dyn Error + 'static)) -> Option<Verdict> {
     if cause.is::<batch::Interrupted>() {
         return Some(Verdict::new(Code::Unavailable, cause.to_string()));
     }
-    if cause.is::<TooLarge>() || is_too_large(cause) {
+    let unreadable = cause.downcast_ref::<upstream::Unreadable>();
+    if cause.is::<TooLarge>() || unreadable.is_some_and(upstream::Unreadable::is_too_large) {
         return Some(Verdict::new(Code::ResourceExhausted, cause.to_string()));
     }
     if cause.is::<body::Error>() {
@@ -91,12 +92,6 @@ fn known(cause: &(dyn Error + 'static)) -> Option<Verdict> {
         reset,
         ..Verdict::new(code, error.to_string())
     })
-}
-
-/// An answer of the server's over the bound.
-fn is_too_large(cause: &(dyn Error + 'static)) -> bool {
-    matches!(cause.downcast_ref(), Some(FrameError::TooLarge { .. }))
-        || matches!(cause.downcast_ref(), Some(Undecodable::TooLarge { .. }))
 }
 
 fn headers(metadata: &Metadata) -> HeaderMap {

@@ -1,3 +1,13 @@
 //! The promises of the design, one module each: what would fail if they broke.
 
+mod gather;
+
+mod admin;
+mod alone;
+mod bounds;
+mod garbage;
+mod merging;
+mod one_answer;
+mod reload;
+mod transport;
 mod untouched;

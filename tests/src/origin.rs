@@ -189,7 +189,7 @@ pub async fn mirror((request, mut respond): Exchange) {
     ] {
         headers.insert(name, value.parse().expect("it came in a header"));
     }
-    let ends = body.is_end_stream() || head.method == http::Method::HEAD;
+    let ends = head.method == http::Method::HEAD;
     let Ok(mut stream) = respond.send_response(answer, ends) else {
         return;
     };
@@ -247,4 +247,88 @@ fn seen(headers: &HeaderMap) -> HeaderMap {
             (name.parse().expect("a name"), value.clone())
         })
         .collect()
+}
+
+/// A model server within the runtime of the test: whatever it is asked to infer it echoes after a
+/// time, and it takes batches.
+#[derive(Clone, Debug)]
+pub struct EchoServer {
+    /// How long each call takes.
+    pub latency: std::time::Duration,
+    /// The shapes of the calls that came, in their order.
+    pub calls: Arc<std::sync::Mutex<Vec<Vec<i64>>>>,
+}
+
+impl EchoServer {
+    /// Makes a server whose calls take so long.
+    pub fn new(latency: std::time::Duration) -> Self {
+        Self {
+            latency,
+            calls: Arc::default(),
+        }
+    }
+
+    /// Answers one stream.
+    pub async fn answer(self, (request, mut respond): Exchange) {
+        use outrigger_native::inference::{
+            ModelConfig, ModelConfigResponse, ModelInferRequest, ModelInferResponse,
+            model_infer_response::InferOutputTensor,
+        };
+        use prost::Message as _;
+
+        let method = request.uri().path().rsplit('/').next().map(str::to_owned);
+        let Ok((body, _)) = wire::drink(&mut request.into_body()).await else {
+            return;
+        };
+        let message = body.get(5..).unwrap_or_default();
+        let answer = match method.as_deref() {
+            Some("ModelConfig") => ModelConfigResponse {
+                config: Some(ModelConfig {
+                    max_batch_size: 64,
+                    ..Default::default()
+                }),
+            }
+            .encode_to_vec(),
+            Some("ModelInfer") => {
+                let request = ModelInferRequest::decode(message).expect("a request");
+                let shapes = request.inputs.iter().map(|input| input.shape.clone());
+                if let Ok(mut calls) = self.calls.lock() {
+                    calls.extend(shapes);
+                }
+                tokio::time::sleep(self.latency).await;
+                let outputs = request.inputs.into_iter().map(|input| InferOutputTensor {
+                    name: input.name,
+                    datatype: input.datatype,
+                    shape: input.shape,
+                    ..Default::default()
+                });
+                ModelInferResponse {
+                    model_name: request.model_name,
+                    id: request.id,
+                    outputs: outputs.collect(),
+                    raw_output_contents: request.raw_input_contents,
+                    ..Default::default()
+                }
+                .encode_to_vec()
+            }
+            // `ModelReady`, `ServerReady`.
+            _ => vec![8, 1],
+        };
+        let mut head = Response::new(());
+        head.headers_mut().insert(
+            http::header::CONTENT_TYPE,
+            http::HeaderValue::from_static("application/grpc"),
+        );
+        let Ok(mut stream) = respond.send_response(head, false) else {
+            return;
+        };
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+        if wire::send(&mut stream, wire::framed(&answer), false)
+            .await
+            .is_ok()
+        {
+            let _ = stream.send_trailers(trailers);
+        }
+    }
 }

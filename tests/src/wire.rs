@@ -141,9 +141,33 @@ impl Reply {
         self.field("grpc-status")
     }
 
-    /// Returns the gRPC message.
-    pub fn grpc_message(&self) -> &str {
-        self.field("grpc-message").unwrap_or_default()
+    /// Returns the gRPC message as it is meant: which characters are escaped is left to whoever
+    /// writes it.
+    ///
+    /// # Panics
+    ///
+    /// When it is not escaped as it should.
+    pub fn grpc_message(&self) -> String {
+        let escaped = self.field("grpc-message").unwrap_or_default();
+        let mut parts = escaped.split('%');
+        let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+        for part in parts {
+            let (digits, rest) = part.split_at(2);
+            bytes.push(u8::from_str_radix(digits, 16).expect("two digits"));
+            bytes.extend_from_slice(rest.as_bytes());
+        }
+        String::from_utf8(bytes).expect("it is text")
+    }
+
+    /// Returns the answer without what may be written in several ways: the gRPC message is taken
+    /// out of the headers.
+    pub fn meaning(&self) -> (String, Self) {
+        let mut rest = self.clone();
+        rest.headers.remove("grpc-message");
+        if let Some(trailers) = &mut rest.trailers {
+            trailers.remove("grpc-message");
+        }
+        (self.grpc_message(), rest)
     }
 
     fn field(&self, name: &str) -> Option<&str> {

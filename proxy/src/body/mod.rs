@@ -216,7 +216,7 @@ impl Kind {
                     // The server may well answer in full without the rest of the request, so a
                     // stream that takes no more is no fault. A client that gave up is one.
                     if let Err(Stopped::Source(error)) = outcome {
-                        return Poll::Ready(Some(Err(error)));
+                        return Poll::Ready(Some(Err(error.of_request())));
                     }
                 }
                 poll_http2(stream, cx)

@@ -4,18 +4,20 @@ use std::{
 };
 
 use outrigger_filters::inference::{Error, Infer, Request, Response};
+use smallvec::SmallVec;
 use tower::Service;
 
-use crate::upstream::two_of;
+use crate::upstream::{Endpoint, two_of};
 
-/// Sends each request to the less loaded of two endpoints chosen at random.
+/// Sends each request to the less loaded of two endpoints chosen at random, of those that can be
+/// reached: one that cannot answers sooner than any, and would draw all requests.
 ///
 /// Two choices keep the longest queue short without every request looking at every endpoint
 /// (Mitzenmacher, "The power of two choices", 2001).
 #[derive(Clone, Debug)]
 pub(crate) struct Balance<S> {
     /// Shared: a stack is cloned for each request, and its queues are not.
-    endpoints: Arc<[S]>,
+    endpoints: Arc<[(Arc<Endpoint>, S)]>,
 }
 
 /// What a balance asks of an endpoint's service.
@@ -26,7 +28,7 @@ pub(crate) trait Loaded {
 
 impl<S> Balance<S> {
     /// Balances over the services of at least one endpoint.
-    pub(crate) fn new(endpoints: Vec<S>) -> Self {
+    pub(crate) fn new(endpoints: Vec<(Arc<Endpoint>, S)>) -> Self {
         Self {
             endpoints: endpoints.into(),
         }
@@ -52,25 +54,37 @@ where
     fn call(&mut self, request: Request) -> Self::Future {
         use futures_util::{TryFutureExt as _, future::Either};
 
-        let chosen = match self.endpoints.len() {
-            0 => return Either::Right(std::future::ready(Err(NoEndpoint(()).into()))),
-            1 => 0,
-            count => {
-                let (first, second) = two_of(count);
-                if self.endpoints[second].load() < self.endpoints[first].load() {
-                    second
-                } else {
-                    first
-                }
-            }
+        let Some(chosen) = self.choose() else {
+            return Either::Right(std::future::ready(Err(NoEndpoint(()).into())));
         };
         // A clone shares its queue with the original, and is ready as the original is.
-        Either::Left(
-            self.endpoints[chosen]
-                .clone()
-                .call(request)
-                .map_err(Into::into),
-        )
+        Either::Left(chosen.clone().call(request).map_err(Into::into))
+    }
+}
+
+impl<S: Loaded> Balance<S> {
+    fn choose(&self) -> Option<&S> {
+        let several = match &*self.endpoints {
+            [] => return None,
+            [(_, only)] => return Some(only),
+            several => several,
+        };
+        let reached: SmallVec<[&S; 8]> = several
+            .iter()
+            .filter(|(endpoint, _)| endpoint.backoff().is_none())
+            .map(|(_, service)| service)
+            .collect();
+        if reached.is_empty() {
+            let (any, _) = two_of(several.len());
+            return several.get(any).map(|(_, service)| service);
+        }
+        let (first, second) = two_of(reached.len());
+        let (first, second) = (reached[first], reached[second]);
+        Some(if second.load() < first.load() {
+            second
+        } else {
+            first
+        })
     }
 }
 

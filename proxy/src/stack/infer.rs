@@ -24,16 +24,18 @@ use crate::{
 pub(super) async fn infer(route: &Arc<Route>, request: Request<Body>) -> Outcome {
     let received = Instant::now();
     let (mut head, mut body) = request.into_parts();
+    let mut watch = Watch::grpc(route.grpc.clone());
     let mut reader = FrameReader::new(usize::MAX);
     let claim = claim(route, &head.headers, &mut body, &mut reader).await;
     let (model, frame) = match claim {
         Claim::Model(model, frame) => (model, frame),
         Claim::Pass => {
             let first = reader.into_chunks().collect();
-            return passthrough::pass(route.clone(), restored(head, first, body)).await;
+            let request = restored(head, first, body);
+            return passthrough::pass_watched(route.clone(), request, watch).await;
         }
         Claim::TooLarge(model, len) => {
-            let mut watch = Watch::grpc(model.requests().clone());
+            watch.count_with(model.requests());
             let error = TooLarge {
                 len,
                 max_message: route.max_message,
@@ -46,11 +48,13 @@ pub(super) async fn infer(route: &Arc<Route>, request: Request<Body>) -> Outcome
         // More than one message: no unary call, whatever it is.
         let mut first = reframed(&frame);
         reader.into_chunks().for_each(|chunk| first.push(chunk));
-        return passthrough::pass(route.clone(), restored(head, first, body)).await;
+        let request = restored(head, first, body);
+        return passthrough::pass_watched(route.clone(), request, watch).await;
     }
     let encoding = Encoding::from_headers(&head.headers).unwrap_or_default();
     let Ok(message) = frame.clone().into_message(encoding, route.max_message) else {
-        return passthrough::pass(route.clone(), restored(head, reframed(&frame), body)).await;
+        let request = restored(head, reframed(&frame), body);
+        return passthrough::pass_watched(route.clone(), request, watch).await;
     };
     let call = Call {
         headers: std::mem::take(&mut head.headers),
@@ -62,10 +66,11 @@ pub(super) async fn infer(route: &Arc<Route>, request: Request<Body>) -> Outcome
         Err(rejected) => {
             debug!(cause = %rejected.cause(), "passed on unread");
             head.headers = rejected.into_message().headers;
-            return passthrough::pass(route.clone(), restored(head, reframed(&frame), body)).await;
+            let request = restored(head, reframed(&frame), body);
+            return passthrough::pass_watched(route.clone(), request, watch).await;
         }
     };
-    let mut watch = Watch::grpc(model.requests().clone());
+    watch.count_with(model.requests());
     let wanted = oip_grpc::form(&request);
     match model.stack().oneshot(request).await {
         Ok(response) => Outcome::Answer(watch.answered(encode(&response, wanted, received))),
@@ -144,6 +149,8 @@ fn peek(route: &Route, headers: &HeaderMap, reader: &FrameReader) -> Peeked {
                 None => Peeked::Other,
             }
         }
+        // Clients write the name first; one that has not come by here is not waited for.
+        Peek::Incomplete if front.prefix.len() >= LOOKED_AT => Peeked::Other,
         Peek::Incomplete => Peeked::Unknown,
         Peek::Absent | Peek::Malformed => Peeked::Other,
     };
@@ -250,6 +257,10 @@ fn report(report: &inference::Report, received: Instant, headers: &mut HeaderMap
         headers.append("server-timing", timing);
     }
 }
+
+/// Bytes of a message among which the model's name is looked for: as many as a look at the front
+/// of a message that comes in small pieces shows.
+const LOOKED_AT: usize = 1024;
 
 /// A message over the bound.
 #[derive(Debug)]

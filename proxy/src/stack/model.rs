@@ -53,10 +53,13 @@ impl Model {
         let capability = Capability::new(Batchable::Unasked);
         let duration = metrics.upstream(upstream.name());
         let calls = upstream.endpoints().iter().map(|endpoint| {
-            (
+            let call = OipGrpc::new(
+                upstream.clone(),
                 endpoint.clone(),
-                OipGrpc::new(endpoint.clone(), limits.max_message, duration.clone()),
-            )
+                limits.max_message,
+                duration.clone(),
+            );
+            (endpoint.clone(), call)
         });
         let mut batches = Vec::new();
         let mut learning = None;
@@ -74,12 +77,11 @@ impl Model {
                     arm.version.clone(),
                     capability.clone(),
                 )));
-                let balance =
-                    Balance::new(batches.iter().map(|(_, batch)| batch.clone()).collect());
+                let balance = Balance::new(batches.clone());
                 BoxCloneSyncService::new(ServiceBuilder::new().layer(rename).service(balance))
             }
             None => {
-                let balance = Balance::new(calls.map(|(_, call)| call).collect());
+                let balance = Balance::new(calls.collect());
                 BoxCloneSyncService::new(ServiceBuilder::new().layer(rename).service(balance))
             }
         };
@@ -152,7 +154,8 @@ impl Model {
         request.with_metadata(kept)
     }
 
-    /// Tells whether the model's server has been asked what the model can take.
+    /// Tells whether the model's server has been asked what the model can take; some servers do
+    /// not say.
     pub fn is_learned(&self) -> bool {
         self.config.batch.is_none() || self.capability.get() != Batchable::Unasked
     }

@@ -12,13 +12,22 @@ pub(super) fn pass(
     route: Arc<Route>,
     request: Request<Body>,
 ) -> impl Future<Output = Outcome> + Send + use<> {
-    let grpc = is_grpc(request.headers());
-    let version = request.version();
-    let mut watch = if grpc {
+    let watch = if is_grpc(request.headers()) {
         Watch::grpc(route.grpc.clone())
     } else {
         Watch::http(route.http.clone())
     };
+    pass_watched(route, request, watch)
+}
+
+/// Passes a request on whose clock has begun already.
+pub(super) fn pass_watched(
+    route: Arc<Route>,
+    request: Request<Body>,
+    mut watch: Box<Watch>,
+) -> impl Future<Output = Outcome> + Send + use<> {
+    let grpc = is_grpc(request.headers());
+    let version = request.version();
     // Mapped, not awaited in an `async` block, which would hold the call's future twice.
     route
         .upstream

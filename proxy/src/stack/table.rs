@@ -84,7 +84,10 @@ impl Table {
                     arm.upstream.clone().unwrap_or(listener.upstream.clone()),
                 );
                 let built = models.entry(key.clone()).or_insert_with(|| {
-                    let kept = last.filter(|last| last.config.limits == config.limits);
+                    let kept = last.filter(|last| {
+                        // Of the limits, a stack depends on this one.
+                        last.config.limits.max_message == config.limits.max_message
+                    });
                     kept.and_then(|last| last.models.get(&key))
                         .filter(|kept| {
                             kept.config() == model && Arc::ptr_eq(kept.upstream(), target)

@@ -45,6 +45,11 @@ impl Watch {
         })
     }
 
+    /// Counts the request with others from here on, once it is known which they are.
+    pub(crate) fn count_with(&mut self, requests: &Arc<Requests>) {
+        self.requests.clone_from(requests);
+    }
+
     /// Watches an answer to its end.
     pub(crate) fn answered(mut self: Box<Self>, answer: Response<Body>) -> Response<Body> {
         match &mut self.kind {
@@ -76,6 +81,19 @@ impl Watch {
     }
 }
 
+impl Watch {
+    /// Counts a request whose caller left.
+    fn count_left(&mut self) {
+        match self.kind {
+            Kind::Grpc => self.count_grpc(Code::Cancelled),
+            Kind::Http(_) => {
+                let closed = StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST);
+                self.count_http(closed);
+            }
+        }
+    }
+}
+
 impl Observer for Watch {
     fn end(&mut self, trailers: Option<&HeaderMap>) {
         match self.kind {
@@ -88,6 +106,10 @@ impl Observer for Watch {
     /// stream that the server reset is reset with the same reason.
     fn fail(&mut self, error: &body::Error) -> Option<HeaderMap> {
         match self.kind {
+            _ if error.is_of_request() => {
+                self.count_left();
+                None
+            }
             Kind::Grpc if error.is_connection_lost() => {
                 self.count_grpc(Code::Unavailable);
                 Some(
@@ -110,13 +132,7 @@ impl Observer for Watch {
 impl Drop for Watch {
     /// The caller left before the end.
     fn drop(&mut self) {
-        match self.kind {
-            Kind::Grpc => self.count_grpc(Code::Cancelled),
-            Kind::Http(_) => {
-                let closed = StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST);
-                self.count_http(closed);
-            }
-        }
+        self.count_left();
     }
 }
 

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -10,6 +10,7 @@ use tokio::time::Instant;
 pub(crate) struct Backoff {
     failures: u32,
     until: Option<Instant>,
+    error: Option<Arc<io::Error>>,
 }
 
 impl Backoff {
@@ -20,8 +21,14 @@ impl Backoff {
             .filter(|left| !left.is_zero())
     }
 
+    /// Returns why the last try failed, if it did.
+    pub(crate) fn error(&self) -> Option<&Arc<io::Error>> {
+        self.error.as_ref()
+    }
+
     /// Takes note of a failed try. `jitter` in 0..1 spreads the tries of many proxies.
-    pub(crate) fn failed(&mut self, now: Instant, jitter: f64) {
+    pub(crate) fn failed(&mut self, now: Instant, jitter: f64, error: Arc<io::Error>) {
+        self.error = Some(error);
         let doubled = FIRST.saturating_mul(1 << self.failures.min(10));
         self.failures = self.failures.saturating_add(1);
         self.until = Some(
@@ -51,12 +58,13 @@ mod tests {
         assert_eq!(backoff.left(now), None);
         let mut longest = Duration::ZERO;
         for _ in 0..100 {
-            backoff.failed(now, 1.0);
+            backoff.failed(now, 1.0, Arc::new(io::ErrorKind::ConnectionRefused.into()));
             let left = backoff.left(now).unwrap();
             assert!(left >= longest && left <= LONGEST);
             longest = left;
         }
         assert_eq!(longest, LONGEST);
+        assert!(backoff.error().is_some());
         assert_eq!(backoff.left(now + LONGEST), None);
         backoff.succeeded();
         assert_eq!(backoff.left(now), None);

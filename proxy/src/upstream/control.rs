@@ -38,6 +38,13 @@ pub async fn learn(
                 Ok(batchable) => {
                     if capability.learn(batchable) {
                         info!(model = %model, ?batchable, "learned from the server");
+                        if batchable == Batchable::Unknown {
+                            info!(
+                                model = %model,
+                                "the server does not say whether the model takes batches: \
+                                 batch.max_batch_size would"
+                            );
+                        }
                     }
                     pause = LATER_PAUSE;
                     break;
@@ -143,6 +150,7 @@ async fn get(endpoint: &Arc<Endpoint>, path: &'static str) -> bool {
 async fn ask(endpoint: &Arc<Endpoint>, path: &'static str, message: Bytes) -> Result<Bytes, Error> {
     let framed = grpc::frame(message);
     let answer = unary(
+        None,
         endpoint,
         uri(endpoint, path),
         own_headers(),

@@ -135,8 +135,11 @@ impl Endpoint {
     where
         F: Future<Output = io::Result<T>>,
     {
-        if let Some(left) = self.backoff() {
-            return Err(Cause::Backoff(left));
+        {
+            let backoff = self.backoff.lock();
+            if let (Some(left), Some(error)) = (backoff.left(Instant::now()), backoff.error()) {
+                return Err(Cause::Backoff(left, error.clone()));
+            }
         }
         let opened = match self.connector.connect(&self.authority).await {
             Ok(socket) => open(socket).await,
@@ -149,9 +152,10 @@ impl Endpoint {
                 Ok(connection)
             }
             Err(error) => {
-                backoff.failed(Instant::now(), rand::random());
                 tracing::info!(endpoint = %self.authority, %error, "no connection");
-                Err(Cause::Connect(Arc::new(error)))
+                let error = Arc::new(error);
+                backoff.failed(Instant::now(), rand::random(), error.clone());
+                Err(Cause::Connect(error))
             }
         }
     }

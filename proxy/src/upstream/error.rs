@@ -16,8 +16,8 @@ pub struct Error {
 pub(crate) enum Cause {
     /// No connection could be made.
     Connect(Arc<std::io::Error>),
-    /// The endpoint failed a moment ago and is left alone for this long.
-    Backoff(Duration),
+    /// No connection could be made a moment ago, and none is tried for this long.
+    Backoff(Duration, Arc<std::io::Error>),
     /// There are no endpoints.
     NoEndpoint,
     /// The HTTP/2 stream or its connection broke.
@@ -48,6 +48,11 @@ impl Error {
 }
 
 impl Cause {
+    /// Tells whether there is no connection to the endpoint.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::Backoff(..))
+    }
+
     /// Tells whether the server has surely not begun with the request: it said so, or it closed
     /// the connection for all streams after an earlier one.
     pub(crate) fn is_unseen(&self) -> bool {
@@ -79,10 +84,10 @@ impl std::fmt::Display for Error {
         }
         match &self.cause {
             Cause::Connect(error) => write!(f, "no connection: {error}"),
-            Cause::Backoff(left) => {
+            Cause::Backoff(left, error) => {
                 write!(
                     f,
-                    "no connection a moment ago, next try in {} ms",
+                    "no connection: {error}; next try in {} ms",
                     left.as_millis()
                 )
             }
@@ -98,12 +103,12 @@ impl std::fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.cause {
-            Cause::Connect(error) => Some(error.as_ref()),
+            Cause::Connect(error) | Cause::Backoff(_, error) => Some(error.as_ref()),
             Cause::Http2(error) => Some(error.as_ref()),
             Cause::Http1(error) => Some(error.as_ref()),
             Cause::Body(error) => Some(error.as_ref()),
             Cause::Request(error) => Some(error.as_ref()),
-            Cause::Backoff(_) | Cause::NoEndpoint => None,
+            Cause::NoEndpoint => None,
         }
     }
 }

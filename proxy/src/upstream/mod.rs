@@ -15,12 +15,13 @@ use std::{future::Future, sync::Arc};
 
 use http::{Request, Response};
 use rand::RngExt as _;
+use smallvec::SmallVec;
 
-pub(crate) use self::control::unready;
 use self::error::Failed;
 pub use self::{
     connector::Connector, control::learn, endpoint::Endpoint, error::Error, oip_grpc::OipGrpc,
 };
+pub(crate) use self::{control::unready, oip_grpc::Unreadable};
 pub(crate) use self::{error::Cause, http1::Borrowed, load::Underway};
 use crate::{
     body::Body,
@@ -85,7 +86,25 @@ impl Upstream {
         let request = prepare(request, self.http);
         let tries = self.endpoints.len() + 2;
         let upstream = self.clone();
-        attempt(request, self.http, tries, move || {
+        attempt(request, self.http, tries, None, move || {
+            upstream.choose().cloned()
+        })
+    }
+
+    /// Passes a request on to one endpoint, and to another one where that one cannot be reached.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub(crate) fn call_first(
+        self: &Arc<Self>,
+        endpoint: &Arc<Endpoint>,
+        request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<> {
+        let request = prepare(request, self.http);
+        let tries = self.endpoints.len() + 2;
+        let (first, upstream) = (Some(endpoint.clone()), self.clone());
+        attempt(request, self.http, tries, first, move || {
             upstream.choose().cloned()
         })
     }
@@ -95,18 +114,16 @@ impl Upstream {
             [] => None,
             [only] => Some(only),
             several => {
-                let available = || {
-                    several
-                        .iter()
-                        .filter(|endpoint| endpoint.backoff().is_none())
-                };
-                let count = available().count();
-                if count == 0 {
+                // Looked at once: another worker may find an endpoint gone in between.
+                let reached: SmallVec<[&Arc<Endpoint>; 8]> = several
+                    .iter()
+                    .filter(|endpoint| endpoint.backoff().is_none())
+                    .collect();
+                if reached.is_empty() {
                     return several.iter().min_by_key(|endpoint| endpoint.backoff());
                 }
-                let (first, second) = two_of(count);
-                let first = available().nth(first)?;
-                let second = available().nth(second)?;
+                let (first, second) = two_of(reached.len());
+                let (first, second) = (reached[first], reached[second]);
                 Some(if second.calls() < first.calls() {
                     second
                 } else {
@@ -128,7 +145,9 @@ pub(crate) fn call_endpoint(
 ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<> {
     let request = prepare(request, endpoint.http());
     let endpoint = endpoint.clone();
-    attempt(request, endpoint.http(), 2, move || Some(endpoint.clone()))
+    attempt(request, endpoint.http(), 2, None, move || {
+        Some(endpoint.clone())
+    })
 }
 
 /// Says a request in the upstream's version of HTTP, and puts it behind a pointer: the futures of
@@ -140,17 +159,19 @@ fn prepare(request: Request<Body>, http: HttpVersion) -> Result<Box<Request<Body
     }
 }
 
-/// Tries to call, again as long as no endpoint has seen the request and tries are left.
+/// Tries to call, again as long as no endpoint has seen the request and tries are left; one that
+/// cannot be reached only where another one may be.
 async fn attempt(
     request: Result<Box<Request<Body>>, Error>,
     http: HttpVersion,
     tries: usize,
+    mut next: Option<Arc<Endpoint>>,
     choose: impl Fn() -> Option<Arc<Endpoint>> + Send,
 ) -> Result<Response<Body>, Error> {
     let mut request = request?;
     let mut tried = 0;
     loop {
-        let Some(endpoint) = choose() else {
+        let Some(endpoint) = next.take().or_else(&choose) else {
             return Err(Error::new(None, Cause::NoEndpoint));
         };
         tried += 1;
@@ -159,8 +180,13 @@ async fn attempt(
             Err(Failed {
                 unseen: Some(unseen),
                 cause,
-            }) if tried < tries && !matches!(cause, Cause::Backoff(_)) => {
+            }) if tried < tries => {
                 request = unseen;
+                next = choose();
+                let nowhere = next.as_ref().is_none_or(|next| next.backoff().is_some());
+                if cause.is_unreachable() && nowhere {
+                    return Err(Error::new(Some(endpoint.authority().clone()), cause));
+                }
             }
             Err(failed) => {
                 return Err(Error::new(Some(endpoint.authority().clone()), failed.cause));

@@ -3,7 +3,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version, header};
 use outrigger_filters::inference::{self, Code, Error, Response, Status};
 use prometheus_client::metrics::histogram::Histogram;
@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use tower::Service;
 use tracing::{Instrument as _, debug};
 
-use super::{Endpoint, call_endpoint};
+use super::{Endpoint, Upstream, call_endpoint};
 use crate::{
-    body::{Body, Piece},
+    body::{self, Body, Piece},
     codec::{
         grpc::{self, Encoding, FrameReader, metadata, timeout},
         oip_grpc::{Answer, Call, decode_response, encode_request},
@@ -21,9 +21,11 @@ use crate::{
     detect::OIP_GRPC_INFER,
 };
 
-/// Calls `ModelInfer` on one endpoint.
+/// Calls `ModelInfer` on one endpoint, or on another one of its upstream's while that one cannot
+/// be reached.
 #[derive(Clone, Debug)]
 pub struct OipGrpc {
+    upstream: Arc<Upstream>,
     endpoint: Arc<Endpoint>,
     uri: Uri,
     max_message: usize,
@@ -33,9 +35,15 @@ pub struct OipGrpc {
 impl OipGrpc {
     /// Makes the innermost service of a model's stack; answers of more than `max_message` bytes
     /// are not read.
-    pub fn new(endpoint: Arc<Endpoint>, max_message: usize, duration: Histogram) -> Self {
+    pub fn new(
+        upstream: Arc<Upstream>,
+        endpoint: Arc<Endpoint>,
+        max_message: usize,
+        duration: Histogram,
+    ) -> Self {
         let uri = uri(&endpoint, OIP_GRPC_INFER);
         Self {
+            upstream,
             endpoint,
             uri,
             max_message,
@@ -60,6 +68,7 @@ impl Service<inference::Request> for OipGrpc {
 
     fn call(&mut self, request: inference::Request) -> Self::Future {
         let Self {
+            upstream,
             endpoint,
             uri,
             max_message,
@@ -71,7 +80,15 @@ impl Service<inference::Request> for OipGrpc {
             let headers = headers(&request, started);
             let message = encode_request(&request);
             drop(request);
-            let answer = unary(&endpoint, uri, headers, message, max_message).await;
+            let answer = unary(
+                Some(&upstream),
+                &endpoint,
+                uri,
+                headers,
+                message,
+                max_message,
+            )
+            .await;
             duration.observe(started.elapsed().as_secs_f64());
             Ok(decode_response(answer?).unwrap_or_else(|rejected| {
                 // The client may well understand it, as it would have without us.
@@ -83,13 +100,15 @@ impl Service<inference::Request> for OipGrpc {
     }
 }
 
-/// Makes one unary gRPC call with a framed message.
+/// Makes one unary gRPC call with a framed message, on this endpoint alone unless an upstream is
+/// given that may have others.
 ///
 /// # Errors
 ///
 /// Fails with the server's [`Status`] where it is not OK, and with the transport's cause where
 /// there is none.
 pub(super) async fn unary(
+    upstream: Option<&Arc<Upstream>>,
     endpoint: &Arc<Endpoint>,
     uri: Uri,
     headers: HeaderMap,
@@ -101,7 +120,11 @@ pub(super) async fn unary(
     *request.uri_mut() = uri;
     *request.version_mut() = Version::HTTP_2;
     *request.headers_mut() = headers;
-    let (head, mut body) = call_endpoint(endpoint, request).await?.into_parts();
+    let answer = match upstream {
+        Some(upstream) => Either::Left(upstream.call_first(endpoint, request)),
+        None => Either::Right(call_endpoint(endpoint, request)),
+    };
+    let (head, mut body) = answer.await?.into_parts();
     if head.status != StatusCode::OK {
         let words = format!("the server answered with HTTP status {}", head.status);
         return Err(Status::new(code_of(head.status), words).into());
@@ -109,11 +132,14 @@ pub(super) async fn unary(
     let mut reader = FrameReader::new(max_message);
     let mut trailers = HeaderMap::new();
     while let Some(piece) = std::future::poll_fn(|cx| body.poll_piece(cx)).await {
-        match piece? {
+        let broken = |error: body::Error| {
+            super::Error::new(Some(endpoint.authority().clone()), error.into())
+        };
+        match piece.map_err(broken)? {
             Piece::Data(data) => {
                 data.pieces().for_each(|piece| reader.push(piece.clone()));
                 // A length over the bound shows before the bytes are here.
-                reader.front().map_err(Unreadable)?;
+                reader.front().map_err(Unreadable::from)?;
             }
             Piece::Trailers(last) => trailers = last,
         }
@@ -121,10 +147,12 @@ pub(super) async fn unary(
     grpc::verdict(&head.headers, &trailers)?;
     let frame = reader
         .next_frame()
-        .map_err(Unreadable)?
+        .map_err(Unreadable::from)?
         .ok_or(Missing(()))?;
     let encoding = Encoding::from_headers(&head.headers).unwrap_or_default();
-    let message = frame.into_message(encoding, max_message)?;
+    let message = frame
+        .into_message(encoding, max_message)
+        .map_err(Unreadable::from)?;
     Ok(Answer {
         headers: head.headers,
         message,
@@ -203,7 +231,35 @@ fn code_of(status: StatusCode) -> Code {
 
 /// The server's answer is no message, or one over the bound.
 #[derive(Debug)]
-struct Unreadable(grpc::FrameError);
+pub(crate) enum Unreadable {
+    /// It is not framed as a message.
+    Frame(grpc::FrameError),
+    /// It is not compressed as it says.
+    Compression(grpc::Undecodable),
+}
+
+impl Unreadable {
+    /// Tells whether the answer is longer than is allowed.
+    pub(crate) fn is_too_large(&self) -> bool {
+        matches!(
+            self,
+            Self::Frame(grpc::FrameError::TooLarge { .. })
+                | Self::Compression(grpc::Undecodable::TooLarge { .. })
+        )
+    }
+}
+
+impl From<grpc::FrameError> for Unreadable {
+    fn from(error: grpc::FrameError) -> Self {
+        Self::Frame(error)
+    }
+}
+
+impl From<grpc::Undecodable> for Unreadable {
+    fn from(error: grpc::Undecodable) -> Self {
+        Self::Compression(error)
+    }
+}
 
 /// The server said OK and sent no message.
 #[derive(Debug)]
@@ -211,11 +267,15 @@ struct Missing(());
 
 impl std::fmt::Display for Unreadable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "the server's answer cannot be read: {} (limits.max_message)",
-            self.0
-        )
+        let cause: &dyn std::fmt::Display = match self {
+            Self::Frame(error) => error,
+            Self::Compression(error) => error,
+        };
+        write!(f, "the server's answer cannot be read: {cause}")?;
+        if self.is_too_large() {
+            f.write_str(" (limits.max_message)")?;
+        }
+        Ok(())
     }
 }
 

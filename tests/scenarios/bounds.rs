@@ -1,0 +1,293 @@
+//! Every queue and buffer has a bound, and over it callers are refused at once.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::{BufMut as _, BytesMut};
+use outrigger_native::{Synthetic, inference::ModelInferRequest};
+use outrigger_tests::{
+    gateway::Gateway,
+    http1::{Http1, get},
+    memory::Memory,
+    metrics::Metrics,
+    model::{INFER, rows, serve, tensor},
+    origin::{Exchange, Origin, mirror, serve_http2},
+    patience::{until, within},
+    wire::{self, Wire, flagged, framed, grpc},
+};
+use prost::Message as _;
+
+use crate::{gather::Inference, merging::before};
+
+#[tokio::test]
+async fn a_full_queue_refuses_at_once_and_names_its_bound() {
+    for (bound, size, most) in [
+        ("max_queue_rows: 20, max_batch_size: 16", 1, 20),
+        (
+            "max_queue_bytes: 40KiB, max_batch_bytes: 40KiB, max_batch_size: 16",
+            4 << 10,
+            10,
+        ),
+    ] {
+        let knob = bound.split(':').next().unwrap();
+        let served = serve(Synthetic::new("m")).await;
+        let config = format!("models: {{ m: {{ batch: {{ {bound}, controller: fixed }} }} }}");
+        let gateway = before(&served, &config).await;
+        let wire = Wire::connect(gateway.address()).await;
+        let request = Inference::of(&tensor("m", "UINT8", &[1, size], vec![1; size as usize]));
+        served.model.pause();
+        let mut calls = tokio::task::JoinSet::new();
+        // One is at the model, the others wait, and the rest are refused while nothing moves.
+        for _ in 0..1 + most + 50 {
+            let (wire, request) = (wire.clone(), request.clone());
+            calls.spawn(async move { request.send(&wire).await.unwrap() });
+        }
+        for _ in 0..50 {
+            let refused = within("a refusal", calls.join_next())
+                .await
+                .unwrap()
+                .unwrap();
+            assert_eq!(refused.grpc_status(), Some("8"));
+            assert!(
+                refused.grpc_message().contains(knob),
+                "{}",
+                refused.grpc_message()
+            );
+        }
+        assert_eq!(gateway.learned("m", "queue_rows"), most);
+        served.model.resume();
+        for reply in within("answers", calls.join_all()).await {
+            assert_eq!(reply.grpc_status(), Some("0"));
+        }
+        for number in ["queue_rows", "queue_bytes", "in_flight"] {
+            assert_eq!(gateway.learned("m", number), 0, "{number}");
+        }
+        let metrics = Metrics::read(&gateway.state().metrics().text()).unwrap();
+        assert_eq!(metrics.sum("outrigger_batch_refused_total", &[]), 50.);
+        let refused = [("model", "m"), ("code", "RESOURCE_EXHAUSTED")];
+        assert_eq!(metrics.sum("outrigger_requests_total", &refused), 50.);
+    }
+}
+
+#[tokio::test]
+async fn a_message_over_the_bound_is_refused_where_it_would_be_read_and_streamed_where_not() {
+    let served = serve(Synthetic::new("m")).await;
+    let config = "models: { m: { batch: { max_batch_size: 16 } } }\nlimits: { max_message: 64KiB }";
+    let gateway = before(&served, config).await;
+    let wire = Wire::connect(gateway.address()).await;
+    let large = |model: &str| {
+        let data = vec![1; 100 << 10];
+        framed(&tensor(model, "UINT8", &[1, 100 << 10], data).encode_to_vec())
+    };
+    let reply = within("a refusal", Inference::raw(large("m")).send(&wire))
+        .await
+        .unwrap();
+    assert_eq!(reply.grpc_status(), Some("8"));
+    assert!(
+        reply.grpc_message().contains("limits.max_message"),
+        "{}",
+        reply.grpc_message()
+    );
+    // Its length is enough: the bytes need not come.
+    let (answer, mut stream) = wire.open(grpc(INFER), false).await.unwrap();
+    stream.send_data(large("m").slice(..100), false).unwrap();
+    let refused = within("a refusal", answer).await.unwrap();
+    assert_eq!(refused.headers()["grpc-status"], "8");
+
+    let other = within("an answer", Inference::raw(large("other")).send(&wire))
+        .await
+        .unwrap();
+    assert_eq!(
+        other.grpc_status(),
+        Some("5"),
+        "the server knows no such model"
+    );
+    let fits = within("an answer", Inference::of(&rows("m", &[1.])).send(&wire))
+        .await
+        .unwrap();
+    assert_eq!(fits.grpc_status(), Some("0"));
+    let metrics = Metrics::read(&gateway.state().metrics().text()).unwrap();
+    let refused = [("model", "m"), ("code", "RESOURCE_EXHAUSTED")];
+    assert_eq!(metrics.sum("outrigger_requests_total", &refused), 2.);
+}
+
+#[tokio::test]
+async fn an_answer_over_the_bound_is_refused() {
+    let served = serve(Synthetic::new("m")).await;
+    // The request is just within the bound, and the answer, which says a little more, just over.
+    let config = "models: { m: { batch: { max_batch_size: 16 } } }\nlimits: { max_message: 1KiB }";
+    let gateway = before(&served, config).await;
+    let wire = Wire::connect(gateway.address()).await;
+    let request = (900..1024)
+        .map(|size| tensor("m", "UINT8", &[1, size], vec![1; size as usize]))
+        .rfind(|request| request.encoded_len() <= 1024)
+        .unwrap();
+    let reply = within("a refusal", Inference::of(&request).send(&wire))
+        .await
+        .unwrap();
+    assert_eq!(reply.grpc_status(), Some("8"), "{}", reply.grpc_message());
+    assert!(
+        reply.grpc_message().contains("limits.max_message"),
+        "{}",
+        reply.grpc_message()
+    );
+}
+
+/// Where the name of the model comes last, nothing may be gathered without a bound until it does.
+#[tokio::test(start_paused = true)]
+async fn a_message_whose_model_is_not_known_yet_is_not_gathered_without_end() {
+    let received = Arc::new(AtomicUsize::new(0));
+    let counted = received.clone();
+    let memory = Memory::start(
+        &["a:1"],
+        "models: { m: { batch: { max_batch_size: 16 } } }\nlimits: { max_message: 64KiB }",
+        move |_, pipe| {
+            let counted = counted.clone();
+            serve_http2(pipe, move |(request, _respond): Exchange| {
+                let counted = counted.clone();
+                async move {
+                    let mut body = request.into_body();
+                    while let Some(Ok(data)) = body.data().await {
+                        counted.fetch_add(data.len(), Ordering::SeqCst);
+                        let _ = body.flow_control().release_capacity(data.len());
+                    }
+                }
+            })
+        },
+    );
+    let wire = memory.wire().await;
+    for compressed in [0, 1] {
+        received.store(0, Ordering::SeqCst);
+        // Field 7 first: the tensor of eight megabytes, and the name never comes.
+        let size = 8 << 20;
+        let mut message = BytesMut::new();
+        message.put_slice(&[0x3a]);
+        prost::encoding::encode_varint(size, &mut message);
+        message.resize(message.len() + size as usize, 1);
+        let body = flagged(compressed, &message);
+        let mut head = grpc(INFER);
+        if compressed == 1 {
+            head.headers_mut()
+                .insert("grpc-encoding", "gzip".parse().unwrap());
+        }
+        let (_answer, mut stream) = wire.open(head, false).await.unwrap();
+        wire::send(&mut stream, body.slice(..body.len() / 2), false)
+            .await
+            .unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let passed = received.load(Ordering::SeqCst);
+        assert!(passed > 3 << 20, "{passed} bytes have been passed on");
+    }
+}
+
+#[tokio::test]
+async fn connections_over_the_bound_are_closed_and_places_are_given_back() {
+    let origin = Origin::http2(mirror).await;
+    let gateway = Gateway::before(
+        &[origin.address()],
+        "protocol: oip-grpc",
+        "limits: { max_connections: 3 }",
+    );
+    let request = "GET /v2 HTTP/1.1\r\nhost: m\r\n\r\n";
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let mut client = Http1::connect(gateway.address()).await;
+        assert_eq!(
+            within("an answer", client.exchange(request))
+                .await
+                .unwrap()
+                .status,
+            200
+        );
+        open.push(client);
+    }
+    let mut fourth = Http1::connect(gateway.address()).await;
+    assert!(within("it is closed", fourth.is_closed()).await);
+    open.pop();
+    within("a place is free", async {
+        loop {
+            let mut client = Http1::connect(gateway.address()).await;
+            if client.exchange(request).await.is_some() {
+                return;
+            }
+        }
+    })
+    .await;
+    for client in &mut open {
+        assert_eq!(
+            within("an answer", client.exchange(request))
+                .await
+                .unwrap()
+                .status,
+            200
+        );
+    }
+    let page = get(gateway.admin(), "/live").await;
+    assert_eq!(page.status, 200, "the admin pages have places of their own");
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_a_storm() {
+    let served = serve(Synthetic::new("m")).await;
+    let config = "models: { m: { batch: { max_batch_size: 32, max_queue_rows: 100 } } }";
+    let gateway = before(&served, config).await;
+    let mut wires = Vec::new();
+    for _ in 0..8 {
+        wires.push(Wire::connect(gateway.address()).await);
+    }
+    let mut calls = tokio::task::JoinSet::new();
+    for n in 0..3000_usize {
+        let wire = wires[n % wires.len()].clone();
+        calls.spawn(async move {
+            let request = Inference::of(&ModelInferRequest {
+                id: n.to_string(),
+                ..rows("m", &[n as f32])
+            });
+            if n % 5 == 0 {
+                let patience = Duration::from_micros(n as u64 * 7 % 5000);
+                let _ = tokio::time::timeout(patience, request.send(&wire)).await;
+                return;
+            }
+            let reply = request.send(&wire).await.unwrap();
+            assert!(matches!(reply.grpc_status(), Some("0" | "8")), "{reply:?}");
+        });
+    }
+    within("the storm", calls.join_all()).await;
+    until("nothing is left", || {
+        ["queue_rows", "queue_bytes", "in_flight"]
+            .iter()
+            .all(|number| gateway.learned("m", number) == 0)
+    })
+    .await;
+    drop(wires);
+    until("no connection is left", || {
+        let metrics = Metrics::read(&gateway.state().metrics().text()).unwrap();
+        metrics.sum("outrigger_connections", &[]) == 0.
+    })
+    .await;
+    until("every request is counted once", || {
+        let metrics = Metrics::read(&gateway.state().metrics().text()).unwrap();
+        let counted = metrics.sum("outrigger_requests_total", &[("model", "m")]);
+        assert!(counted <= 3000.);
+        counted >= 2400.
+            && counted
+                == metrics.sum(
+                    "outrigger_request_duration_seconds_count",
+                    &[("model", "m")],
+                )
+    })
+    .await;
+    let reply = Inference::of(&rows("m", &[1.]))
+        .send(&Wire::connect(gateway.address()).await)
+        .await
+        .unwrap();
+    assert_eq!(
+        (reply.grpc_status(), reply.body.is_empty()),
+        (Some("0"), false)
+    );
+}
