@@ -29,6 +29,12 @@ fn main() -> ExitCode {
         }
         Command::Check { file } => cli::check::run(&file),
         Command::Schema => cli::schema::run(),
-        Command::Demo(_) => ExitCode::FAILURE,
+        #[cfg(feature = "demo")]
+        Command::Demo(demo) => outrigger::demo::run(&demo),
+        #[cfg(not(feature = "demo"))]
+        Command::Demo(_) => {
+            eprintln!("the demo is not in this build: the feature `demo` was left out");
+            ExitCode::from(2)
+        }
     }
 }

@@ -6,8 +6,8 @@ use clap::Args;
 #[derive(Args, Clone, Debug)]
 pub struct Demo {
     /// How long the load lasts.
-    #[arg(long, value_name = "N")]
-    pub seconds: Option<NonZeroU64>,
+    #[arg(long, value_name = "N", default_value = "20")]
+    pub seconds: NonZeroU64,
     /// Prints only the table at the end.
     #[arg(long)]
     pub headless: bool,

@@ -40,7 +40,7 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn new() -> Self {
+    pub(in crate::demo) fn new() -> Self {
         Self {
             elapsed: Duration::ZERO,
             cpu: None,
@@ -50,7 +50,7 @@ impl Report {
         }
     }
 
-    pub(super) fn record(&mut self, outcome: Outcome, latency: Duration) {
+    pub(in crate::demo) fn record(&mut self, outcome: Outcome, latency: Duration) {
         *self.outcomes.entry(outcome).or_default() += 1;
         self.latency.saturating_record(micros(latency));
     }
