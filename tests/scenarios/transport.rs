@@ -116,7 +116,7 @@ async fn a_reader_that_stops_stops_the_writer() {
     }
     tokio::time::sleep(Duration::from_secs(60)).await;
     let further = sent.load(Ordering::SeqCst);
-    assert!(further >= 4 << 20 && further < BETWEEN + (4 << 20));
+    assert!((4 << 20..BETWEEN + (4 << 20)).contains(&further));
 
     // The server does not read what the client writes.
     let (_answer, mut stream) = wire.open(upload(), false).await.unwrap();
@@ -285,7 +285,7 @@ async fn a_request_that_was_refused_unseen_is_sent_again() {
     let tries = Arc::new(AtomicUsize::new(0));
     let counted = tries.clone();
     let origin = Origin::http2(move |(request, mut respond): Exchange| {
-        let first = counted.fetch_add(1, Ordering::SeqCst) % 2 == 0;
+        let first = counted.fetch_add(1, Ordering::SeqCst).is_multiple_of(2);
         async move {
             if first {
                 respond.send_reset(Reason::REFUSED_STREAM);

@@ -63,7 +63,10 @@ mod tests {
         let table = Table::build(config.unwrap(), None, &Metrics::new(), &Connector::tcp());
         let router = Router::new(table.routes()[0].clone());
         let handling = router.handle(Request::new(Body::empty()));
-        assert!(std::mem::size_of_val(&handling) <= 1024);
-        assert!(size_of::<Body>() <= 64);
+        let size = std::mem::size_of_val(&handling);
+        assert!(size <= 1024, "{size} bytes");
+        let body = size_of::<Body>();
+        // Eight bytes more where hyper is built with HTTP/2, as it is for the tests.
+        assert!(body <= 72, "{body} bytes");
     }
 }
