@@ -1,5 +1,7 @@
 //! Bytes from the network never panic, and what is not understood passes through.
 
+use std::io::Write as _;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use outrigger_native::{
     Synthetic,
@@ -122,6 +124,12 @@ fn request() -> ModelInferRequest {
     request
 }
 
+fn gzip(message: &[u8]) -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(message).unwrap();
+    gzip.finish().unwrap()
+}
+
 /// Bodies for `ModelInfer` that no codec should take, though they name a model of the
 /// configuration.
 fn garbage() -> Vec<(&'static str, Inference)> {
@@ -173,6 +181,20 @@ fn garbage() -> Vec<(&'static str, Inference)> {
         (
             "compression that is none",
             Inference::raw(flagged(1, &message)).header("grpc-encoding", "gzip"),
+        ),
+        (
+            "garbage behind compression",
+            Inference::raw(flagged(1, &gzip(&named(&[0x2a, 100, 1, 2])[5..])))
+                .header("grpc-encoding", "gzip"),
+        ),
+        (
+            "two messages, the first compressed",
+            Inference::raw(
+                [flagged(1, &gzip(&message)), framed(&message)]
+                    .concat()
+                    .into(),
+            )
+            .header("grpc-encoding", "gzip"),
         ),
         (
             "an unknown compression",

@@ -297,13 +297,63 @@ async fn a_request_that_was_refused_unseen_is_sent_again() {
     .await;
     let gateway = Gateway::before(&[origin.address()], GRPC, "");
     let wire = Wire::connect(gateway.address()).await;
-    for size in [0, 10, 30_000] {
+    for size in [0, 10, 30_000, 200_000] {
         let message = vec![3; size];
         let reply = within("an answer", wire.call("/p.S/Unary", &message)).await;
         let reply = reply.expect("it was sent again");
         assert_eq!(reply.body, framed(&message));
     }
-    assert_eq!(tries.load(Ordering::SeqCst), 6);
+    assert_eq!(tries.load(Ordering::SeqCst), 8);
+}
+
+#[tokio::test]
+async fn connections_are_added_where_the_server_allows_few_streams() {
+    let open = Arc::new(tokio::sync::Semaphore::new(0));
+    let gate = open.clone();
+    let origin = Origin::sockets(move |socket| {
+        let gate = gate.clone();
+        async move {
+            let mut builder = h2::server::Builder::new();
+            builder.max_concurrent_streams(2);
+            let mut connection = builder.handshake(socket).await.unwrap();
+            let mut streams = tokio::task::JoinSet::new();
+            while let Some(Ok(exchange)) = connection.accept().await {
+                let gate = gate.clone();
+                streams.spawn(async move {
+                    gate.acquire().await.unwrap().forget();
+                    mirror(exchange).await;
+                });
+            }
+        }
+    })
+    .await;
+    let gateway = Gateway::before(&[origin.address()], GRPC, "");
+    // One client connection, so one worker, whose first call learns what the server allows.
+    let wire = Wire::connect(gateway.address()).await;
+    open.add_permits(1);
+    within("an answer", wire.call("/p.S/Unary", b""))
+        .await
+        .unwrap();
+    let mut calls = tokio::task::JoinSet::new();
+    for n in 0..6_u8 {
+        let wire = wire.clone();
+        calls.spawn(async move { wire.call("/p.S/Unary", &[n]).await });
+    }
+    until("three carry two calls each", || origin.accepted() == 3).await;
+    open.add_permits(1000);
+    for reply in within("answers", calls.join_all()).await {
+        assert_eq!(reply.unwrap().grpc_status(), Some("0"));
+    }
+    // More calls than connections may carry wait for their turn.
+    let mut calls = tokio::task::JoinSet::new();
+    for n in 0..100_u8 {
+        let wire = wire.clone();
+        calls.spawn(async move { wire.call("/p.S/Unary", &[n]).await });
+    }
+    for reply in within("answers", calls.join_all()).await {
+        assert_eq!(reply.unwrap().grpc_status(), Some("0"));
+    }
+    assert!(origin.accepted() <= 8, "{}", origin.accepted());
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use outrigger_tests::{
     patience::within,
     wire::{Reply, Wire, framed, grpc},
 };
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// One request as it is sent to the server directly and through the proxy.
 struct Case {
@@ -219,6 +220,39 @@ async fn a_client_that_asks_first_is_told_to_continue() {
             (200, &b"ok"[..])
         );
     }
+}
+
+#[tokio::test]
+async fn fields_of_the_servers_connection_end_with_it() {
+    let origin = Origin::sockets(|mut socket| async move {
+        let _ = socket.read(&mut [0; 4096]).await;
+        let answer = "HTTP/1.1 200 OK\r\nconnection: x-hop, keep-alive\r\nx-hop: 1\r\n\
+            keep-alive: timeout=5\r\ntrailer: x-sum\r\nserver: test\r\n\
+            transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n";
+        let _ = socket.write_all(answer.as_bytes()).await;
+        let _ = socket.read(&mut [0; 1]).await;
+    })
+    .await;
+    let gateway = Gateway::before(&[origin.address()], "protocol: oip-rest", "");
+    let wire = Wire::connect(gateway.address()).await;
+    let get = Request::get(uri("/v2")).body(()).unwrap();
+    let reply = within("an answer", wire.exchange(get, &[], None))
+        .await
+        .unwrap();
+    assert_eq!((reply.status.as_u16(), &reply.body[..]), (200, &b"ok"[..]));
+    assert_eq!(reply.headers["server"], "test");
+    assert_eq!(reply.trailers.unwrap()["x-sum"], "7");
+    for hop in ["connection", "x-hop", "keep-alive", "transfer-encoding"] {
+        assert!(!reply.headers.contains_key(hop), "{hop}");
+    }
+    let mut client = Http1::connect(gateway.address()).await;
+    let get = "GET /v2 HTTP/1.1\r\nhost: m\r\nte: trailers\r\n\r\n";
+    let reply = within("an answer", client.exchange(get)).await.unwrap();
+    assert_eq!((reply.status.as_u16(), &reply.body[..]), (200, &b"ok"[..]));
+    for hop in ["connection", "x-hop", "keep-alive"] {
+        assert!(!reply.headers.contains_key(hop), "{hop}");
+    }
+    assert_eq!(reply.trailers.unwrap()["x-sum"], "7");
 }
 
 #[tokio::test]

@@ -52,6 +52,8 @@ impl Wire {
     pub async fn over(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
         let mut builder = h2::client::Builder::new();
         builder.initial_max_send_streams(4096);
+        // Many small answers may have come before this runtime's one thread reads any of them.
+        builder.data_frame_budget(1 << 24);
         Self::with(builder, io).await
     }
 

@@ -49,3 +49,31 @@ impl Draining {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_drain_ends_with_the_last_share() {
+        let (mut drain, draining) = Drain::new();
+        let (one, two) = (draining.clone(), draining);
+        assert!(one.begun().now_or_never().is_none());
+        drain.begin();
+        assert!(one.begun().now_or_never().is_some());
+        assert!(drain.finished().now_or_never().is_none());
+        drop(one);
+        assert!(drain.finished().now_or_never().is_none());
+        drop(two);
+        assert!(drain.finished().now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_share_whose_drain_is_gone_goes_on() {
+        let (drain, draining) = Drain::new();
+        drop(drain);
+        assert!(draining.begun().now_or_never().is_none());
+    }
+}

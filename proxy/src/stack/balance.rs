@@ -99,3 +99,65 @@ impl std::fmt::Display for NoEndpoint {
 }
 
 impl std::error::Error for NoEndpoint {}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, io};
+
+    use super::*;
+    use crate::{
+        body::Body,
+        config::HttpVersion,
+        upstream::{Connector, call_endpoint},
+    };
+
+    /// An endpoint's service of which only the load counts.
+    #[derive(Debug)]
+    struct Load(usize);
+
+    impl Loaded for Load {
+        fn load(&self) -> usize {
+            self.0
+        }
+    }
+
+    fn endpoints(loads: &[usize]) -> Vec<(Arc<Endpoint>, Load)> {
+        let refuse = Connector::new(|_| async { Err(io::ErrorKind::ConnectionRefused.into()) });
+        let authority = http::uri::Authority::from_static("a:1");
+        let endpoint =
+            || Endpoint::new(authority.clone(), HttpVersion::Http2, refuse.clone()).into();
+        loads.iter().map(|load| (endpoint(), Load(*load))).collect()
+    }
+
+    fn chosen(balance: &Balance<Load>) -> HashSet<usize> {
+        (0..1000)
+            .filter_map(|_| balance.choose())
+            .map(Loaded::load)
+            .collect()
+    }
+
+    #[test]
+    fn the_most_loaded_endpoint_is_chosen_only_against_itself() {
+        assert_eq!(chosen(&Balance::new(endpoints(&[]))), HashSet::new());
+        assert_eq!(chosen(&Balance::new(endpoints(&[7]))), HashSet::from([7]));
+        let balance = Balance::new(endpoints(&[1, 2, 9]));
+        let most = (0..3000)
+            .filter_map(|_| balance.choose())
+            .filter(|load| load.0 == 9);
+        // One in nine.
+        assert!((200..500).contains(&most.count()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_that_is_gone_draws_nothing_until_it_is_tried_again() {
+        let endpoints = endpoints(&[0, 5, 6]);
+        let gone = endpoints[0].0.clone();
+        let balance = Balance::new(endpoints);
+        call_endpoint(&gone, http::Request::new(Body::empty()))
+            .await
+            .expect_err("it refuses");
+        assert_eq!(chosen(&balance), HashSet::from([5, 6]));
+        tokio::time::advance(std::time::Duration::from_secs(3)).await;
+        assert_eq!(chosen(&balance), HashSet::from([0, 5, 6]));
+    }
+}

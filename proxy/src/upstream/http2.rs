@@ -32,11 +32,21 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Greets the endpoint and spawns the connection's task on the current runtime.
+    /// Greets the endpoint, waits for its greeting, which says how many streams it takes, and
+    /// spawns the connection's task on the current runtime.
+    ///
+    /// Without that wait a burst on a new connection would be refused but for the first few.
     pub(crate) async fn open(socket: BoxStream, endpoint: &Arc<Load>) -> io::Result<Self> {
         let (corked, uncork) = cork(socket);
         let handshake = builder().handshake::<_, Payload>(corked);
-        let (sender, connection) = uncork.drive(handshake).await.map_err(io::Error::other)?;
+        let (sender, mut connection) = uncork.drive(handshake).await.map_err(io::Error::other)?;
+        let greeted = std::future::poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(io::Error::other(error))),
+            Poll::Pending if sender.current_max_send_streams() > 0 => Poll::Ready(Ok(())),
+            Poll::Pending => Poll::Pending,
+        });
+        uncork.drive(greeted).await?;
         let closed = Arc::new(AtomicBool::new(false));
         tokio::spawn({
             let closed = closed.clone();
@@ -162,6 +172,8 @@ fn builder() -> h2::client::Builder {
     let mut builder = h2::client::Builder::new();
     builder
         .enable_push(false)
+        // None until the endpoint has said how many.
+        .initial_max_send_streams(0)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)

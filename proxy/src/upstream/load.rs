@@ -54,3 +54,18 @@ impl Drop for Underway {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_counts_on_its_connection_and_on_its_endpoint_until_it_is_dropped() {
+        let endpoint = Load::endpoint();
+        let (one, two) = (Load::connection(&endpoint), Load::connection(&endpoint));
+        let calls = [one.begin(), one.begin(), two.begin()];
+        assert_eq!((one.calls(), two.calls(), endpoint.calls()), (2, 1, 3));
+        drop(calls);
+        assert_eq!((one.calls(), two.calls(), endpoint.calls()), (0, 0, 0));
+    }
+}
