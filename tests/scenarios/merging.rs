@@ -33,7 +33,7 @@ pub(crate) async fn before(served: &Served, rest: &str) -> Gateway {
     let name = served.model.name().to_owned();
     until("the model is known", || {
         let models = gateway.state().models();
-        models[&name]["arms"][&name]["batchable"] != "unknown"
+        models[&name]["arms"][&name]["batchable"] != "unasked"
     })
     .await;
     gateway

@@ -181,8 +181,8 @@ impl Model {
             "upstream": self.upstream.name(),
             "model": &*self.arm.model,
             "batchable": match self.capability.get() {
-                Batchable::Unasked => json!("not asked yet"),
-                Batchable::Unknown => json!("the server does not say"),
+                Batchable::Unasked => json!("unasked"),
+                Batchable::Unknown => json!("unknown"),
                 Batchable::No(reason) => json!(format!("no: {reason}")),
                 Batchable::Yes { max_batch_size } => json!({ "max_batch_size": max_batch_size }),
             },
