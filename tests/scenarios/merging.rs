@@ -30,10 +30,9 @@ pub(crate) fn batched(name: &str, rest: &str) -> String {
 /// A proxy in front of a model.
 pub(crate) async fn before(served: &Served, rest: &str) -> Gateway {
     let gateway = Gateway::before(&[served.server.address()], "protocol: oip-grpc", rest);
-    let name = served.model.name().to_owned();
-    until("the model is known", || {
-        let models = gateway.state().models();
-        models[&name]["arms"][&name]["batchable"] != "unasked"
+    until("the models are known", || {
+        let table = gateway.state().table();
+        table.models().all(|model| model.is_learned())
     })
     .await;
     gateway

@@ -422,6 +422,50 @@ async fn a_server_that_cannot_be_reached_is_said_to_be_unavailable() {
 }
 
 #[tokio::test]
+async fn a_server_of_another_protocol_is_said_to_be_unavailable() {
+    let origin = Origin::http1(mirror_http1).await;
+    let gateway = Gateway::before(&[origin.address()], GRPC, "");
+    let wire = Wire::connect(gateway.address()).await;
+    let reply = within("a refusal", wire.call("/p.S/Unary", b"")).await;
+    let reply = reply.unwrap();
+    assert_eq!(reply.grpc_status(), Some("14"));
+    assert!(
+        reply.grpc_message().contains("no connection"),
+        "{}",
+        reply.grpc_message()
+    );
+}
+
+#[tokio::test]
+async fn a_caller_who_tires_of_a_silent_server_does_not_bar_the_way_for_others() {
+    let silent = Arc::new(AtomicUsize::new(1));
+    let turns = silent.clone();
+    let origin = Origin::sockets(move |socket| {
+        let silent = turns.fetch_sub(1, Ordering::SeqCst) == 1;
+        async move {
+            if silent {
+                // Accepts, and says nothing.
+                let _ = socket.readable().await;
+                std::future::pending::<()>().await;
+            }
+            serve_http2(socket, mirror).await;
+        }
+    })
+    .await;
+    let gateway = Gateway::before(&[origin.address()], GRPC, "");
+    let wire = Wire::connect(gateway.address()).await;
+    let first = tokio::spawn({
+        let wire = wire.clone();
+        async move { wire.call("/p.S/Unary", b"1").await }
+    });
+    until("it is at the server", || origin.accepted() == 1).await;
+    let second = tokio::spawn(async move { wire.call("/p.S/Unary", b"2").await });
+    first.abort();
+    let reply = within("an answer", second).await.unwrap().unwrap();
+    assert_eq!(reply.grpc_status(), Some("0"));
+}
+
+#[tokio::test]
 async fn a_server_that_comes_back_is_found_again() {
     let first = Origin::http2(mirror).await;
     let address = first.address();

@@ -137,15 +137,11 @@ mod tests {
     }
 
     #[test]
-    fn the_most_loaded_endpoint_is_chosen_only_against_itself() {
+    fn the_most_loaded_of_several_endpoints_is_never_chosen() {
         assert_eq!(chosen(&Balance::new(endpoints(&[]))), HashSet::new());
         assert_eq!(chosen(&Balance::new(endpoints(&[7]))), HashSet::from([7]));
         let balance = Balance::new(endpoints(&[1, 2, 9]));
-        let most = (0..3000)
-            .filter_map(|_| balance.choose())
-            .filter(|load| load.0 == 9);
-        // One in nine.
-        assert!((200..500).contains(&most.count()));
+        assert_eq!(chosen(&balance), HashSet::from([1, 2]));
     }
 
     #[tokio::test(start_paused = true)]
@@ -156,8 +152,8 @@ mod tests {
         call_endpoint(&gone, http::Request::new(Body::empty()))
             .await
             .expect_err("it refuses");
-        assert_eq!(chosen(&balance), HashSet::from([5, 6]));
+        assert_eq!(chosen(&balance), HashSet::from([5]));
         tokio::time::advance(std::time::Duration::from_secs(3)).await;
-        assert_eq!(chosen(&balance), HashSet::from([0, 5, 6]));
+        assert_eq!(chosen(&balance), HashSet::from([0, 5]));
     }
 }
