@@ -38,7 +38,7 @@ pub struct Verdict {
 /// | a message over `limits.max_message` | RESOURCE_EXHAUSTED | 429 |
 /// | no connection to the server, or one that broke | UNAVAILABLE | 503 |
 /// | a stream that the server reset | the same reset | 502 |
-/// | an answer that cannot be read | INTERNAL | 502 |
+/// | an answer that is no gRPC message | INTERNAL | 500 |
 /// | a caller who gave up | CANCELLED | 499 |
 /// | anything else | INTERNAL | 500 |
 pub fn verdict(error: &(dyn Error + 'static)) -> Verdict {
