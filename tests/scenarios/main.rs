@@ -7,6 +7,7 @@ mod alone;
 mod bounds;
 mod garbage;
 mod merging;
+mod neighbours;
 mod one_answer;
 mod reload;
 mod transport;

@@ -7,7 +7,7 @@ use crate::{
     admin::Admin,
     config::Config,
     listen::{Connections, Listener, Workers},
-    server::{self, Drain, Draining},
+    server::{self, Drain},
     stack::{Route, Router, Table},
     telemetry::Metrics,
     upstream::Connector,
@@ -21,14 +21,11 @@ pub struct Proxy {
     state: Arc<State>,
     connector: Connector,
     listening: Vec<Listening>,
-    admin: Option<(SocketAddr, Listener)>,
+    admin: Option<Administering>,
     connections: Arc<Connections>,
     workers: Arc<Workers<Router>>,
-    drain: Drain,
-    draining: Draining,
-    /// The admin pages stay until the very end, so their connections end apart.
-    admin_drain: Drain,
-    admin_draining: Draining,
+    /// Listeners that a reload has closed, whose connections have yet to end.
+    retired: Vec<Drain>,
 }
 
 /// A listener and the address that the configuration gives it.
@@ -37,6 +34,15 @@ struct Listening {
     configured: SocketAddr,
     listener: Listener,
     router: Router,
+    drain: Drain,
+}
+
+/// The listener of the admin pages; they stay until the very end.
+#[derive(Debug)]
+struct Administering {
+    configured: SocketAddr,
+    listener: Listener,
+    drain: Drain,
 }
 
 impl Proxy {
@@ -49,8 +55,7 @@ impl Proxy {
         let metrics = Metrics::new();
         let connections =
             Connections::new(config.limits.max_connections, metrics.connections().clone());
-        let (drain, draining) = Drain::new();
-        let (admin_drain, admin_draining) = Drain::new();
+        metrics.log_requests(config.telemetry.access_log);
         let table = Table::build(config, None, &metrics, &connector);
         let mut proxy = Self {
             state: Arc::new(State::new(table, metrics)),
@@ -59,10 +64,7 @@ impl Proxy {
             admin: None,
             connections,
             workers: Arc::new(Workers::start()?),
-            drain,
-            draining,
-            admin_drain,
-            admin_draining,
+            retired: Vec::new(),
         };
         let table = proxy.state.table();
         let (listening, admin) = proxy.bind(&table)?;
@@ -81,6 +83,9 @@ impl Proxy {
         let result = self.bind(&table);
         self.state.metrics().reloaded(result.is_ok());
         let (listening, admin) = result?;
+        self.state
+            .metrics()
+            .log_requests(table.config().telemetry.access_log);
         self.connections
             .allow(table.config().limits.max_connections);
         self.state.publish(table);
@@ -108,7 +113,7 @@ impl Proxy {
 
     /// Returns the address of the admin pages.
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().map(|(_, listener)| listener.address())
+        self.admin.as_ref().map(|admin| admin.listener.address())
     }
 
     /// Returns what the admin pages show.
@@ -122,19 +127,20 @@ impl Proxy {
         let limit = self.state.table().config().limits.drain;
         self.state.begin_to_drain();
         info!(limit = ?limit, "draining");
-        self.listening.clear();
-        drop(self.draining);
-        self.drain.begin();
-        if tokio::time::timeout(limit, self.drain.finished())
-            .await
-            .is_err()
-        {
+        let mut drains = std::mem::take(&mut self.retired);
+        drains.extend(self.listening.drain(..).map(Listening::retire));
+        let finished = async {
+            for drain in &mut drains {
+                drain.finished().await;
+            }
+        };
+        if tokio::time::timeout(limit, finished).await.is_err() {
             warn!("limits.drain has passed: requests under way are cut off");
         }
-        self.admin = None;
-        drop(self.admin_draining);
-        self.admin_drain.begin();
-        let _ = tokio::time::timeout(LAST_PAGES, self.admin_drain.finished()).await;
+        if let Some(admin) = self.admin {
+            let mut drain = admin.retire();
+            let _ = tokio::time::timeout(LAST_PAGES, drain.finished()).await;
+        }
         if let Some(workers) = Arc::into_inner(self.workers) {
             workers.stop();
         }
@@ -142,7 +148,7 @@ impl Proxy {
     }
 
     /// Binds what the table wants and is not bound yet.
-    fn bind(&self, table: &Table) -> io::Result<(Vec<Option<Listening>>, Option<Listener>)> {
+    fn bind(&self, table: &Table) -> io::Result<(Vec<Option<Listening>>, Option<Administering>)> {
         let mut kept = self.kept();
         let mut listening = Vec::new();
         for (config, route) in table.config().listeners.iter().zip(table.routes()) {
@@ -153,7 +159,7 @@ impl Proxy {
         }
         let admin = match &table.config().admin {
             Some(admin)
-                if self.admin.as_ref().map(|(address, _)| *address) != Some(admin.address) =>
+                if self.admin.as_ref().map(|last| last.configured) != Some(admin.address) =>
             {
                 Some(self.listen_admin(admin.address)?)
             }
@@ -170,7 +176,12 @@ impl Proxy {
     }
 
     /// Publishes the routes, and lets go of the listeners that the table does not want.
-    fn take_over(&mut self, table: &Table, bound: Vec<Option<Listening>>, admin: Option<Listener>) {
+    fn take_over(
+        &mut self,
+        table: &Table,
+        bound: Vec<Option<Listening>>,
+        admin: Option<Administering>,
+    ) {
         let mut last = std::mem::take(&mut self.listening);
         for ((config, route), bound) in table
             .config()
@@ -192,17 +203,20 @@ impl Proxy {
                 (None, None) => {}
             }
         }
-        self.admin = match (&table.config().admin, admin) {
-            (None, _) => None,
-            (Some(config), Some(listener)) => Some((config.address, listener)),
-            (Some(_), None) => self.admin.take(),
+        // What is not wanted any more closes its address, and its connections are told to end.
+        self.retired.extend(last.into_iter().map(Listening::retire));
+        let last = match (&table.config().admin, admin) {
+            (Some(_), None) => None,
+            (_, admin) => std::mem::replace(&mut self.admin, admin),
         };
+        self.retired.extend(last.map(Administering::retire));
     }
 
     fn listen(&self, address: SocketAddr, route: Arc<Route>) -> io::Result<Listening> {
         let router = Router::new(route);
         let (workers, connections) = (self.workers.clone(), self.connections.clone());
-        let (handler, draining) = (router.clone(), self.draining.clone());
+        let handler = router.clone();
+        let (drain, draining) = Drain::new();
         let listener = Listener::bind(address, move |socket| {
             workers.serve(socket, handler.clone(), draining.clone(), &connections);
         })?;
@@ -210,14 +224,37 @@ impl Proxy {
             configured: address,
             listener,
             router,
+            drain,
         })
     }
 
-    fn listen_admin(&self, address: SocketAddr) -> io::Result<Listener> {
-        let (handler, draining) = (Admin::new(self.state.clone()), self.admin_draining.clone());
-        Listener::bind(address, move |socket| {
+    fn listen_admin(&self, address: SocketAddr) -> io::Result<Administering> {
+        let handler = Admin::new(self.state.clone());
+        let (drain, draining) = Drain::new();
+        let listener = Listener::bind(address, move |socket| {
             tokio::spawn(server::serve(socket, handler.clone(), draining.clone()));
+        })?;
+        Ok(Administering {
+            configured: address,
+            listener,
+            drain,
         })
+    }
+}
+
+impl Listening {
+    /// Closes the address and tells the connections to end; returns what waits for them.
+    fn retire(self) -> Drain {
+        self.drain.begin();
+        self.drain
+    }
+}
+
+impl Administering {
+    /// As [`Listening::retire`].
+    fn retire(self) -> Drain {
+        self.drain.begin();
+        self.drain
     }
 }
 

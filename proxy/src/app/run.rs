@@ -24,19 +24,6 @@ pub enum Exit {
 ///
 /// SIGHUP and changes of the file reload; a faulty file is reported and changes nothing.
 pub fn run(source: &Source) -> Exit {
-    let config = match source.read() {
-        Ok(config) => config,
-        Err(error) => {
-            eprintln!("{error}");
-            return match error {
-                crate::config::Error::Faulty(_) => Exit::Failed,
-                crate::config::Error::Unreadable { source, .. } => {
-                    eprintln!("{source}");
-                    Exit::Misused
-                }
-            };
-        }
-    };
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -47,19 +34,36 @@ pub fn run(source: &Source) -> Exit {
             return Exit::Failed;
         }
     };
-    match runtime.block_on(serve(source, config)) {
-        Ok(()) => Exit::Served,
-        Err(error) => {
-            error!(%error, "not served");
-            eprintln!("cannot serve: {error}");
-            Exit::Failed
+    runtime.block_on(async {
+        // Watched before it is read: what changes in between is then found.
+        let watch = source.path().map(|path| Watch::new(path, None));
+        let config = match source.read() {
+            Ok(config) => config,
+            Err(error) => return unread(&error),
+        };
+        match serve(source, config, watch).await {
+            Ok(()) => Exit::Served,
+            Err(error) => {
+                eprintln!("cannot serve: {error}");
+                Exit::Failed
+            }
+        }
+    })
+}
+
+fn unread(error: &crate::config::Error) -> Exit {
+    eprintln!("{error}");
+    match error {
+        crate::config::Error::Faulty(_) => Exit::Failed,
+        crate::config::Error::Unreadable { source, .. } => {
+            eprintln!("{source}");
+            Exit::Misused
         }
     }
 }
 
-async fn serve(source: &Source, config: Config) -> io::Result<()> {
+async fn serve(source: &Source, config: Config, mut watch: Option<Watch>) -> io::Result<()> {
     let mut signals = Signals::new()?;
-    let mut watch = source.path().map(|path| Watch::new(path, None));
     let mut proxy = Proxy::start(config, Connector::tcp())?;
     if let Some(address) = proxy.admin_address() {
         info!(%address, "admin pages");

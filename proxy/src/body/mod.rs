@@ -86,7 +86,8 @@ impl Body {
 
     /// Makes the body of a stream; `request` is what is still to be sent on the same stream.
     pub fn http2(stream: RecvStream, request: Option<Pump>) -> Self {
-        if stream.is_end_stream() && request.is_none() {
+        // An answer that has ended needs no more of the request.
+        if stream.is_end_stream() {
             return Self::empty();
         }
         Kind::Http2 {
@@ -251,7 +252,7 @@ impl Kind {
         match self {
             Self::Empty => true,
             Self::Full(full) => full.data.is_empty() && full.trailers.is_none(),
-            Self::Http2 { stream, request } => request.is_none() && stream.is_end_stream(),
+            Self::Http2 { stream, .. } => stream.is_end_stream(),
             Self::Http1(incoming) => incoming.is_end_stream(),
             Self::Chained(_) | Self::Gated(_) => false,
         }

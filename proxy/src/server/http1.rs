@@ -20,7 +20,8 @@ pub(super) async fn serve<H: Handler>(socket: impl Stream, handler: H, draining:
         }
     });
     let connection = Builder::new()
-        .half_close(true)
+        // A client that closes has left: its call ends with it.
+        .half_close(false)
         // An answer without a date came without one.
         .auto_date_header(false)
         .timer(TokioTimer::new())

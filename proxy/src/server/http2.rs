@@ -5,7 +5,7 @@ use std::{
 };
 
 use h2::server::SendResponse;
-use http::Response;
+use http::{Method, Response};
 use outrigger_filters::inference::Payload;
 use pin_project_lite::pin_project;
 use tracing::debug;
@@ -45,10 +45,15 @@ pub(super) async fn serve<H: Handler>(socket: impl Stream, handler: H, draining:
             loop {
                 match accept(cx) {
                     Poll::Ready(Some(Ok((request, respond)))) => {
+                        let head = request.method() == Method::HEAD;
                         let request = request.map(|stream| Body::http2(stream, None));
                         let handling = handler.handle(request);
                         let state = State::Handling { handling };
-                        tokio::spawn(Exchange { state, respond });
+                        tokio::spawn(Exchange {
+                            state,
+                            respond,
+                            head,
+                        });
                     }
                     Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                     Poll::Ready(None) => return Poll::Ready(Ok(())),
@@ -73,6 +78,8 @@ pin_project! {
         #[pin]
         state: State<F>,
         respond: SendResponse<Payload>,
+        // The answer to HEAD has no body, whatever its headers say of one.
+        head: bool,
     }
 }
 
@@ -98,7 +105,7 @@ impl<F: Future<Output = Outcome>> Future for Exchange<F> {
                 }
                 Poll::Pending => return this.respond.poll_reset(cx).map(|_| ()),
             };
-            let Some(pump) = begin(answer, this.respond) else {
+            let Some(pump) = begin(answer, this.respond, *this.head) else {
                 return Poll::Ready(());
             };
             this.state.set(State::Answering { pump });
@@ -115,10 +122,10 @@ impl<F: Future<Output = Outcome>> Future for Exchange<F> {
 }
 
 /// Sends an answer's head; returns the pump of its body, if there is one.
-fn begin(answer: Response<Body>, respond: &mut SendResponse<Payload>) -> Option<Pump> {
-    let (head, body) = answer.into_parts();
-    let ends = http_body::Body::is_end_stream(&body);
-    match respond.send_response(Response::from_parts(head, ()), ends) {
+fn begin(answer: Response<Body>, respond: &mut SendResponse<Payload>, head: bool) -> Option<Pump> {
+    let (parts, body) = answer.into_parts();
+    let ends = head || http_body::Body::is_end_stream(&body);
+    match respond.send_response(Response::from_parts(parts, ()), ends) {
         Ok(stream) => (!ends).then(|| Pump::new(body, stream)),
         Err(error) => {
             debug!(%error, "answer not sent");
@@ -134,6 +141,7 @@ fn builder() -> h2::server::Builder {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
+        .data_frame_budget(SMALL_FRAMES)
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(HEADERS)
         .max_concurrent_reset_streams(RESETS)
@@ -143,8 +151,11 @@ fn builder() -> h2::server::Builder {
 
 /// A request's window: what a slow model may leave waiting in memory for one stream.
 const STREAM_WINDOW: u32 = 1 << 20;
-/// All requests' window on a connection.
-const CONNECTION_WINDOW: u32 = 16 << 20;
+/// All requests' window on a connection: none of its own, so that uploads which nobody reads stop
+/// only themselves.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+/// Overhead of small DATA frames that wait to be read: bounds what a connection's window does not.
+const SMALL_FRAMES: usize = 16 << 20;
 /// The largest DATA frame taken: a tensor within one frame is sliced out of it without a copy.
 const FRAME: u32 = 256 << 10;
 /// Streams at the same time on one connection: more callers than a batch has rows on one channel.

@@ -54,6 +54,8 @@ async fn preface(
     let mut first = BytesMut::with_capacity(PREFACE.len().max(FIRST_READ));
     loop {
         let count = tokio::select! {
+            // What is here already is served.
+            biased;
             count = socket.read_buf(&mut first) => count?,
             () = draining.begun(), if first.is_empty() => return Ok(None),
         };

@@ -1,4 +1,7 @@
-use std::sync::OnceLock;
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, Ordering},
+};
 
 use outrigger_filters::{batch, inference::Code};
 use parking_lot::Mutex;
@@ -8,6 +11,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use tokio::time::Instant;
+use tracing::info;
 
 /// All metrics of a process. Handles are taken when stacks are built; a request only adds.
 #[derive(Debug)]
@@ -19,6 +23,7 @@ pub struct Metrics {
     reloads: Family<ReloadLabels, Counter>,
     connections: Gauge,
     batch: batch::Metrics,
+    access_log: Arc<AtomicBool>,
 }
 
 /// The handles of one model and protocol: how many requests ended how, and when.
@@ -31,6 +36,7 @@ pub struct Requests {
     family: Family<RequestLabels, Counter>,
     grpc: [OnceLock<Counter>; Code::ALL.len()],
     duration: Histogram,
+    access_log: Arc<AtomicBool>,
 }
 
 /// One request's clock.
@@ -103,6 +109,7 @@ impl Metrics {
             reloads,
             connections,
             batch,
+            access_log: Arc::default(),
         }
     }
 
@@ -117,7 +124,13 @@ impl Metrics {
             family: self.requests.clone(),
             grpc: Default::default(),
             duration: self.request_duration.get_or_create(&labels).clone(),
+            access_log: self.access_log.clone(),
         }
+    }
+
+    /// Has every request logged when it ends, from now on, or none.
+    pub fn log_requests(&self, log: bool) {
+        self.access_log.store(log, Ordering::Relaxed);
     }
 
     /// Returns the handle for the time of an upstream's calls.
@@ -165,13 +178,21 @@ impl Requests {
         self.grpc[usize::from(code.number())]
             .get_or_init(|| self.counter(code.name()))
             .inc();
-        self.duration.observe(timer.seconds());
+        self.ended(code.name(), timer);
     }
 
     /// Counts a request of another kind that ended with an HTTP status.
     pub fn ended_http(&self, status: http::StatusCode, timer: &Timer) {
         self.counter(status.as_str()).inc();
-        self.duration.observe(timer.seconds());
+        self.ended(status.as_str(), timer);
+    }
+
+    fn ended(&self, code: &str, timer: &Timer) {
+        let seconds = timer.seconds();
+        self.duration.observe(seconds);
+        if self.access_log.load(Ordering::Relaxed) {
+            info!(target: "outrigger::access", model = self.model, protocol = self.protocol, code, seconds);
+        }
     }
 
     fn counter(&self, code: &str) -> Counter {

@@ -176,6 +176,7 @@ fn builder() -> h2::client::Builder {
         .initial_max_send_streams(0)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .data_frame_budget(SMALL_FRAMES)
         .max_frame_size(FRAME)
         .max_concurrent_reset_streams(RESETS)
         // Callers that hang up are no fault of the endpoint's: the library's own limit (1024 in
@@ -184,10 +185,14 @@ fn builder() -> h2::client::Builder {
     builder
 }
 
-/// An answer's window: a large answer does not wait for a round trip every 64 KiB.
-const STREAM_WINDOW: u32 = 1 << 20;
-/// All answers' window on a connection.
-const CONNECTION_WINDOW: u32 = 16 << 20;
+/// An answer's window: what a slow reader may leave waiting in memory for one stream, and four of
+/// a kernel's socket buffers, so that a large answer does not wait for round trips.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// All answers' window on a connection: none of its own. One connection carries the answers of all
+/// clients of a worker, and with a common window sixteen readers that stop would stop everyone.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+/// Overhead of small DATA frames that wait to be read: bounds what a connection's window does not.
+const SMALL_FRAMES: usize = 64 << 20;
 /// The largest DATA frame taken: one frame for an image of 224x224x3 bytes, and the tensor is
 /// sliced out of it without a copy.
 const FRAME: u32 = 256 << 10;

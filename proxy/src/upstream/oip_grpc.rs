@@ -140,6 +140,9 @@ pub(super) async fn unary(
                 data.pieces().for_each(|piece| reader.push(piece.clone()));
                 // A length over the bound shows before the bytes are here.
                 reader.front().map_err(Unreadable::from)?;
+                if reader.beyond() > 0 {
+                    return Err(Several(()).into());
+                }
             }
             Piece::Trailers(last) => trailers = last,
         }
@@ -261,6 +264,10 @@ impl From<grpc::Undecodable> for Unreadable {
     }
 }
 
+/// The server sent more than the one message of a unary call.
+#[derive(Debug)]
+struct Several(());
+
 /// The server said OK and sent no message.
 #[derive(Debug)]
 struct Missing(());
@@ -280,6 +287,14 @@ impl std::fmt::Display for Unreadable {
 }
 
 impl std::error::Error for Unreadable {}
+
+impl std::fmt::Display for Several {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the server answered a unary call with more than one message")
+    }
+}
+
+impl std::error::Error for Several {}
 
 impl std::fmt::Display for Missing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

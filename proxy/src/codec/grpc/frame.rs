@@ -123,6 +123,10 @@ impl FrameReader {
 
     /// Returns the next message without taking it, where all of it is here.
     pub fn peek_frame(&self) -> Option<Frame> {
+        let (_, len) = self.head().ok()??;
+        if self.buffered - PREFIX < len {
+            return None;
+        }
         let mut copy = Self {
             chunks: self.chunks.clone(),
             ..*self
@@ -133,6 +137,14 @@ impl FrameReader {
     /// Tells whether nothing is left, as it should be when the stream ends.
     pub fn is_empty(&self) -> bool {
         self.buffered == 0
+    }
+
+    /// Returns how many bytes there are beyond the next message.
+    pub fn beyond(&self) -> usize {
+        match self.head() {
+            Ok(Some((_, len))) => (self.buffered - PREFIX).saturating_sub(len),
+            Ok(None) | Err(_) => 0,
+        }
     }
 
     /// Gives the chunks back that were not taken as messages.
