@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use bytes::{BufMut as _, BytesMut};
 use outrigger_native::{
-    Datatype, Synthetic, TensorSpec,
+    Datatype, Shapes, Synthetic, TensorSpec,
     inference::{
         InferTensorContents, ModelInferRequest, ModelInferResponse,
         infer_parameter::ParameterChoice::{self, BoolParam, Int64Param, StringParam, Uint64Param},
@@ -367,8 +367,13 @@ async fn models_that_take_no_batches_are_sent_none() {
         ),
     ] {
         let decoupled = model.decoupled.is_some();
+        // Metadata is no refusal: what is configured would hold against it.
+        let configured = match model.config_unimplemented {
+            true => "models: { m: { batch: {} } }".to_owned(),
+            false => batched("m", ""),
+        };
         let served = serve(model).await;
-        let gateway = before(&served, &batched("m", "")).await;
+        let gateway = before(&served, &configured).await;
         if decoupled {
             let wire = outrigger_tests::wire::Wire::connect(gateway.address()).await;
             let reply = wire.call(INFER, &one(1.).encode_to_vec()).await.unwrap();
@@ -379,6 +384,22 @@ async fn models_that_take_no_batches_are_sent_none() {
         together(&gateway, &served.model, &[plain.clone(), plain]).await;
         assert_eq!(served.model.counters().max_in_flight, 3, "{what}");
         assert_eq!(batches(&served.model), [(1, 2)], "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_configured_bound_holds_where_metadata_does_not_speak_of_rows() {
+    for shapes in [Shapes::Bare, Shapes::Absent] {
+        let served = serve(Synthetic {
+            config_unimplemented: true,
+            shapes,
+            ..Synthetic::new("m")
+        })
+        .await;
+        let gateway = before(&served, &batched("m", "")).await;
+        let plain = Inference::of(&one(1.));
+        together(&gateway, &served.model, &[plain.clone(), plain]).await;
+        assert_eq!(batches(&served.model), [(2, 1)], "{shapes:?}");
     }
 }
 

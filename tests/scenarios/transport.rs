@@ -436,33 +436,42 @@ async fn a_server_of_another_protocol_is_said_to_be_unavailable() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_caller_who_tires_of_a_silent_server_does_not_bar_the_way_for_others() {
-    let silent = Arc::new(AtomicUsize::new(1));
-    let turns = silent.clone();
-    let origin = Origin::sockets(move |socket| {
-        let silent = turns.fetch_sub(1, Ordering::SeqCst) == 1;
+    let dials = Arc::new(AtomicUsize::new(0));
+    let counted = dials.clone();
+    let memory = Memory::start(&["a:1"], "", move |_, pipe| {
+        let first = counted.fetch_add(1, Ordering::SeqCst) == 0;
         async move {
-            if silent {
+            if first {
                 // Accepts, and says nothing.
-                let _ = socket.readable().await;
+                let _held = pipe;
                 std::future::pending::<()>().await;
+            } else {
+                serve_http2(pipe, mirror).await;
             }
-            serve_http2(socket, mirror).await;
         }
-    })
-    .await;
-    let gateway = Gateway::before(&[origin.address()], GRPC, "");
-    let wire = Wire::connect(gateway.address()).await;
-    let first = tokio::spawn({
-        let wire = wire.clone();
-        async move { wire.call("/p.S/Unary", b"1").await }
     });
-    until("it is at the server", || origin.accepted() == 1).await;
-    let second = tokio::spawn(async move { wire.call("/p.S/Unary", b"2").await });
-    first.abort();
-    let reply = within("an answer", second).await.unwrap().unwrap();
+    let wire = memory.wire().await;
+    let began = tokio::time::Instant::now();
+    let tired = tokio::time::timeout(Duration::from_secs(1), wire.call("/p.S/Unary", b"1")).await;
+    assert!(tired.is_err());
+    // The dial goes on without its caller, but not for ever; who waits for it is told.
+    let told = wire.call("/p.S/Unary", b"2").await.unwrap();
+    assert_eq!(began.elapsed().as_secs(), 5);
+    assert_eq!(told.grpc_status(), Some("14"));
+    // The endpoint is left alone for a moment, and that needs no dial to find out.
+    let told = wire.call("/p.S/Unary", b"3").await.unwrap();
+    assert!(
+        told.grpc_message().contains("next try in"),
+        "{}",
+        told.grpc_message()
+    );
+    assert_eq!(dials.load(Ordering::SeqCst), 1);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let reply = wire.call("/p.S/Unary", b"4").await.unwrap();
     assert_eq!(reply.grpc_status(), Some("0"));
+    assert_eq!(dials.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]
@@ -646,4 +655,28 @@ async fn an_answer_that_breaks_off_does_not_look_whole() {
     )
     .await;
     assert_eq!(half, None, "the chunked body has no end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_endpoint_beside_a_good_one_holds_few_requests_up_and_fails_none() {
+    let memory = Memory::start(&["silent:1", "good:1"], "", |authority, pipe| async move {
+        if authority.starts_with("silent") {
+            let _held = pipe;
+            std::future::pending::<()>().await;
+        } else {
+            serve_http2(pipe, mirror).await;
+        }
+    });
+    let wire = memory.wire().await;
+    let mut held_up = 0;
+    // A request now and then, for a minute and more.
+    for n in 0..600_u32 {
+        let began = tokio::time::Instant::now();
+        let reply = wire.call("/p.S/Unary", &n.to_be_bytes()).await.unwrap();
+        assert_eq!(reply.grpc_status(), Some("0"), "{}", reply.grpc_message());
+        held_up += usize::from(began.elapsed() >= Duration::from_secs(1));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // One request for each try; between two tries lie the wait and this client's idleness.
+    assert!((1..60).contains(&held_up), "{held_up}");
 }

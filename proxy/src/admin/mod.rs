@@ -21,8 +21,10 @@ impl Admin {
         Self(state)
     }
 
-    /// `/ready`: 200 when this process takes requests and every configured model's server says
-    /// that it is ready; else 503 with what is not.
+    /// `/ready`: 200 when this process takes requests, and of every upstream an endpoint says
+    /// that it is ready: for each model with filters that it serves, or for itself where there is
+    /// none; else 503 with what is not. A model without filters is passed through like one that
+    /// is not named, and nobody asks after it.
     async fn ready(&self) -> Response<Body> {
         let missing = self.0.unready().await;
         let ready = missing.is_empty();

@@ -51,8 +51,11 @@ impl State {
     /// Returns what was learned of each model, by name and arm.
     pub fn models(&self) -> Value {
         let table = self.table();
+        // Which of two arms of one name goes by it alone must not change from look to look.
+        let mut sorted: Vec<_> = table.models().collect();
+        sorted.sort_unstable_by_key(|model| (model.name(), model.upstream().name()));
         let mut models = Map::new();
-        for model in table.models() {
+        for model in sorted {
             let entry = models.entry(model.name()).or_insert_with(|| {
                 let objective = format_duration(model.config().latency_objective);
                 json!({ "objective": objective, "arms": {} })
@@ -98,5 +101,34 @@ impl State {
         }
         missing.sort();
         missing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Config, upstream::Connector};
+
+    #[tokio::test]
+    async fn the_first_upstream_by_name_gives_an_arm_its_plain_name() {
+        let config = "{listeners: [{address: '127.0.0.1:0', upstream: b},
+                                   {address: '127.0.0.1:0', upstream: a},
+                                   {address: '127.0.0.1:0', upstream: c}],
+                       upstreams: {a: {protocol: oip-grpc, endpoints: ['http://a:1']},
+                                   b: {protocol: oip-grpc, endpoints: ['http://b:1']},
+                                   c: {protocol: oip-grpc, endpoints: ['http://c:1']}},
+                       models: {m: {batch: {}}}}";
+        let connector = Connector::new(|_| std::future::pending());
+        // Each table hashes by keys of its own.
+        for _ in 0..20 {
+            let metrics = Metrics::new();
+            let table = Table::build(Config::read(config).unwrap(), None, &metrics, &connector);
+            let models = State::new(table, metrics).models();
+            let arms = models["m"]["arms"].as_object().unwrap();
+            assert_eq!(arms.len(), 3);
+            for (arm, endpoint) in [("m", "a:1"), ("m@b", "b:1"), ("m@c", "c:1")] {
+                assert_eq!(arms[arm]["endpoints"][0]["address"], endpoint);
+            }
+        }
     }
 }

@@ -4,7 +4,19 @@ use tokio::time::Instant;
 
 /// How long an endpoint that could not be reached is left alone.
 ///
-/// Doubles from 50 ms to 2 s: a model server beside us restarts in seconds, and a refused
+/// It is tried by one caller then, and left alone by the others until that try is over:
+///
+/// ```text
+///             failed               one caller tries
+/// reachable ----------> left alone -----------------> tried by one
+///     ^                     ^                           |    |
+///     |                     '---------------------------'    |
+///     |                                 failed               |
+///     '------------------------------------------------------'
+///                             succeeded
+/// ```
+///
+/// The wait doubles from 50 ms to 2 s: a model server beside us restarts in seconds, and a refused
 /// connection on the same host costs next to nothing, so the longest wait stays short.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
@@ -36,6 +48,14 @@ impl Backoff {
                 .min(LONGEST)
                 .mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 4.0),
         );
+    }
+
+    /// Takes note of a try that is over by `end`: after a failure the endpoint is left alone for
+    /// that long, so that one caller waits for what may still be silent, and not all.
+    pub(crate) fn tries(&mut self, end: Instant) {
+        if self.failures > 0 {
+            self.until = Some(end);
+        }
     }
 
     /// Takes note of a connection.

@@ -1,6 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use outrigger_filters::{
     batch::{Batchable, Capability},
     inference::{Code, Error, Status},
@@ -78,32 +79,30 @@ async fn batchable(
     Ok(control::metadata_batchable(&answer)?)
 }
 
-/// Returns what is not ready of an upstream: its server, or one of the models.
+/// Returns what is not ready of an upstream: its server, or one of the models. Everything is asked
+/// at the same time.
 pub(crate) async fn unready(upstream: &Upstream, models: &[(String, String)]) -> Vec<String> {
-    let mut missing = Vec::new();
     let name = upstream.name();
     if models.is_empty() {
-        if !any_ready(upstream, None).await {
-            missing.push(format!("upstream {name}"));
-        }
-        return missing;
+        return match any_ready(upstream, None).await {
+            true => Vec::new(),
+            false => vec![format!("upstream {name}")],
+        };
     }
-    for (model, version) in models {
-        if !any_ready(upstream, Some((model, version))).await {
-            missing.push(format!("upstream {name}: model {model}"));
-        }
-    }
-    missing
+    let asked = models.iter().map(async |(model, version)| {
+        let ready = any_ready(upstream, Some((model, version))).await;
+        (!ready).then(|| format!("upstream {name}: model {model}"))
+    });
+    join_all(asked).await.into_iter().flatten().collect()
 }
 
 async fn any_ready(upstream: &Upstream, model: Option<(&str, &str)>) -> bool {
-    for endpoint in upstream.endpoints() {
-        let asked = ready(upstream, endpoint, model);
-        if tokio::time::timeout(PATIENCE, asked).await.unwrap_or(false) {
-            return true;
-        }
-    }
-    false
+    let endpoints = upstream.endpoints().iter();
+    let asked: FuturesUnordered<_> = endpoints
+        .map(|endpoint| ready(upstream, endpoint, model))
+        .collect();
+    let any = asked.any(std::future::ready);
+    tokio::time::timeout(PATIENCE, any).await.unwrap_or(false)
 }
 
 async fn ready(upstream: &Upstream, endpoint: &Arc<Endpoint>, model: Option<(&str, &str)>) -> bool {
@@ -156,9 +155,8 @@ async fn ask(endpoint: &Arc<Endpoint>, path: &'static str, message: Bytes) -> Re
         own_headers(),
         framed,
         MAX_ANSWER,
-    )
-    .await?;
-    Ok(answer.message)
+    );
+    Ok(tokio::time::timeout(ANSWER, answer).await??.message)
 }
 
 fn is_unimplemented(error: &Error) -> bool {
@@ -179,7 +177,94 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The wait between looks at a model that is known.
 const LATER_PAUSE: Duration = Duration::from_secs(10);
-/// How long a probe of `/ready` waits for a server: kubelet's own patience is a second.
+/// How long a server may take to speak of a model: it looks it up, and another endpoint may know.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How long a probe of `/ready` waits for all servers: kubelet's own patience is a second.
 const PATIENCE: Duration = Duration::from_millis(900);
 /// A model's configuration is text; the largest seen has some hundred kilobytes.
 const MAX_ANSWER: usize = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::DuplexStream, time::Instant};
+
+    use super::*;
+    use crate::{config::Config, io::BoxStream, upstream::Connector};
+
+    /// Makes an upstream of endpoints that answer if they are called `good`.
+    fn upstream(endpoints: &[&str]) -> Arc<Upstream> {
+        let config = format!(
+            "{{listeners: [{{address: '127.0.0.1:0', upstream: u}}],
+               upstreams: {{u: {{protocol: oip-grpc, endpoints: {endpoints:?}}}}}}}"
+        );
+        let config = Config::read(&config).unwrap();
+        let connector = Connector::new(|authority| async move {
+            let (near, far) = tokio::io::duplex(1 << 16);
+            tokio::spawn(serve(far, authority.host() == "good"));
+            Ok(Box::new(near) as BoxStream)
+        });
+        Arc::new(Upstream::new("u", &config.upstreams["u"], &connector))
+    }
+
+    /// Greets, and answers everything in one way, or nothing at all.
+    async fn serve(pipe: DuplexStream, answers: bool) {
+        let mut connection = h2::server::handshake(pipe).await.unwrap();
+        let mut held = Vec::new();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            if !answers {
+                held.push(respond);
+                continue;
+            }
+            let mut stream = respond
+                .send_response(http::Response::new(()), false)
+                .unwrap();
+            // As `ModelConfigResponse` a limit of 64 rows, as `ModelReadyResponse` that it is.
+            let message = [0, 0, 0, 0, 6, 0x0a, 2, 0x20, 64, 0x08, 1];
+            stream
+                .send_data(Bytes::copy_from_slice(&message), false)
+                .unwrap();
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+            stream.send_trailers(trailers).unwrap();
+        }
+    }
+
+    fn models() -> Vec<(String, String)> {
+        ["a", "b", "c"]
+            .map(|name| (name.to_owned(), String::new()))
+            .to_vec()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_is_answered_in_time_however_many_are_silent() {
+        let began = Instant::now();
+        let silent = upstream(&["http://silent:1", "http://silent:2", "http://silent:3"]);
+        assert_eq!(unready(&silent, &models()).await.len(), 3);
+        assert_eq!(unready(&silent, &[]).await, ["upstream u"]);
+        let took = began.elapsed();
+        assert!(took < 2 * PATIENCE + Duration::from_millis(10), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_endpoint_that_is_ready_is_enough_and_none_is_waited_for() {
+        let began = Instant::now();
+        let mixed = upstream(&["http://silent:1", "http://good:1", "http://silent:2"]);
+        assert!(unready(&mixed, &models()).await.is_empty());
+        assert!(unready(&mixed, &[]).await.is_empty());
+        assert!(began.elapsed() < Duration::from_millis(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_endpoint_does_not_keep_a_model_unknown_that_another_knows() {
+        let mixed = upstream(&["http://silent:1", "http://good:1"]);
+        let capability = Capability::new(Batchable::Unasked);
+        let model = "m".parse().unwrap();
+        let learning = learn(mixed, model, None, capability.clone());
+        let learning = tokio::time::timeout(ANSWER + Duration::from_secs(1), learning);
+        learning.await.unwrap_err();
+        let known = Batchable::Yes {
+            max_batch_size: Some(64),
+        };
+        assert_eq!(capability.get(), known);
+    }
+}

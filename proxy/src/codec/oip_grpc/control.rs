@@ -86,7 +86,9 @@ impl ModelConfig {
 }
 
 /// Tells from a `ModelMetadataResponse` whether a model takes batches: it does where the first
-/// dimension of every input and output is open. Where nothing is declared nothing is known.
+/// dimension of every input and output is open. Otherwise nothing is known, and never that it
+/// takes none: servers declare shapes without the dimension of the rows, or with an example's, and
+/// what the configuration says of batches must hold then.
 ///
 /// Only for servers without `ModelConfig`: Triton shows an open first dimension also for models
 /// that take no batches.
@@ -114,8 +116,7 @@ pub fn metadata_batchable(answer: &[u8]) -> Result<Batchable, Wire> {
         }
     })?;
     Ok(match (inputs, outputs, fixed) {
-        (0, ..) | (_, 0, _) => Batchable::Unknown,
-        (_, _, true) => Batchable::No(Unbatchable::NoBatchDimension),
+        (0, ..) | (_, 0, _) | (_, _, true) => Batchable::Unknown,
         (_, _, false) => Batchable::Yes {
             max_batch_size: None,
         },
@@ -250,11 +251,9 @@ mod tests {
                 max_batch_size: None
             }
         );
-        assert_eq!(
-            of(&open, &fixed),
-            Batchable::No(Unbatchable::NoBatchDimension)
-        );
-        assert_eq!(of(&[], &open), Batchable::No(Unbatchable::NoBatchDimension));
+        assert_eq!(of(&open, &fixed), Batchable::Unknown);
+        assert_eq!(of(&fixed, &open), Batchable::Unknown);
+        assert_eq!(of(&[], &open), Batchable::Unknown);
         assert_eq!(metadata_batchable(&[]).unwrap(), Batchable::Unknown);
     }
 
