@@ -29,7 +29,7 @@ async fn a_full_queue_refuses_at_once_and_names_its_bound() {
     for (bound, size, most) in [
         ("max_queue_rows: 20, max_batch_size: 16", 1, 20),
         (
-            "max_queue_bytes: 40KiB, max_batch_bytes: 40KiB, max_batch_size: 16",
+            "max_queue_bytes: 41KiB, max_batch_bytes: 40KiB, max_batch_size: 16",
             4 << 10,
             10,
         ),

@@ -115,7 +115,7 @@ section! {
         max_in_flight: InFlight = optional,
         /// Rows that may wait for each endpoint; over it callers are refused. Default: 25000.
         max_queue_rows: NonZeroUsize = optional,
-        /// Bytes that may wait for each endpoint; over it callers are refused. Default: 64MiB.
+        /// Bytes of messages that may wait for each endpoint; over it callers are refused. Default: 64MiB.
         max_queue_bytes: Size = optional,
         /// Bytes of tensors in a call. Default: 32MiB.
         max_batch_bytes: Size = optional,
