@@ -131,6 +131,9 @@ section! {
         /// Bytes of a message that is read whole to be merged; what passes through is not.
         /// Default: 64MiB.
         max_message: Size = optional,
+        /// Bytes of such messages at the same time, in the whole process; over it callers are
+        /// refused. At least `max_message`. Default: 512MiB.
+        max_gathered: Size = optional,
         /// Connections of clients at the same time. Default: 10000.
         max_connections: NonZeroUsize = optional,
         /// How long requests under way may take to end after SIGTERM. Default: 30s.
