@@ -13,7 +13,7 @@ use crate::{
     body::{self, Body},
     codec::grpc,
     server::Outcome,
-    stack::TooLarge,
+    stack::{GatheredTooMuch, TooLarge},
     upstream::{self, Cause},
 };
 
@@ -36,6 +36,7 @@ pub struct Verdict {
 /// | a call given up by a runtime that ended | UNAVAILABLE | 503 |
 /// | a deadline that has passed | DEADLINE_EXCEEDED | 504 |
 /// | a message over `limits.max_message` | RESOURCE_EXHAUSTED | 429 |
+/// | messages over `limits.max_gathered` together | RESOURCE_EXHAUSTED | 429 |
 /// | no connection to the server, or one that broke | UNAVAILABLE | 503 |
 /// | a stream that the server reset | the same reset | 502 |
 /// | an answer that is no gRPC message | INTERNAL | 500 |
@@ -60,7 +61,7 @@ fn known(cause: &(dyn Error + 'static)) -> Option<Verdict> {
             ..Verdict::new(status.code(), status.message())
         });
     }
-    if cause.is::<batch::Overloaded>() {
+    if cause.is::<batch::Overloaded>() || cause.is::<GatheredTooMuch>() {
         return Some(Verdict::new(Code::ResourceExhausted, cause.to_string()));
     }
     if cause.is::<batch::DeadlineExpired>() {

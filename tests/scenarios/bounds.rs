@@ -11,7 +11,7 @@ use std::{
 use bytes::{BufMut as _, BytesMut};
 use outrigger_native::{Synthetic, inference::ModelInferRequest};
 use outrigger_tests::{
-    gateway::Gateway,
+    gateway::{Gateway, configuration},
     http1::{Http1, get},
     memory::Memory,
     metrics::Metrics,
@@ -29,7 +29,7 @@ async fn a_full_queue_refuses_at_once_and_names_its_bound() {
     for (bound, size, most) in [
         ("max_queue_rows: 20, max_batch_size: 16", 1, 20),
         (
-            "max_queue_bytes: 40KiB, max_batch_bytes: 40KiB, max_batch_size: 16",
+            "max_queue_bytes: 41KiB, max_batch_bytes: 40KiB, max_batch_size: 16",
             4 << 10,
             10,
         ),
@@ -114,6 +114,69 @@ async fn a_message_over_the_bound_is_refused_where_it_would_be_read_and_streamed
     let metrics = Metrics::read(&gateway.state().metrics().text()).unwrap();
     let refused = [("model", "m"), ("code", "RESOURCE_EXHAUSTED")];
     assert_eq!(metrics.sum("outrigger_requests_total", &refused), 2.);
+}
+
+#[tokio::test]
+async fn messages_over_the_bound_together_are_refused_and_their_room_is_given_back() {
+    let served = serve(Synthetic::new("m")).await;
+    let config = |drain: &str| {
+        format!(
+            "models: {{ m: {{ batch: {{ max_batch_size: 16 }} }} }}\n\
+             limits: {{ max_message: 64KiB, max_gathered: 64KiB, drain: {drain} }}"
+        )
+    };
+    let mut gateway = before(&served, &config("30s")).await;
+    let wire = Wire::connect(gateway.address()).await;
+    let data = || vec![1; 60 << 10];
+    let request = |model: &str| Inference::of(&tensor(model, "UINT8", &[1, 60 << 10], data()));
+    let body = request("m").body;
+    let half = body.len() / 2 + 4096;
+
+    // Two of them have sent most of their message: the second of these is refused.
+    let (first, mut first_stream) = wire.open(grpc(INFER), false).await.unwrap();
+    let (second, mut second_stream) = wire.open(grpc(INFER), false).await.unwrap();
+    let (mut first, mut second) = (Box::pin(first), Box::pin(second));
+    for stream in [&mut first_stream, &mut second_stream] {
+        wire::send(stream, body.slice(..half), false).await.unwrap();
+    }
+    let (refused, (waits, mut stream)) = within("a refusal", async {
+        tokio::select! {
+            refused = &mut first => (refused, (second, second_stream)),
+            refused = &mut second => (refused, (first, first_stream)),
+        }
+    })
+    .await;
+    let refused = wire::gather(refused.unwrap()).await.unwrap();
+    assert_eq!(refused.grpc_status(), Some("8"));
+    let message = refused.grpc_message();
+    assert!(message.contains("limits.max_gathered"), "{message}");
+
+    // The bound is the process's: what is held counts after a reload, and on other connections.
+    let address = served.server.address();
+    let reloaded = configuration(&[address], "protocol: oip-grpc", &config("1s"));
+    gateway.reload(&reloaded).await.unwrap();
+    let other = Wire::connect(gateway.address()).await;
+    let refused = within("a refusal", request("m").send(&other))
+        .await
+        .unwrap();
+    assert_eq!(refused.grpc_status(), Some("8"), "{refused:?}");
+    // What passes through is not touched by it.
+    let passed = within("an answer", request("other").send(&other))
+        .await
+        .unwrap();
+    assert_eq!(passed.grpc_status(), Some("5"), "{passed:?}");
+
+    wire::send(&mut stream, body.slice(half..), true)
+        .await
+        .unwrap();
+    let reply = wire::gather(within("an answer", waits).await.unwrap());
+    assert_eq!(reply.await.unwrap().grpc_status(), Some("0"));
+    for _ in 0..8 {
+        let reply = within("an answer", request("m").send(&other))
+            .await
+            .unwrap();
+        assert_eq!(reply.grpc_status(), Some("0"), "all of it was given back");
+    }
 }
 
 #[tokio::test]

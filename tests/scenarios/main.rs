@@ -5,6 +5,7 @@ mod gather;
 mod admin;
 mod alone;
 mod bounds;
+mod claimed;
 mod garbage;
 mod merging;
 mod neighbours;

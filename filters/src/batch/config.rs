@@ -14,7 +14,7 @@ pub struct Config {
     pub max_in_flight: usize,
     /// Rows that may wait for each endpoint; over it callers are refused at once.
     pub max_queue_rows: usize,
-    /// Bytes of tensors that may wait for each endpoint; over it callers are refused at once.
+    /// Bytes of messages that may wait for each endpoint; over it callers are refused at once.
     pub max_queue_bytes: usize,
     /// Bytes of tensors in a call.
     pub max_batch_bytes: usize,

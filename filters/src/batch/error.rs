@@ -15,7 +15,7 @@ pub struct Overloaded {
 pub enum Bound {
     /// Rows, bounded by `max_queue_rows`.
     Rows,
-    /// Bytes of tensors, bounded by `max_queue_bytes`.
+    /// Bytes of messages, bounded by `max_queue_bytes`.
     Bytes,
 }
 

@@ -39,7 +39,10 @@ pub(super) struct Queue {
 pub(super) struct Member {
     pub(super) request: Request,
     pub(super) rows: usize,
+    /// Of its tensors: what it adds to a call.
     pub(super) bytes: usize,
+    /// Of all that it keeps in memory: what it adds to the queue.
+    pub(super) held: usize,
     pub(super) arrived: Instant,
     pub(super) span: Span,
     pub(super) answer: oneshot::Sender<Outcome>,
@@ -107,7 +110,7 @@ impl Queue {
         self.rows
     }
 
-    /// Returns the bytes of the tensors that wait.
+    /// Returns the bytes of the messages that wait.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -120,7 +123,7 @@ impl Queue {
     /// Adds a member at the end.
     pub(super) fn push(&mut self, digest: u64, member: Box<Member>) -> Place {
         self.rows += member.rows;
-        self.bytes += member.bytes;
+        self.bytes += member.held;
         self.arrivals += 1;
         let arrival = self.arrivals;
         let line = self.line(digest, &member.request);
@@ -296,7 +299,7 @@ impl Queue {
         }
         self.free.push(index);
         self.rows -= member.rows;
-        self.bytes -= member.bytes;
+        self.bytes -= member.held;
         Some(member)
     }
 }

@@ -84,11 +84,13 @@ impl<S: Infer + 'static> Service<Request> for Batch<S> {
         };
         let digest = key::digest(&shared.hasher, &request);
         let bytes = request.payload_len();
+        let held = request.held_len();
         let (answer, receiver) = oneshot::channel();
         let member = Box::new(Member {
             request,
             rows,
             bytes,
+            held,
             arrived,
             span: Span::current(),
             answer,
@@ -111,7 +113,7 @@ impl<S: Infer + 'static> Service<Request> for Batch<S> {
             worker::start(shared, batch);
             return ResponseFuture::waiting(shared, None, receiver);
         }
-        if let Err(overloaded) = shared.admits(&state.queue, rows, bytes) {
+        if let Err(overloaded) = shared.admits(&state.queue, rows, held) {
             drop(state);
             shared.metrics.refused.inc();
             return ResponseFuture::refused(overloaded);

@@ -210,7 +210,7 @@ fn cause<E: std::error::Error + 'static>(error: &Error) -> &E {
 async fn a_lone_request_goes_at_once_in_its_wire_form() {
     let mut script = Script::new(fixed(32));
     let wire: Wire = std::sync::Arc::new("the message");
-    let lone = Request::from_wire(request("a", 1, 1).into_parts(), wire.clone());
+    let lone = Request::from_wire(request("a", 1, 1).into_parts(), wire.clone(), 11);
     let began = Instant::now();
     let mut caller = script.send(lone);
     let sent = script.expect_call().await;
@@ -551,6 +551,35 @@ async fn over_the_bounds_callers_are_refused_at_once_and_admitted_later() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_that_waits_counts_as_a_whole_even_if_its_tensors_are_small() {
+    let mut script = Script::new(Config {
+        max_queue_bytes: 100,
+        ..fixed(32)
+    });
+    let message = |len| {
+        let wire: Wire = std::sync::Arc::new(());
+        Request::from_wire(request("", 1, 0).into_parts(), wire, len)
+    };
+    let _first = script.send(request("", 1, 0));
+    let call = script.expect_call().await;
+    // A changed request has slices of its message still.
+    let changed = with(message(60), |parts| parts.head.version = "1".into());
+    assert!(changed.wire().is_none());
+    let _waits = script.send(changed);
+    assert_eq!(script.batch.view().queue_bytes, 60);
+    let mut refused = script.send(message(41));
+    let Poll::Ready(Err(error)) = poll(&mut refused) else {
+        panic!("not refused");
+    };
+    assert_eq!(cause::<Overloaded>(&error).bound(), Bound::Bytes);
+    let _fits = script.send(message(40));
+    assert_eq!(script.batch.view().queue_bytes, 100);
+    call.echo();
+    let _next = script.expect_call().await;
+    assert_eq!(script.batch.view().queue_bytes, 40);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panic_of_the_call_answers_its_members_and_wedges_nothing() {
     let mut script = Script::new(fixed(32));
     let panics = |id: &str| {
@@ -739,7 +768,7 @@ async fn what_must_not_be_merged_goes_alone_at_once_as_it_came() {
         let before = script.batch.shared().metrics.alone(reason).get();
         let wire: Wire = std::sync::Arc::new(());
         let lone = with(request("alone", 1, 1), change).into_parts();
-        let mut caller = script.send(Request::from_wire(lone, wire));
+        let mut caller = script.send(Request::from_wire(lone, wire, 11));
         assert!(poll(&mut caller).is_pending());
         let call = script.call().await.unwrap_or_else(|| panic!("{reason:?}"));
         assert!(call.request.wire().is_some(), "{reason:?}");

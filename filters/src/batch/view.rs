@@ -9,7 +9,7 @@ pub struct View {
     pub batch_limit: usize,
     /// Rows that wait.
     pub queue_rows: usize,
-    /// Bytes of tensors that wait.
+    /// Bytes of messages that wait.
     pub queue_bytes: usize,
     /// Calls under way.
     pub in_flight: usize,

@@ -21,6 +21,7 @@ pub type Wire = Arc<dyn Any + Send + Sync>;
 pub struct Request {
     parts: RequestParts,
     wire: Option<Wire>,
+    message_len: usize,
 }
 
 /// The fields of a [`Request`].
@@ -69,11 +70,12 @@ pub struct RequestedOutput {
 }
 
 impl Request {
-    /// Makes a request that a codec has read from `wire`.
-    pub fn from_wire(parts: RequestParts, wire: Wire) -> Self {
+    /// Makes a request that a codec has read from `wire`, a message of `len` bytes.
+    pub fn from_wire(parts: RequestParts, wire: Wire, len: usize) -> Self {
         Self {
             parts,
             wire: Some(wire),
+            message_len: len,
         }
     }
 
@@ -97,11 +99,23 @@ impl Request {
     pub fn payload_len(&self) -> usize {
         self.inputs.iter().map(|input| input.data.len()).sum()
     }
+
+    /// Returns the bytes that the request keeps from being freed: those of the message that it was
+    /// read from, or of the contents where they are more.
+    ///
+    /// A changed request still holds its message, for its names and contents are slices of it.
+    pub fn held_len(&self) -> usize {
+        self.payload_len().max(self.message_len)
+    }
 }
 
 impl From<RequestParts> for Request {
     fn from(parts: RequestParts) -> Self {
-        Self { parts, wire: None }
+        Self {
+            parts,
+            wire: None,
+            message_len: 0,
+        }
     }
 }
 

@@ -131,6 +131,7 @@ impl Config {
             "upstreams": section(&self.upstreams, upstream),
             "limits": {
                 "max_message": format_size(self.limits.max_message),
+                "max_gathered": format_size(self.limits.max_gathered),
                 "max_connections": self.limits.max_connections,
                 "drain": format_duration(self.limits.drain),
             },

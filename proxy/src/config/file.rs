@@ -115,7 +115,7 @@ section! {
         max_in_flight: InFlight = optional,
         /// Rows that may wait for each endpoint; over it callers are refused. Default: 25000.
         max_queue_rows: NonZeroUsize = optional,
-        /// Bytes that may wait for each endpoint; over it callers are refused. Default: 64MiB.
+        /// Bytes of messages that may wait for each endpoint; over it callers are refused. Default: 64MiB.
         max_queue_bytes: Size = optional,
         /// Bytes of tensors in a call. Default: 32MiB.
         max_batch_bytes: Size = optional,
@@ -131,6 +131,9 @@ section! {
         /// Bytes of a message that is read whole to be merged; what passes through is not.
         /// Default: 64MiB.
         max_message: Size = optional,
+        /// Bytes of such messages at the same time, in the whole process; over it callers are
+        /// refused. At least `max_message`. Default: 512MiB.
+        max_gathered: Size = optional,
         /// Connections of clients at the same time. Default: 10000.
         max_connections: NonZeroUsize = optional,
         /// How long requests under way may take to end after SIGTERM. Default: 30s.

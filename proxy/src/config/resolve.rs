@@ -51,7 +51,7 @@ pub(super) fn resolve(file: &file::File, faults: &mut Collector) -> Option<Confi
         admin,
         upstreams: defined?,
         models,
-        limits: limits(file.limits.as_ref()),
+        limits: limits(file.limits.as_ref(), faults),
         telemetry: telemetry(file.telemetry.as_ref()),
     })
 }
@@ -382,16 +382,20 @@ fn headers(section: &At<Vec<At<HeaderName>>>, faults: &mut Collector) -> Vec<Hea
     names
 }
 
-fn limits(section: Option<&At<file::Limits>>) -> Limits {
+fn limits(section: Option<&At<file::Limits>>, faults: &mut Collector) -> Limits {
     let default = Limits::default();
     let Some(section) = section else {
         return default;
     };
-    Limits {
+    let limits = Limits {
         max_message: section
             .max_message
             .as_ref()
             .map_or(default.max_message, |size| size.value.0),
+        max_gathered: section
+            .max_gathered
+            .as_ref()
+            .map_or(default.max_gathered, |size| size.value.0),
         max_connections: section
             .max_connections
             .as_ref()
@@ -400,7 +404,27 @@ fn limits(section: Option<&At<file::Limits>>) -> Limits {
             .drain
             .as_ref()
             .map_or(default.drain, |drain| drain.value),
+    };
+    if limits.max_gathered < limits.max_message {
+        let (at, message) = match (&section.max_gathered, &section.max_message) {
+            (Some(at), _) => (
+                &at.place,
+                format!(
+                    "is less than one message may be: `max_message` is {}",
+                    super::units::format_size(limits.max_message)
+                ),
+            ),
+            (None, at) => (
+                at.as_ref().map_or(&section.place, |at| &at.place),
+                format!(
+                    "is more than all messages may be together: `max_gathered` is {}",
+                    super::units::format_size(limits.max_gathered)
+                ),
+            ),
+        };
+        faults.add(at, message);
     }
+    limits
 }
 
 fn telemetry(section: Option<&At<file::Telemetry>>) -> Telemetry {

@@ -28,7 +28,7 @@ models:
              max_queue_rows: 600, max_queue_bytes: 8MiB, max_batch_bytes: 4MiB,
              ignore_headers: [x-request-id] }
   other: {}
-limits: { max_message: 32MiB, max_connections: 100, drain: 1.5s }
+limits: { max_message: 32MiB, max_gathered: 256MiB, max_connections: 100, drain: 1.5s }
 telemetry: { access_log: true }
 "#;
 
@@ -122,6 +122,7 @@ fn the_whole_of_the_contract_is_read() {
         config.limits,
         Limits {
             max_message: 32 << 20,
+            max_gathered: 256 << 20,
             max_connections: 100,
             drain: Duration::from_millis(1500),
         }
@@ -212,6 +213,26 @@ limits: { drain: soon, max_message: 64Mi }
              the units are B, kB, MB, GB, TB, KiB, MiB, GiB, TiB",
         ]
     );
+}
+
+#[test]
+fn all_messages_together_may_be_no_less_than_one() {
+    for (limits, found) in [
+        (
+            "max_gathered: 1MiB",
+            "4:25: limits.max_gathered: is less than one message may be: `max_message` is 64MiB",
+        ),
+        (
+            "max_message: 1GiB",
+            "4:24: limits.max_message: is more than all messages may be together: `max_gathered` \
+             is 512MiB",
+        ),
+    ] {
+        assert_eq!(faults(&format!("{LEAST}limits: {{ {limits} }}")), [found]);
+    }
+    read(&format!(
+        "{LEAST}limits: {{ max_message: 1GiB, max_gathered: 1GiB }}"
+    ));
 }
 
 #[test]

@@ -7,11 +7,16 @@ use tokio::time::Instant;
 use tower::ServiceExt as _;
 use tracing::debug;
 
-use super::{Model, Route, passthrough, watch::Watch};
+use super::{
+    Model, Route,
+    gather::{GatheredTooMuch, Gathering, Held, LOOKED_AT},
+    passthrough,
+    watch::Watch,
+};
 use crate::{
     body::Body,
     codec::{
-        grpc::{self, Encoding, Frame, FrameReader, metadata},
+        grpc::{self, Encoding, Frame, metadata},
         oip_grpc::{self, Answer, Call, Peek},
     },
     rescue,
@@ -19,42 +24,44 @@ use crate::{
 };
 
 /// Answers a `ModelInfer` call: through the model's stack where the configuration names the
-/// model, and by the listener's upstream, untouched, where it does not or where the message is
-/// not understood.
+/// model, and untouched where it does not or where the message is not understood: by the model's
+/// upstream where that is known, by the listener's otherwise.
 pub(super) async fn infer(route: &Arc<Route>, request: Request<Body>) -> Outcome {
     let received = Instant::now();
     let (mut head, mut body) = request.into_parts();
     let mut watch = Watch::grpc(route.grpc.clone());
-    let mut reader = FrameReader::new(usize::MAX);
-    let claim = claim(route, &head.headers, &mut body, &mut reader).await;
+    let held = Held::new(route.gathered.clone(), route.max_gathered);
+    let mut gathering = Gathering::new(held);
+    let claim = claim(route, &head.headers, &mut body, &mut gathering).await;
+    let (rest, mut held) = gathering.finish();
     let (model, frame) = match claim {
         Claim::Model(model, frame) => (model, frame),
-        Claim::Pass => {
-            let first = reader.into_chunks().collect();
-            let request = restored(head, first, body);
-            return passthrough::pass_watched(route.clone(), request, watch).await;
+        Claim::Pass(model) => {
+            let upstream = model
+                .as_ref()
+                .map_or(&route.upstream, |model| model.upstream());
+            let request = restored(head, held.until_sent(rest), body);
+            return passthrough::pass_watched(upstream.clone(), request, watch).await;
         }
-        Claim::TooLarge(model, len) => {
-            watch.count_with(model.requests());
-            let error = TooLarge {
-                len,
-                max_message: route.max_message,
-            };
-            return refused(&mut watch, &error);
+        Claim::Refused(model, error) => {
+            if let Some(model) = model {
+                watch.count_with(model.requests());
+            }
+            return refused(&mut watch, error.as_ref());
         }
         Claim::Gone => return Outcome::Reset(h2::Reason::CANCEL),
     };
-    if !reader.is_empty() {
+    if !rest.is_empty() {
         // More than one message: no unary call, whatever it is.
         let mut first = reframed(&frame);
-        reader.into_chunks().for_each(|chunk| first.push(chunk));
-        let request = restored(head, first, body);
-        return passthrough::pass_watched(route.clone(), request, watch).await;
+        first.append(&rest);
+        let request = restored(head, held.until_sent(first), body);
+        return passthrough::pass_watched(model.upstream().clone(), request, watch).await;
     }
     let encoding = Encoding::from_headers(&head.headers).unwrap_or_default();
     let Ok(message) = frame.clone().into_message(encoding, route.max_message) else {
-        let request = restored(head, reframed(&frame), body);
-        return passthrough::pass_watched(route.clone(), request, watch).await;
+        let request = restored(head, held.until_sent(reframed(&frame)), body);
+        return passthrough::pass_watched(model.upstream().clone(), request, watch).await;
     };
     let call = Call {
         headers: std::mem::take(&mut head.headers),
@@ -66,11 +73,16 @@ pub(super) async fn infer(route: &Arc<Route>, request: Request<Body>) -> Outcome
         Err(rejected) => {
             debug!(cause = %rejected.cause(), "passed on unread");
             head.headers = rejected.into_message().headers;
-            let request = restored(head, reframed(&frame), body);
-            return passthrough::pass_watched(route.clone(), request, watch).await;
+            let request = restored(head, held.until_sent(reframed(&frame)), body);
+            return passthrough::pass_watched(model.upstream().clone(), request, watch).await;
         }
     };
     watch.count_with(model.requests());
+    // Of a compressed message, what it was compressed to is of no more use.
+    drop(frame);
+    if let Err(error) = held.grow(request.held_len()) {
+        return refused(&mut watch, &error);
+    }
     let wanted = oip_grpc::form(&request);
     match model.stack().oneshot(request).await {
         Ok(response) => Outcome::Answer(watch.answered(encode(&response, wanted, received))),
@@ -81,8 +93,9 @@ pub(super) async fn infer(route: &Arc<Route>, request: Request<Body>) -> Outcome
 /// What becomes of a call, as far as the beginning of its message tells.
 enum Claim {
     Model(Arc<Model>, Frame),
-    TooLarge(Arc<Model>, usize),
-    Pass,
+    /// Of the model's upstream, if it is known.
+    Pass(Option<Arc<Model>>),
+    Refused(Option<Arc<Model>>, inference::Error),
     Gone,
 }
 
@@ -91,37 +104,45 @@ async fn claim(
     route: &Route,
     headers: &HeaderMap,
     body: &mut Body,
-    reader: &mut FrameReader,
+    gathering: &mut Gathering,
 ) -> Claim {
     let mut claimed: Option<Arc<Model>> = None;
+    let mut pushed: Result<(), GatheredTooMuch> = Ok(());
     loop {
         if claimed.is_none() {
-            match peek(route, headers, reader) {
+            match peek(route, headers, gathering) {
                 Peeked::Model(model, len) if len > route.max_message => {
-                    return Claim::TooLarge(model, len);
+                    let error = TooLarge {
+                        len,
+                        max_message: route.max_message,
+                    };
+                    return Claim::Refused(Some(model), error.into());
                 }
                 Peeked::Model(model, _) => claimed = Some(model),
-                Peeked::Other => return Claim::Pass,
+                Peeked::Other => return Claim::Pass(None),
                 Peeked::Unknown => {}
             }
         }
+        if let Err(error) = pushed {
+            return Claim::Refused(claimed, error.into());
+        }
         if let Some(model) = &claimed
-            && let Ok(Some(frame)) = reader.next_frame()
+            && let Some(frame) = gathering.next_frame()
         {
             // The end of the stream has mostly come with the message; reading it here keeps a
             // call whose client hangs up before it from being taken for complete.
             return match body.data().await {
                 Ok(None) => Claim::Model(model.clone(), frame),
-                Ok(Some(more)) => {
-                    more.pieces().for_each(|piece| reader.push(piece.clone()));
-                    Claim::Model(model.clone(), frame)
-                }
+                Ok(Some(more)) => match gathering.push(&more) {
+                    Ok(()) => Claim::Model(model.clone(), frame),
+                    Err(error) => Claim::Refused(claimed, error.into()),
+                },
                 Err(_) => Claim::Gone,
             };
         }
         match body.data().await {
-            Ok(Some(data)) => data.pieces().for_each(|piece| reader.push(piece.clone())),
-            Ok(None) => return Claim::Pass,
+            Ok(Some(data)) => pushed = gathering.push(&data),
+            Ok(None) => return Claim::Pass(claimed),
             Err(_) => return Claim::Gone,
         }
     }
@@ -133,8 +154,8 @@ enum Peeked {
     Unknown,
 }
 
-fn peek(route: &Route, headers: &HeaderMap, reader: &FrameReader) -> Peeked {
-    let front = match reader.front() {
+fn peek(route: &Route, headers: &HeaderMap, gathering: &Gathering) -> Peeked {
+    let front = match gathering.front() {
         Ok(Some(front)) => front,
         Ok(None) => return Peeked::Unknown,
         Err(_) => return Peeked::Other,
@@ -162,7 +183,7 @@ fn peek(route: &Route, headers: &HeaderMap, reader: &FrameReader) -> Peeked {
     if front.len > route.max_message {
         return Peeked::Other;
     }
-    let Some(frame) = reader.peek_frame() else {
+    let Some(frame) = gathering.peek_frame() else {
         return Peeked::Unknown;
     };
     let Some(encoding) = Encoding::from_headers(headers) else {
@@ -205,7 +226,9 @@ fn encode(
     let mut headers = match wire {
         Some(answer) => {
             let mut headers = answer.headers.clone();
+            // The body is written anew where the caller wants it in another form.
             headers.remove("grpc-encoding");
+            headers.remove(header::CONTENT_LENGTH);
             headers
         }
         None => {
@@ -257,10 +280,6 @@ fn report(report: &inference::Report, received: Instant, headers: &mut HeaderMap
         headers.append("server-timing", timing);
     }
 }
-
-/// Bytes of a message among which the model's name is looked for: as many as a look at the front
-/// of a message that comes in small pieces shows.
-const LOOKED_AT: usize = 1024;
 
 /// A message over the bound.
 #[derive(Debug)]

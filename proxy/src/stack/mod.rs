@@ -1,6 +1,7 @@
 //! Where filters are placed: from a listener's table to a model's stack.
 
 mod balance;
+mod gather;
 mod infer;
 mod model;
 mod passthrough;
@@ -10,6 +11,7 @@ mod table;
 mod watch;
 
 pub use self::{
+    gather::GatheredTooMuch,
     infer::TooLarge,
     model::Model,
     router::Router,

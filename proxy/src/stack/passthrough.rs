@@ -5,11 +5,11 @@ use http::Request;
 use tracing::debug;
 
 use super::{Route, watch::Watch};
-use crate::{body::Body, detect::is_grpc, rescue, server::Outcome};
+use crate::{body::Body, detect::is_grpc, rescue, server::Outcome, upstream::Upstream};
 
 /// Passes a request on to the listener's upstream, and the answer back, as they are.
 pub(super) fn pass(
-    route: Arc<Route>,
+    route: &Route,
     request: Request<Body>,
 ) -> impl Future<Output = Outcome> + Send + use<> {
     let watch = if is_grpc(request.headers()) {
@@ -17,33 +17,30 @@ pub(super) fn pass(
     } else {
         Watch::http(route.http.clone())
     };
-    pass_watched(route, request, watch)
+    pass_watched(route.upstream.clone(), request, watch)
 }
 
-/// Passes a request on whose clock has begun already.
+/// Passes a request on to an upstream; its clock has begun already.
 pub(super) fn pass_watched(
-    route: Arc<Route>,
+    upstream: Arc<Upstream>,
     request: Request<Body>,
     mut watch: Box<Watch>,
 ) -> impl Future<Output = Outcome> + Send + use<> {
     let grpc = is_grpc(request.headers());
     let version = request.version();
     // Mapped, not awaited in an `async` block, which would hold the call's future twice.
-    route
-        .upstream
-        .call(request)
-        .map(move |answer| match answer {
-            Ok(answer) => Outcome::Answer(watch.answered(answer)),
-            Err(error) => {
-                debug!(upstream = route.upstream.name(), %error, "call failed");
-                let verdict = rescue::verdict(&error);
-                if grpc {
-                    watch.count_grpc(verdict.code());
-                    verdict.into_grpc()
-                } else {
-                    watch.count_http(verdict.status());
-                    verdict.into_http(version)
-                }
+    upstream.call(request).map(move |answer| match answer {
+        Ok(answer) => Outcome::Answer(watch.answered(answer)),
+        Err(error) => {
+            debug!(upstream = upstream.name(), %error, "call failed");
+            let verdict = rescue::verdict(&error);
+            if grpc {
+                watch.count_grpc(verdict.code());
+                verdict.into_grpc()
+            } else {
+                watch.count_http(verdict.status());
+                verdict.into_http(version)
             }
-        })
+        }
+    })
 }

@@ -41,7 +41,7 @@ impl Handler for Router {
             Call::OipGrpcInfer if !route.models.is_empty() => {
                 Either::Left(Box::pin(async move { infer::infer(&route, request).await }))
             }
-            _ => Either::Right(passthrough::pass(route, request)),
+            _ => Either::Right(passthrough::pass(&route, request)),
         };
         handling.instrument(span)
     }

@@ -2,7 +2,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytestring::ByteString;
 
-use super::Model;
+use super::{Model, gather::Gathered};
 use crate::{
     config::{self, Config, Protocol},
     telemetry::{Metrics, Requests},
@@ -16,6 +16,7 @@ pub struct Table {
     upstreams: HashMap<config::Name, Arc<Upstream>>,
     models: HashMap<Key, Arc<Model>>,
     routes: Vec<Arc<Route>>,
+    gathered: Arc<Gathered>,
 }
 
 /// A model and the upstream that serves it: without arms of its own, a model is served by the
@@ -31,6 +32,10 @@ pub struct Route {
     pub(crate) models: HashMap<ByteString, Arc<Model>>,
     /// The bytes of the longest message that is read as a whole.
     pub(crate) max_message: usize,
+    /// The bytes of such messages of all listeners at the moment.
+    pub(crate) gathered: Arc<Gathered>,
+    /// The most that these may be.
+    pub(crate) max_gathered: usize,
     /// Counts of passed-on gRPC requests.
     pub(crate) grpc: Arc<Requests>,
     /// Counts of other passed-on requests.
@@ -61,6 +66,7 @@ impl Table {
             .collect();
         let mut models = HashMap::new();
         let mut routes = Vec::new();
+        let gathered = last.map(|last| last.gathered.clone()).unwrap_or_default();
         let grpc = Arc::new(metrics.requests("", "grpc"));
         let http = Arc::new(metrics.requests("", "http"));
         for listener in &config.listeners {
@@ -103,6 +109,8 @@ impl Table {
                 upstream: upstream.clone(),
                 models: claimed,
                 max_message: config.limits.max_message,
+                gathered: gathered.clone(),
+                max_gathered: config.limits.max_gathered,
                 grpc: grpc.clone(),
                 http: http.clone(),
             }));
@@ -112,6 +120,7 @@ impl Table {
             upstreams,
             models,
             routes,
+            gathered,
         }
     }
 

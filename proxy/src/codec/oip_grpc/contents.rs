@@ -10,9 +10,9 @@ use crate::codec::protobuf::{Put, Source, Value, nested_len, varint_len};
 ///
 /// Floats in one packed list are canonical already and are shared. Of the others, the elements
 /// are counted first, so that no more is reserved than they need: at most eight bytes for one of
-/// the wire.
+/// the wire, up to a bound for the whole message.
 pub(super) fn read(
-    source: &Source<'_>,
+    source: &mut Source<'_>,
     range: Range<usize>,
     datatype: Datatype,
     elements: usize,
@@ -54,6 +54,7 @@ pub(super) fn read(
         return Ok(source.share(bytes).into());
     }
     let len = datatype.size().map_or(len, |size| count * size);
+    source.make(len).ok_or(Malformed::TooLong)?;
     let mut data = BytesMut::with_capacity(len);
     let mut fields = source.fields(range);
     while let Some(field) = fields.next()? {

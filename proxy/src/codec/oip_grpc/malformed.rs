@@ -20,6 +20,9 @@ pub enum Malformed {
     /// The message has more tensors, parameters or dimensions than are read.
     #[error("the message has more parts than are read")]
     TooMany,
+    /// The typed contents would take much more memory than the message.
+    #[error("the typed contents would take much more memory than the message")]
+    TooLong,
     /// A tensor's datatype is not one of the protocol's.
     #[error("a tensor's datatype is not known")]
     Datatype,

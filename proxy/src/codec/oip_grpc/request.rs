@@ -20,7 +20,10 @@ use crate::codec::{
 /// wire form; a call that is not understood comes back untouched.
 pub fn decode_request(call: Call) -> Result<Request, Rejected<Call>> {
     match read(&call) {
-        Ok(parts) => Ok(Request::from_wire(parts, Arc::new(call))),
+        Ok(parts) => {
+            let len = call.message.len();
+            Ok(Request::from_wire(parts, Arc::new(call), len))
+        }
         Err(cause) => Err(Rejected::new(call, cause)),
     }
 }

@@ -799,6 +799,34 @@ fn small_parts_cannot_take_much_memory() {
 }
 
 #[test]
+fn typed_contents_cannot_take_much_more_memory_than_their_message() {
+    let zeros = |count: usize| {
+        let contents = InferTensorContents {
+            int64_contents: vec![0; count],
+            ..InferTensorContents::default()
+        };
+        let mut input = one("INT64", Some(contents)).inputs.remove(0);
+        input.shape = vec![i64::try_from(count).unwrap()];
+        input
+    };
+    let of = |inputs| ModelInferRequest {
+        inputs,
+        ..ModelInferRequest::default()
+    };
+    // Of one byte each, elements of eight: 64 MiB in all tensors together, or a little more.
+    let half = 4 << 20;
+    let fits = read(&of(vec![zeros(half), zeros(half)])).expect("it is understood");
+    assert_eq!(fits.payload_len(), 64 << 20);
+    for inputs in [
+        vec![zeros(2 * half + 1)],
+        vec![zeros(half), zeros(half + 1)],
+    ] {
+        let cause = read(&of(inputs)).expect_err("it is too much");
+        assert_eq!(cause, Malformed::TooLong);
+    }
+}
+
+#[test]
 fn groups_within_groups_end() {
     let nested = |depth: usize| [b"\x7b".repeat(depth), b"\x7c".repeat(depth)].concat();
     let read = decode_request(call(nested(32))).expect("it is deep enough");

@@ -11,6 +11,7 @@ use super::Fields;
 pub(in crate::codec) struct Source<'a> {
     bytes: &'a Bytes,
     items: usize,
+    made: usize,
 }
 
 /// The fields that a codec does not know, collected in runs of neighbours.
@@ -22,7 +23,11 @@ pub(in crate::codec) struct Unknown {
 
 impl<'a> Source<'a> {
     pub(in crate::codec) fn new(bytes: &'a Bytes) -> Self {
-        Self { bytes, items: 0 }
+        Self {
+            bytes,
+            items: 0,
+            made: 0,
+        }
     }
 
     /// Returns the whole message's bytes.
@@ -57,6 +62,13 @@ impl<'a> Source<'a> {
     pub(in crate::codec) fn count(&mut self) -> Option<()> {
         self.items += 1;
         (self.items <= MAX_ITEMS).then_some(())
+    }
+
+    /// Counts bytes that are made from the message instead of shared with it; `None` says that they
+    /// are too many, together with those before.
+    pub(in crate::codec) fn make(&mut self, len: usize) -> Option<()> {
+        self.made = self.made.saturating_add(len);
+        (self.made <= MAX_MADE.max(self.bytes.len())).then_some(())
     }
 }
 
@@ -95,6 +107,13 @@ impl Unknown {
 /// Each takes a few hundred bytes of memory but as little as two on the wire; the bound keeps a
 /// hostile message under some megabytes above its own size, and is far above what models have.
 const MAX_ITEMS: usize = 16_384;
+
+/// Bytes that may be made of a message that is shorter than that.
+///
+/// A varint of one byte becomes an element of eight: a message of 64 MiB, the longest by default,
+/// would take half a gigabyte. So one grows to at most what the longest takes anyway, which is far
+/// above what is sent as typed integers.
+const MAX_MADE: usize = 64 << 20;
 
 #[cfg(test)]
 mod tests {
