@@ -3,11 +3,13 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use proptest::prelude::*;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -1226,4 +1228,82 @@ fn a_timeout_is_compared_with_timeouts_only() {
     }
     let longer = timed(Some(Parameter::Int64(9)));
     assert!(key::same(&timed(kinds[2].clone()), &longer));
+}
+
+/// Which spans there are, which are entered, and which follow from which.
+#[derive(Clone, Debug, Default)]
+struct Spans(Arc<Mutex<Seen>>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    spans: Vec<&'static tracing::Metadata<'static>>,
+    entered: Vec<u64>,
+    links: Vec<(u64, u64)>,
+}
+
+impl tracing::Subscriber for Spans {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.is_span()
+    }
+
+    fn new_span(&self, attributes: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        let spans = &mut self.0.lock().spans;
+        spans.push(attributes.metadata());
+        tracing::span::Id::from_u64(spans.len() as u64)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, span: &tracing::span::Id, follows: &tracing::span::Id) {
+        let link = (span.into_u64(), follows.into_u64());
+        self.0.lock().links.push(link);
+    }
+
+    fn event(&self, _: &tracing::Event<'_>) {}
+
+    fn enter(&self, span: &tracing::span::Id) {
+        self.0.lock().entered.push(span.into_u64());
+    }
+
+    fn exit(&self, _: &tracing::span::Id) {
+        self.0.lock().entered.pop();
+    }
+
+    fn current_span(&self) -> tracing_core::span::Current {
+        let seen = self.0.lock();
+        match seen.entered.last() {
+            Some(id) => tracing_core::span::Current::new(
+                tracing::span::Id::from_u64(*id),
+                seen.spans[*id as usize - 1],
+            ),
+            None => tracing_core::span::Current::none(),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_span_of_a_call_follows_from_those_of_its_members() {
+    let spans = Spans::default();
+    let _guard = tracing::subscriber::set_default(spans.clone());
+    let mut script = Script::new(fixed(4));
+    let mut callers = Vec::new();
+    for value in 0..3 {
+        let span = tracing::debug_span!("member");
+        callers.push(span.in_scope(|| script.send(request("", 1, value))));
+    }
+    script.expect_call().await.echo();
+    let merged = script.expect_call().await;
+    assert_eq!(merged.rows(), 2);
+    merged.echo();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    let seen = spans.0.lock();
+    let name = |id: u64| seen.spans[id as usize - 1].name();
+    let linked: Vec<_> = seen
+        .links
+        .iter()
+        .map(|(span, follows)| (name(*span), name(*follows)))
+        .collect();
+    assert_eq!(linked, [("batch", "member"); 3]);
 }
