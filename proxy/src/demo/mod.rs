@@ -7,7 +7,7 @@
 //!                     '--> proxy (workers; control = the thread that draws) --'
 //! ```
 //!
-//! An act shows one thing and adds its own table; see [`acts`].
+//! An act shows one thing and adds its own table; see `acts`.
 
 mod acts;
 mod error;
