@@ -1,5 +1,12 @@
 //! What one caller does is not felt by another.
 
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+};
+
 use bytes::Bytes;
 use http::{Request, Response};
 use outrigger_tests::{
@@ -8,6 +15,7 @@ use outrigger_tests::{
     patience::within,
     wire::{Wire, grpc, send},
 };
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const GRPC: &str = "protocol: oip-grpc";
 
@@ -19,6 +27,56 @@ async fn large_or_small((request, mut respond): Exchange) {
     };
     let size = if large { 4 << 20 } else { 3 };
     let _ = send(&mut stream, Bytes::from(vec![7; size]), true).await;
+}
+
+/// A socket whose incoming bytes are kept.
+#[derive(Debug)]
+struct Recorded {
+    io: tokio::net::TcpStream,
+    read: Arc<Mutex<Vec<u8>>>,
+}
+
+impl AsyncRead for Recorded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
+        let mut read = self.read.lock().unwrap();
+        read.extend_from_slice(&buffer.filled()[before..]);
+        polled
+    }
+}
+
+impl AsyncWrite for Recorded {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// Returns the types and flags of the HTTP/2 frames that are here as a whole.
+fn frames(mut bytes: &[u8]) -> Vec<(u8, u8)> {
+    let mut frames = Vec::new();
+    while let [a, b, c, kind, flags, _, _, _, _, rest @ ..] = bytes {
+        frames.push((*kind, *flags));
+        let len = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+        bytes = rest.get(len..).unwrap_or_default();
+    }
+    frames
 }
 
 #[tokio::test]
@@ -49,21 +107,41 @@ async fn readers_that_stop_stop_nobody_else() {
 
 #[tokio::test]
 async fn an_answer_without_a_body_ends_with_its_head_while_the_request_is_open() {
-    let origin = Origin::http2(|(_request, mut respond): Exchange| async move {
+    let origin = Origin::http2(|(request, mut respond): Exchange| async move {
         let head = Response::builder()
             .header("content-type", "application/grpc")
             .header("grpc-status", "7");
         let _ = respond.send_response(head.body(()).unwrap(), true);
+        // Neither read nor reset: the request stays open until the test is over.
+        let _request = request;
+        std::future::pending::<()>().await;
     })
     .await;
     let gateway = Gateway::before(&[origin.address()], GRPC, "");
-    let wire = Wire::connect(gateway.address()).await;
+    let socket = tokio::net::TcpStream::connect(gateway.address()).await;
+    let read = Arc::<Mutex<Vec<u8>>>::default();
+    let wire = Wire::over(Recorded {
+        io: socket.unwrap(),
+        read: read.clone(),
+    })
+    .await;
     let (answer, request) = wire.open(grpc("/p.S/Refused"), false).await.unwrap();
     let answer = within("an answer", answer).await.unwrap();
     assert_eq!(answer.headers()["grpc-status"], "7");
-    // A gRPC client takes a separate end of the stream for a broken answer.
-    assert!(answer.body().is_end_stream());
+    let mut body = answer.into_body();
+    assert!(within("its end", body.data()).await.is_none());
     drop(request);
+    // A gRPC client takes a separate end of the stream for a broken answer, so it is the frames
+    // that count: HEADERS (1) with END_STREAM (0x1), and no DATA (0).
+    let read = read.lock().unwrap().clone();
+    let kinds = frames(&read);
+    assert!(
+        kinds
+            .iter()
+            .any(|(kind, flags)| *kind == 1 && flags & 1 == 1),
+        "{kinds:?}"
+    );
+    assert!(kinds.iter().all(|(kind, _)| *kind != 0), "{kinds:?}");
 }
 
 #[tokio::test]
