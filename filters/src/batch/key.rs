@@ -22,6 +22,9 @@ pub fn digest(state: &impl BuildHasher, request: &Request) -> u64 {
     let mut hasher = state.build_hasher();
     text(&mut hasher, request.head.model.as_bytes());
     text(&mut hasher, request.head.version.as_bytes());
+    text(&mut hasher, request.head.label.as_bytes());
+    text(&mut hasher, request.head.signature.as_bytes());
+    hasher.write_u8(request.head.method as u8);
     hasher.write_u64(request.head.priority);
     for (name, value) in request.head.metadata.iter() {
         text(&mut hasher, name.as_bytes());
@@ -59,6 +62,9 @@ pub fn digest(state: &impl BuildHasher, request: &Request) -> u64 {
 pub fn same(a: &Request, b: &Request) -> bool {
     a.head.model == b.head.model
         && a.head.version == b.head.version
+        && a.head.label == b.head.label
+        && a.head.signature == b.head.signature
+        && a.head.method == b.head.method
         && a.head.priority == b.head.priority
         && all(&a.inputs, &b.inputs, same_input)
         && all(&a.outputs, &b.outputs, same_output)

@@ -14,8 +14,10 @@ mod request;
 mod response;
 mod rows;
 mod shape;
+mod signature;
 mod status;
 mod tensor;
+mod text;
 
 pub use self::{
     code::Code,
@@ -24,10 +26,12 @@ pub use self::{
     metadata::Metadata,
     parameter::{Parameter, Parameters},
     payload::Payload,
-    request::{Head, Request, RequestParts, RequestedOutput, Wire},
+    request::{Head, Method, Request, RequestParts, RequestedOutput, Wire},
     response::{Report, Response, ResponseParts},
     rows::{BINARY_DATA_SIZE, NoRows, Uneven, concat, split},
     shape::Shape,
+    signature::{Signature, TensorSpec},
     status::Status,
     tensor::{Form, Tensor},
+    text::Values,
 };

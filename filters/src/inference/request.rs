@@ -21,6 +21,7 @@ pub type Wire = Arc<dyn Any + Send + Sync>;
 pub struct Request {
     parts: RequestParts,
     wire: Option<Wire>,
+    origin: Option<Wire>,
     message_len: usize,
 }
 
@@ -46,6 +47,12 @@ pub struct Head {
     pub model: ByteString,
     /// The version asked for; empty leaves the choice to the server.
     pub version: ByteString,
+    /// The label of the version asked for, where versions have such names; empty for none.
+    pub label: ByteString,
+    /// Which of the model's signatures is asked; empty for the one it serves by default.
+    pub signature: ByteString,
+    /// What the model is asked to do with the inputs.
+    pub method: Method,
     /// The caller's own name for this request, echoed in the answer.
     pub id: ByteString,
     /// When the answer is worth nothing any more.
@@ -56,6 +63,18 @@ pub struct Head {
     pub context: Option<ByteString>,
     /// The caller's headers that may change the answer.
     pub metadata: Metadata,
+}
+
+/// What a model is asked to do; most protocols know but one thing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// To turn input tensors into output tensors.
+    #[default]
+    Infer,
+    /// To name classes with scores for each example.
+    Classify,
+    /// To give a number for each example.
+    Regress,
 }
 
 /// An output that the caller asks for by name.
@@ -75,7 +94,29 @@ impl Request {
         Self {
             parts,
             wire: Some(wire),
+            origin: None,
             message_len: len,
+        }
+    }
+
+    /// Adds what the proxy knows of the call that brought this request, besides its message. It
+    /// stays when the request is changed; a call that several requests share has none.
+    pub fn with_origin(mut self, origin: Wire) -> Self {
+        self.origin = Some(origin);
+        self
+    }
+
+    /// Returns what the proxy knows of the call that brought this request.
+    pub fn origin(&self) -> Option<&Wire> {
+        self.origin.as_ref()
+    }
+
+    /// Puts the inputs into the order of their names, which says nothing to a model: two requests
+    /// that differ in it alone may share a call. The request stays the one of its message.
+    pub fn sort_inputs(&mut self) {
+        let inputs = &mut self.parts.inputs;
+        if !inputs.is_sorted_by(|a, b| a.name <= b.name) {
+            inputs.sort_by(|a, b| a.name.cmp(&b.name));
         }
     }
 
@@ -114,6 +155,7 @@ impl From<RequestParts> for Request {
         Self {
             parts,
             wire: None,
+            origin: None,
             message_len: 0,
         }
     }

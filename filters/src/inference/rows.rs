@@ -1,6 +1,10 @@
 //! Rows: counting them, joining requests along them, and giving an answer's rows back.
 
-use super::{Form, Parameters, Payload, Request, RequestParts, Response, ResponseParts, Tensor};
+use bytes::Bytes;
+
+use super::{
+    Form, Parameters, Payload, Request, RequestParts, Response, ResponseParts, Tensor, Values,
+};
 
 /// The parameter in which the REST form of the protocol says how many bytes a tensor has: it
 /// belongs to one message, and whoever writes the message computes it anew.
@@ -107,6 +111,9 @@ pub fn concat<'a>(requests: impl IntoIterator<Item = &'a Request>) -> Request {
     for request in requests {
         rows = rows.saturating_add(rows_of(request));
         for (input, other) in joined.inputs.iter_mut().zip(&request.inputs) {
+            if input.form.is_text() && !input.data.is_empty() && !other.data.is_empty() {
+                input.data.push(Bytes::from_static(b","));
+            }
             input.data.append(&other.data);
         }
     }
@@ -167,16 +174,31 @@ pub fn split(response: Response, rows: &[usize]) -> Result<Vec<Response>, Uneven
         }
         let elements = output.shape.row_elements().ok_or(Uneven::Length)?;
         let parameters = without_size(&output.parameters);
+        let mut texts = output
+            .form
+            .is_text()
+            .then(|| Values::new(output.data.to_bytes()));
         let mut rest = output.data;
         for (part, rows) in parts.iter_mut().zip(rows) {
             let elements = elements.checked_mul(*rows).ok_or(Uneven::Length)?;
-            let len = match output.datatype.size() {
-                Some(size) => elements.checked_mul(size),
-                None => Elements::of(&rest).skip(elements),
+            let data = match &mut texts {
+                Some(texts) => {
+                    let values = if output.form == Form::Rows {
+                        *rows
+                    } else {
+                        elements
+                    };
+                    texts.take(values).map(Payload::from)
+                }
+                None => {
+                    let len = match output.datatype.size() {
+                        Some(size) => elements.checked_mul(size),
+                        None => Elements::of(&rest).skip(elements),
+                    };
+                    len.and_then(|len| rest.split_to(len))
+                }
             };
-            let data = len
-                .and_then(|len| rest.split_to(len))
-                .ok_or(Uneven::Length)?;
+            let data = data.ok_or(Uneven::Length)?;
             part.outputs.push(Tensor {
                 name: output.name.clone(),
                 datatype: output.datatype,
@@ -187,12 +209,18 @@ pub fn split(response: Response, rows: &[usize]) -> Result<Vec<Response>, Uneven
                 unknown: output.unknown.clone(),
             });
         }
+        if texts.is_some_and(|texts| !texts.is_empty()) {
+            return Err(Uneven::Length);
+        }
     }
     Ok(parts)
 }
 
-/// Tells whether the contents are as long as type and shape say.
+/// Tells whether the contents are as long as type and shape say; of text that is known.
 fn agrees(tensor: &Tensor) -> bool {
+    if tensor.form.is_text() {
+        return true;
+    }
     let Some(elements) = tensor.shape.elements() else {
         return false;
     };

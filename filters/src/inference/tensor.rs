@@ -15,7 +15,7 @@ pub struct Tensor {
     pub parameters: Parameters,
     /// Row-major elements, little endian, without padding; each element of `BYTES` behind its
     /// length as four bytes, little endian. The length agrees with the shape unless the contents
-    /// are elsewhere (shared memory).
+    /// are elsewhere (shared memory) or still [text](Form::is_text).
     pub data: Payload,
     /// How the contents stood on the wire.
     pub form: Form,
@@ -33,4 +33,18 @@ pub enum Form {
     Typed,
     /// Not in the message: the contents lie in memory that both sides share.
     Absent,
+    /// As the JSON texts of the elements in row-major order, with commas between them and nothing
+    /// around: `1.5,2,-3e4`. Whoever made the tensor has checked that they are as many as the shape
+    /// says.
+    Flat,
+    /// As the JSON texts of the rows, with commas between them and nothing around, each row nested
+    /// as the shape says: `[1.5,2],[-3e4,0]`. Whoever made the tensor has checked that.
+    Rows,
+}
+
+impl Form {
+    /// Tells whether the contents are still JSON text, which is passed on without being read.
+    pub const fn is_text(self) -> bool {
+        matches!(self, Self::Flat | Self::Rows)
+    }
 }
