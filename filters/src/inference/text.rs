@@ -19,7 +19,7 @@ impl Values {
 
     /// Tells whether no value is left.
     pub fn is_empty(&self) -> bool {
-        self.text.iter().all(u8::is_ascii_whitespace)
+        is_blank(&self.text)
     }
 
     /// Takes the next values as a text of their own, without the comma behind them, or returns
@@ -33,10 +33,13 @@ impl Values {
         }
         let mut left = values;
         let mut depth = 0_usize;
+        // Where the value that is being walked over begins.
+        let mut from = 0;
         let mut rest = self.text.iter().enumerate();
         while let Some((at, byte)) = rest.next() {
             match byte {
                 b',' if depth == 0 => {
+                    from = at + 1;
                     left -= 1;
                     if left == 0 {
                         let taken = self.text.slice(..at);
@@ -60,8 +63,13 @@ impl Values {
                 _ => {}
             }
         }
-        (left == 1 && depth == 0).then(|| std::mem::take(&mut self.text))
+        let is_value = !is_blank(self.text.get(from..).unwrap_or_default());
+        (left == 1 && depth == 0 && is_value).then(|| std::mem::take(&mut self.text))
     }
+}
+
+fn is_blank(text: &[u8]) -> bool {
+    text.iter().all(u8::is_ascii_whitespace)
 }
 
 #[cfg(test)]
