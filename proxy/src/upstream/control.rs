@@ -10,7 +10,7 @@ use tracing::{debug, info};
 
 use super::{
     Endpoint, Upstream,
-    oip_grpc::{own_headers, unary, uri},
+    grpc::{own_headers, unary, uri},
 };
 use crate::{
     body::Body,

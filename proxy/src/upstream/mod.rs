@@ -1,15 +1,17 @@
 //! The servers behind the proxy: their endpoints, connections and the calls to them.
 
 mod backoff;
+mod client;
 mod connector;
 mod control;
 mod endpoint;
 mod error;
+mod grpc;
 mod http1;
 mod http2;
 mod load;
 mod message;
-mod oip_grpc;
+mod rest;
 
 use std::{future::Future, sync::Arc};
 
@@ -19,9 +21,10 @@ use smallvec::SmallVec;
 
 use self::error::Failed;
 pub use self::{
-    connector::Connector, control::learn, endpoint::Endpoint, error::Error, oip_grpc::OipGrpc,
+    client::Client, connector::Connector, control::learn, endpoint::Endpoint, error::Error,
+    rest::Refused,
 };
-pub(crate) use self::{control::unready, oip_grpc::Unreadable};
+pub(crate) use self::{control::unready, grpc::Unreadable, rest::encoding};
 pub(crate) use self::{error::Cause, http1::Borrowed, load::Underway};
 use crate::{
     body::Body,

@@ -1,0 +1,86 @@
+use bytes::Bytes;
+use bytestring::ByteString;
+use http::HeaderMap;
+use outrigger_filters::inference::{Code, Error, Form, Method, RequestParts, Status};
+
+use crate::{
+    codec::{oip_grpc, oip_rest, tfs_grpc, tfs_rest},
+    config::Protocol,
+    detect::Inference,
+    upstream::Description,
+    wire::{self, json_len},
+};
+
+/// How a caller wants its answer said, as far as its call tells.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// In which form contents stand in the message.
+    OipGrpc(Form),
+    OipRest(oip_rest::Reply),
+    /// What was asked, of which signature.
+    TfservingGrpc(Method, ByteString),
+    TfservingRest(tfs_rest::Reply),
+}
+
+/// Reads a caller's message, with tensors in the `wanted` form where the protocol leaves the
+/// choice.
+///
+/// # Errors
+///
+/// Fails where the message is not understood.
+pub(super) fn read(
+    call: &Inference,
+    headers: &HeaderMap,
+    message: Bytes,
+    description: Option<&Description>,
+    server: Protocol,
+    wanted: Form,
+) -> Result<(RequestParts, Reply, wire::Call), Error> {
+    let mut json = None;
+    let (parts, reply) = match call.protocol {
+        Protocol::OipGrpc => {
+            let parts = oip_grpc::decode_request(&message)?;
+            let form = oip_grpc::form(&parts);
+            (parts, Reply::OipGrpc(form))
+        }
+        Protocol::OipRest => {
+            json = json_len(headers)?;
+            let (parts, reply) = oip_rest::decode_request(&message, json, wanted)?;
+            (parts, Reply::OipRest(reply))
+        }
+        Protocol::TfservingGrpc => {
+            let parts = tfs_grpc::decode_request(call.method, &message)?;
+            let signature = parts.head.signature.clone();
+            (parts, Reply::TfservingGrpc(call.method, signature))
+        }
+        Protocol::TfservingRest => {
+            let signature = match description {
+                Some(description) => {
+                    let name = tfs_rest::signature_name(&message)?;
+                    description.signature(&name)
+                }
+                None => None,
+            };
+            if signature.is_none() && server != Protocol::TfservingRest {
+                let words = match description {
+                    None => "the model's server does not describe the model yet",
+                    Some(_) => "signature_name: the model's server knows no such signature",
+                };
+                let code = match description {
+                    None => Code::Unavailable,
+                    Some(_) => Code::InvalidArgument,
+                };
+                return Err(Status::new(code, words).into());
+            }
+            let (parts, reply) =
+                tfs_rest::decode_request(call.method, &message, signature, wanted)?;
+            (parts, Reply::TfservingRest(reply))
+        }
+    };
+    let wire = wire::Call {
+        protocol: call.protocol,
+        body: message,
+        json_len: json,
+    };
+    Ok((parts, reply, wire))
+}
