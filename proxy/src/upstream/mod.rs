@@ -19,7 +19,11 @@ use smallvec::SmallVec;
 
 use self::error::Failed;
 pub use self::{
-    connector::Connector, control::learn, endpoint::Endpoint, error::Error, oip_grpc::OipGrpc,
+    connector::Connector,
+    control::learn,
+    endpoint::Endpoint,
+    error::Error,
+    oip_grpc::{Answer, Call, OipGrpc},
 };
 pub(crate) use self::{control::unready, oip_grpc::Unreadable};
 pub(crate) use self::{error::Cause, http1::Borrowed, load::Underway};

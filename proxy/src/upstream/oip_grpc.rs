@@ -3,6 +3,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version, header};
 use outrigger_filters::inference::{self, Code, Error, Response, Status};
@@ -16,7 +17,7 @@ use crate::{
     body::{self, Body, Piece},
     codec::{
         grpc::{self, Encoding, FrameReader, metadata, timeout},
-        oip_grpc::{Answer, Call, decode_response, encode_request},
+        oip_grpc::{decode_response, encode_request},
     },
     detect::OIP_GRPC_INFER,
 };
@@ -30,6 +31,26 @@ pub struct OipGrpc {
     uri: Uri,
     max_message: usize,
     duration: Histogram,
+}
+
+/// A `ModelInfer` call as it came.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The message, decompressed and without the five bytes before it.
+    pub message: Bytes,
+}
+
+/// The answer to a `ModelInfer` call as it came, where its status is OK.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The message, decompressed and without the five bytes before it.
+    pub message: Bytes,
+    /// The trailers.
+    pub trailers: HeaderMap,
 }
 
 impl OipGrpc {
@@ -78,7 +99,11 @@ impl Service<inference::Request> for OipGrpc {
         let call = async move {
             let started = Instant::now();
             let headers = headers(&request, started);
-            let message = encode_request(&request);
+            let call = request.wire().and_then(|wire| wire.downcast_ref::<Call>());
+            let message = match call {
+                Some(call) => grpc::frame(call.message.clone()),
+                None => encode_request(&request)?,
+            };
             drop(request);
             let answer = unary(
                 Some(&upstream),
@@ -90,11 +115,22 @@ impl Service<inference::Request> for OipGrpc {
             )
             .await;
             duration.observe(started.elapsed().as_secs_f64());
-            Ok(decode_response(answer?).unwrap_or_else(|rejected| {
-                // The client may well understand it, as it would have without us.
-                debug!(cause = %rejected.cause(), "answer not understood");
-                Response::opaque(Arc::new(rejected.into_message()))
-            }))
+            let answer = answer?;
+            Ok(match decode_response(&answer.message) {
+                Ok(parts) => {
+                    let headers = metadata::of_answer(&answer.headers);
+                    let trailers = metadata::of_answer(&answer.trailers);
+                    let mut response = Response::from_wire(parts, Arc::new(answer));
+                    response.headers = headers;
+                    response.trailers = trailers;
+                    response
+                }
+                Err(cause) => {
+                    // The client may well understand it, as it would have without us.
+                    debug!(%cause, "answer not understood");
+                    Response::opaque(Arc::new(answer))
+                }
+            })
         };
         Box::pin(call.instrument(span))
     }
