@@ -2,16 +2,13 @@
 //! the codecs is broken. `proxy/tests/corpus.rs` runs the same functions over the corpus.
 
 use bytes::Bytes;
-use http::HeaderMap;
 use outrigger::codec::{
     grpc::{Encoding, FrameReader, message, timeout},
     oip_grpc::{
-        Answer, Call, Peek, decode_request, decode_response, encode_request, encode_response,
-        model_name,
+        Peek, decode_request, decode_response, encode_request, encode_response, model_name,
     },
 };
-use outrigger_filters::inference::{Form, Request, Response};
-use tokio::time::Instant;
+use outrigger_filters::inference::{Form, Payload, RequestParts, ResponseParts, Tensor};
 
 /// What takes any bytes.
 pub type Target = fn(&[u8]);
@@ -26,7 +23,7 @@ pub const TARGETS: [(&str, Target); 3] = [
 /// A request that is read is, when written anew and read again, the same request.
 pub fn oip_request(input: &[u8]) {
     let peek = model_name(input, input.len());
-    let Some(mut first) = read_request(input.to_vec().into()) else {
+    let Ok(first) = decode_request(&Bytes::copy_from_slice(input)) else {
         return;
     };
     match peek {
@@ -34,18 +31,12 @@ pub fn oip_request(input: &[u8]) {
         Peek::Absent => assert!(first.head.model.is_empty()),
         Peek::Incomplete | Peek::Malformed => panic!("a name was read that cannot be found"),
     }
-    assert_eq!(
-        unframed(&encode_request(&first)),
-        input,
-        "an unchanged request is untouched"
-    );
-    assert!(first.payload_len() <= 8 * input.len());
+    let payload: usize = first.inputs.iter().map(|tensor| tensor.data.len()).sum();
+    assert!(payload <= 8 * input.len());
 
-    forget(&mut first);
-    let written = unframed(&encode_request(&first));
-    let mut second = read_request(written.clone()).expect("what is written is read");
-    forget(&mut second);
-    assert_eq!(unframed(&encode_request(&second)), written);
+    let written = write_request(&first);
+    let second = decode_request(&written).expect("what is written is read");
+    assert_eq!(write_request(&second), written);
     assert_eq!(contents(&second.inputs), contents(&first.inputs));
     assert_eq!(second.outputs.len(), first.outputs.len());
     assert_eq!(second.parameters.len(), first.parameters.len());
@@ -55,21 +46,13 @@ pub fn oip_request(input: &[u8]) {
 
 /// A response that is read is, when written anew in either form and read again, the same response.
 pub fn oip_response(input: &[u8]) {
-    let Some(first) = read_response(input.to_vec().into()) else {
+    let Ok(first) = decode_response(&Bytes::copy_from_slice(input)) else {
         return;
     };
-    assert_eq!(
-        unframed(&encode_response(&first, Form::Typed)),
-        input,
-        "an unchanged response is untouched"
-    );
     for wanted in [Form::Raw, Form::Typed] {
-        let mut first = first.clone();
-        first.id = "another".into();
-        let written = unframed(&encode_response(&first, wanted));
-        let mut second = read_response(written.clone()).expect("what is written is read");
-        second.id = "another".into();
-        assert_eq!(unframed(&encode_response(&second, wanted)), written);
+        let written = write_response(&first, wanted);
+        let second = decode_response(&written).expect("what is written is read");
+        assert_eq!(write_response(&second, wanted), written);
         assert_eq!(contents(&second.outputs), contents(&first.outputs));
         assert_eq!(second.unknown, first.unknown);
         assert_eq!(second.model, first.model);
@@ -123,37 +106,22 @@ pub fn grpc_frame(input: &[u8]) {
     }
 }
 
-fn read_request(message: Bytes) -> Option<Request> {
-    decode_request(Call {
-        headers: HeaderMap::new(),
-        message,
-        received: Instant::now(),
-    })
-    .ok()
+fn write_request(request: &RequestParts) -> Bytes {
+    unframed(&encode_request(request).expect("what is read can be written"))
 }
 
-fn read_response(message: Bytes) -> Option<Response> {
-    decode_response(Answer {
-        headers: HeaderMap::new(),
-        message,
-        trailers: HeaderMap::new(),
-    })
-    .ok()
+fn write_response(response: &ResponseParts, wanted: Form) -> Bytes {
+    unframed(&encode_response(response, wanted).expect("what is read can be written"))
 }
 
-fn unframed(payload: &outrigger_filters::inference::Payload) -> Bytes {
+fn unframed(payload: &Payload) -> Bytes {
     payload.to_bytes().slice(5..)
-}
-
-/// Makes a request forget the bytes that it was read from.
-fn forget(request: &mut Request) {
-    let _ = &mut request.head;
 }
 
 /// What a tensor is, but for its form, and its parameters, which may be no numbers.
 type Contents = Vec<(String, &'static str, Vec<i64>, Bytes, Bytes)>;
 
-fn contents(tensors: &[outrigger_filters::inference::Tensor]) -> Contents {
+fn contents(tensors: &[Tensor]) -> Contents {
     tensors
         .iter()
         .map(|tensor| {

@@ -4,18 +4,13 @@
 
 use bytes::Bytes;
 use divan::{AllocProfiler, Bencher, black_box};
-use http::{HeaderMap, HeaderValue};
 use outrigger::codec::{
     grpc::FrameReader,
-    oip_grpc::{
-        Answer, Call, decode_request, decode_response, encode_request, encode_response, model_name,
-    },
+    oip_grpc::{decode_request, decode_response, encode_request, encode_response, model_name},
 };
 use outrigger_filters::inference::{
-    Datatype, Form, Parameters, Payload, Request, RequestParts, Response, ResponseParts, Shape,
-    Tensor,
+    Datatype, Form, Parameters, Payload, RequestParts, ResponseParts, Shape, Tensor,
 };
-use tokio::time::Instant;
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
@@ -55,67 +50,30 @@ fn message(payload: &Payload) -> Bytes {
     payload.to_bytes().slice(5..)
 }
 
-/// A call of one row as it comes from the network: its buffer has other holders.
-fn call(row: usize) -> Call {
-    let request = Request::from(request(row, Bytes::from(vec![7; row]).into()));
-    let mut headers = HeaderMap::new();
-    for (name, value) in [
-        ("content-type", "application/grpc"),
-        ("te", "trailers"),
-        ("user-agent", "grpc-python/1.70"),
-        ("grpc-timeout", "20m"),
-        ("grpc-accept-encoding", "identity, deflate, gzip"),
-    ] {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
-    Call {
-        headers,
-        message: message(&encode_request(&request)),
-        received: Instant::now(),
-    }
+/// A message of one row as it comes from the network: its buffer has other holders.
+fn call(row: usize) -> Bytes {
+    let request = request(row, Bytes::from(vec![7; row]).into());
+    message(&encode_request(&request).expect("it can be written"))
 }
 
 #[divan::bench(args = TENSORS, sample_count = 2000, sample_size = 16)]
 fn decode_a_request(bencher: Bencher<'_, '_>, row: usize) {
     let call = call(row);
-    bencher
-        .with_inputs(|| call.clone())
-        .bench_values(|call| decode_request(call).expect("it is well formed"));
-}
-
-#[divan::bench(sample_count = 2000, sample_size = 16)]
-fn decode_a_request_with_metadata(bencher: Bencher<'_, '_>) {
-    let mut call = call(3072);
-    let token = HeaderValue::from_static("Bearer 0123456789abcdef0123456789abcdef");
-    call.headers.insert("authorization", token);
-    call.headers
-        .insert("x-tenant", HeaderValue::from_static("blue"));
-    bencher
-        .with_inputs(|| call.clone())
-        .bench_values(|call| decode_request(call).expect("it is well formed"));
-}
-
-#[divan::bench(sample_count = 2000, sample_size = 16)]
-fn decode_a_request_without_headers(bencher: Bencher<'_, '_>) {
-    let call = Call {
-        headers: HeaderMap::new(),
-        ..call(3072)
-    };
-    bencher
-        .with_inputs(|| call.clone())
-        .bench_values(|call| decode_request(call).expect("it is well formed"));
+    bencher.bench(|| decode_request(black_box(&call)).expect("it is well formed"));
 }
 
 #[divan::bench(sample_count = 2000, sample_size = 16)]
 fn find_the_model(bencher: Bencher<'_, '_>) {
     let call = call(3072);
-    bencher.bench(|| model_name(black_box(&call.message), 3200));
+    bencher.bench(|| model_name(black_box(&call), 3200));
 }
 
 #[divan::bench(args = TENSORS, sample_count = 2000, sample_size = 16)]
 fn read_a_frame(bencher: Bencher<'_, '_>, row: usize) {
-    let chunk = Request::from(request(row, Bytes::from(vec![7; row]).into()));
-    let chunk = encode_request(&chunk).to_bytes();
+    let chunk = request(row, Bytes::from(vec![7; row]).into());
+    let chunk = encode_request(&chunk)
+        .expect("it can be written")
+        .to_bytes();
     bencher.with_inputs(|| chunk.clone()).bench_values(|chunk| {
         let mut reader = FrameReader::new(64 << 20);
         reader.push(chunk);
@@ -129,24 +87,24 @@ fn merge_8_requests(bencher: Bencher<'_, '_>) {
     bencher.with_inputs(|| calls.clone()).bench_values(|calls| {
         let mut data = Payload::with_capacity(CALLERS);
         for call in calls {
-            let request = decode_request(call).expect("it is well formed");
+            let request = decode_request(&call).expect("it is well formed");
             data.append(&request.inputs[0].data);
         }
-        encode_request(&request(3072, data).into())
+        encode_request(&request(3072, data))
     });
 }
 
 #[divan::bench(sample_count = 2000, sample_size = 16)]
 fn encode_a_merge_of_8(bencher: Bencher<'_, '_>) {
     let data = (0..CALLERS).map(|_| Bytes::from(vec![7; 3072])).collect();
-    let request = Request::from(request(3072, data));
+    let request = request(3072, data);
     bencher.bench(|| encode_request(black_box(&request)));
 }
 
 #[divan::bench(args = [16, 64, 128, 256, 512], sample_count = 2000, sample_size = 16)]
 fn encode_a_merge_of_64_small_rows(bencher: Bencher<'_, '_>, row: usize) {
     let data = (0..64).map(|_| Bytes::from(vec![7; row])).collect();
-    let request = Request::from(request(row, data));
+    let request = request(row, data);
     bencher.bench(|| encode_request(black_box(&request)));
 }
 
@@ -163,26 +121,22 @@ fn split_an_answer_to_8(bencher: Bencher<'_, '_>) {
         )],
         ..ResponseParts::default()
     };
-    let answer = Answer {
-        headers: HeaderMap::new(),
-        message: message(&encode_response(&parts.into(), Form::Raw)),
-        trailers: HeaderMap::new(),
-    };
+    let answer = message(&encode_response(&parts, Form::Raw).expect("it can be written"));
     bencher
         .with_inputs(|| answer.clone())
         .bench_values(|answer| {
-            let whole = decode_response(answer).expect("it is well formed");
+            let whole = decode_response(&answer).expect("it is well formed");
             let mut data = whole.outputs[0].data.clone();
             for _ in 0..CALLERS {
                 let part = data.split_to(row).expect("there are as many rows");
-                let part = Response::from(ResponseParts {
+                let part = ResponseParts {
                     model: whole.model.clone(),
                     version: whole.version.clone(),
                     id: "0123456789abcdef".into(),
                     outputs: vec![tensor(1, row, part)],
                     ..ResponseParts::default()
-                });
-                black_box(encode_response(&part, Form::Raw));
+                };
+                black_box(encode_response(&part, Form::Raw).expect("it can be written"));
             }
         });
 }

@@ -16,11 +16,12 @@ use super::{
 use crate::{
     body::Body,
     codec::{
-        grpc::{self, Encoding, Frame, metadata},
-        oip_grpc::{self, Answer, Call, Peek},
+        grpc::{self, Encoding, Frame, metadata, timeout},
+        oip_grpc::{self, Peek},
     },
     rescue,
     server::Outcome,
+    upstream::{Answer, Call},
 };
 
 /// Answers a `ModelInfer` call: through the model's stack where the configuration names the
@@ -63,16 +64,19 @@ pub(super) async fn infer(route: &Arc<Route>, request: Request<Body>) -> Outcome
         let request = restored(head, held.until_sent(reframed(&frame)), body);
         return passthrough::pass_watched(model.upstream().clone(), request, watch).await;
     };
-    let call = Call {
-        headers: std::mem::take(&mut head.headers),
-        message,
-        received,
-    };
-    let request = match oip_grpc::decode_request(call) {
-        Ok(request) => model.without_ignored_headers(request),
-        Err(rejected) => {
-            debug!(cause = %rejected.cause(), "passed on unread");
-            head.headers = rejected.into_message().headers;
+    let request = match oip_grpc::decode_request(&message) {
+        Ok(mut parts) => {
+            let headers = std::mem::take(&mut head.headers);
+            parts.head.deadline =
+                timeout::of_call(&headers).and_then(|timeout| received.checked_add(timeout));
+            parts.head.metadata = metadata::of_call(&headers);
+            let len = message.len();
+            let call = Call { headers, message };
+            let request = inference::Request::from_wire(parts, Arc::new(call), len);
+            model.without_ignored_headers(request)
+        }
+        Err(cause) => {
+            debug!(%cause, "passed on unread");
             let request = restored(head, held.until_sent(reframed(&frame)), body);
             return passthrough::pass_watched(model.upstream().clone(), request, watch).await;
         }
@@ -85,7 +89,10 @@ pub(super) async fn infer(route: &Arc<Route>, request: Request<Body>) -> Outcome
     }
     let wanted = oip_grpc::form(&request);
     match model.stack().oneshot(request).await {
-        Ok(response) => Outcome::Answer(watch.answered(encode(&response, wanted, received))),
+        Ok(response) => match encode(&response, wanted, received) {
+            Ok(answer) => Outcome::Answer(watch.answered(answer)),
+            Err(error) => refused(&mut watch, &error),
+        },
         Err(error) => refused(&mut watch, error.as_ref()),
     }
 }
@@ -219,10 +226,14 @@ fn encode(
     response: &inference::Response,
     wanted: inference::Form,
     received: Instant,
-) -> Response<Body> {
+) -> Result<Response<Body>, oip_grpc::Malformed> {
     let wire = response
         .wire()
         .and_then(|wire| wire.downcast_ref::<Answer>());
+    let message = match wire {
+        Some(answer) if oip_grpc::fits(response, wanted) => grpc::frame(answer.message.clone()),
+        _ => oip_grpc::encode_response(response, wanted)?,
+    };
     let mut headers = match wire {
         Some(answer) => {
             let mut headers = answer.headers.clone();
@@ -245,13 +256,10 @@ fn encode(
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
     metadata::append(&response.trailers, &mut trailers);
-    let mut answer = Response::new(Body::full(
-        oip_grpc::encode_response(response, wanted),
-        Some(trailers),
-    ));
+    let mut answer = Response::new(Body::full(message, Some(trailers)));
     *answer.headers_mut() = headers;
     *answer.version_mut() = http::Version::HTTP_2;
-    answer
+    Ok(answer)
 }
 
 /// Says in headers what the filters did; nothing where none acted.

@@ -38,35 +38,10 @@ pub enum Malformed {
     /// A tensor's contents are not as long as its shape says.
     #[error("a tensor's contents are not as long as its shape says")]
     Length,
+    /// A tensor that is to be written is still JSON text.
+    #[error("a tensor is still text, which has no place in a message")]
+    Form,
     /// A typed element is out of its datatype's range.
     #[error("an element is out of its datatype's range")]
     Range,
-}
-
-/// A message that was not interpreted, given back with the reason.
-#[derive(Debug, thiserror::Error)]
-#[error("the message is sent on as it is")]
-pub struct Rejected<T> {
-    message: Box<T>,
-    #[source]
-    cause: Malformed,
-}
-
-impl<T> Rejected<T> {
-    pub(super) fn new(message: T, cause: Malformed) -> Self {
-        Self {
-            message: Box::new(message),
-            cause,
-        }
-    }
-
-    /// Returns why the message was not interpreted.
-    pub fn cause(&self) -> Malformed {
-        self.cause
-    }
-
-    /// Returns the message, untouched.
-    pub fn into_message(self) -> T {
-        *self.message
-    }
 }

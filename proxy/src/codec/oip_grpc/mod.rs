@@ -1,7 +1,5 @@
 //! The Open Inference Protocol over gRPC: `ModelInferRequest` and `ModelInferResponse`.
 
-mod answer;
-mod call;
 mod contents;
 pub mod control;
 mod malformed;
@@ -17,10 +15,8 @@ mod tests;
 mod witness;
 
 pub use self::{
-    answer::Answer,
-    call::Call,
-    malformed::{Malformed, Rejected},
+    malformed::Malformed,
     peek::{Peek, model_name},
     request::{decode_request, encode_request, form},
-    response::{decode_response, encode_response},
+    response::{decode_response, encode_response, fits},
 };

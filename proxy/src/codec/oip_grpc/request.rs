@@ -1,53 +1,27 @@
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
-use http::HeaderMap;
+use bytes::Bytes;
 use outrigger_filters::inference::{
-    Form, Head, Parameter, Parameters, Payload, Request, RequestParts, RequestedOutput,
+    Form, Head, Parameter, Parameters, Payload, RequestParts, RequestedOutput,
 };
-use tokio::time::Instant;
 
 use super::{
-    Call, Malformed, Rejected, parameters,
+    Malformed, parameters,
     rope::Rope,
     tensor::{self, Raw, Tensors},
 };
-use crate::codec::{
-    grpc::{self, metadata, timeout},
-    protobuf::{Put, Source, Unknown, Value, nested_len, text_len},
-};
+use crate::codec::protobuf::{Put, Source, Unknown, Value, nested_len, text_len};
 
-/// Reads a call. Names and contents are slices of its message, which the request keeps as its
-/// wire form; a call that is not understood comes back untouched.
-pub fn decode_request(call: Call) -> Result<Request, Rejected<Call>> {
-    match read(&call) {
-        Ok(parts) => {
-            let len = call.message.len();
-            Ok(Request::from_wire(parts, Arc::new(call), len))
-        }
-        Err(cause) => Err(Rejected::new(call, cause)),
-    }
-}
-
-/// Writes a request as one gRPC message with its five bytes before it.
+/// Reads a `ModelInferRequest`. Names and contents are slices of the message.
 ///
-/// An unchanged request is the message that came. Of any other the contents are shared, typed
-/// where all of them came typed, raw otherwise.
-pub fn encode_request(request: &Request) -> Payload {
-    let wire = request.wire().and_then(|wire| wire.downcast_ref::<Call>());
-    match wire {
-        Some(call) => grpc::frame(call.message.clone()),
-        None => write(request),
-    }
-}
-
-/// Tells the form in which a caller sent its contents, and so wants them in the answer.
-pub fn form(request: &RequestParts) -> Form {
-    tensor::form(&request.inputs)
-}
-
-#[inline]
-fn read(call: &Call) -> Result<RequestParts, Malformed> {
-    let mut source = Source::new(&call.message);
+/// The head says what the message does: deadline and metadata, which stand in headers, are left
+/// out.
+///
+/// # Errors
+///
+/// Fails where the message is not understood to its last field; the server may well understand it.
+pub fn decode_request(message: &Bytes) -> Result<RequestParts, Malformed> {
+    let mut source = Source::new(message);
     let mut parts = RequestParts::default();
     let mut raw = Raw::new();
     let mut unknown = Unknown::default();
@@ -84,37 +58,21 @@ fn read(call: &Call) -> Result<RequestParts, Malformed> {
     tensor::attach(&source, &mut parts.inputs, raw)?;
     parts.unknown = unknown.finish(&source);
     parts.head.priority = priority(&parts.parameters);
-    parts.head.deadline = deadline(&call.headers, call.received);
-    parts.head.metadata = metadata::of_call(&call.headers);
     Ok(parts)
 }
 
-fn read_output(source: &mut Source<'_>, range: Range<usize>) -> Result<RequestedOutput, Malformed> {
-    source.count().ok_or(Malformed::TooMany)?;
-    let mut output = RequestedOutput {
-        name: Default::default(),
-        parameters: Parameters::default(),
-        unknown: Payload::new(),
-    };
-    let mut unknown = Unknown::default();
-    let mut fields = source.fields(range);
-    while let Some(field) = fields.next()? {
-        match (field.number, field.value) {
-            (1, Value::Bytes(text)) => output.name = source.text(text).ok_or(Malformed::Text)?,
-            (2, Value::Bytes(entry)) => parameters::read(source, entry, &mut output.parameters)?,
-            (number @ 1..=2, _) => return Err(Malformed::Type(number)),
-            _ => unknown.keep(source, field.span).ok_or(Malformed::TooMany)?,
-        }
-    }
-    output.unknown = unknown.finish(source);
-    Ok(output)
-}
-
-fn write(request: &RequestParts) -> Payload {
+/// Writes a request as one gRPC message with its five bytes before it.
+///
+/// Contents are shared, typed where all of them came typed, raw otherwise.
+///
+/// # Errors
+///
+/// Fails where a tensor is still JSON text.
+pub fn encode_request(request: &RequestParts) -> Result<Payload, Malformed> {
     let Head {
         model, version, id, ..
     } = &request.head;
-    let inputs = Tensors::new(&request.inputs, form(request));
+    let inputs = Tensors::new(&request.inputs, form(request))?;
     let len = text_len(1, model)
         + text_len(2, version)
         + text_len(3, id)
@@ -151,15 +109,37 @@ fn write(request: &RequestParts) -> Payload {
     }
     rope.share(&request.unknown);
     inputs.write_raw(7, &mut rope);
-    rope.finish()
+    Ok(rope.finish())
+}
+
+/// Tells the form in which a caller sent its contents, and so wants them in the answer.
+pub fn form(request: &RequestParts) -> Form {
+    tensor::form(&request.inputs)
+}
+
+fn read_output(source: &mut Source<'_>, range: Range<usize>) -> Result<RequestedOutput, Malformed> {
+    source.count().ok_or(Malformed::TooMany)?;
+    let mut output = RequestedOutput {
+        name: Default::default(),
+        parameters: Parameters::default(),
+        unknown: Payload::new(),
+    };
+    let mut unknown = Unknown::default();
+    let mut fields = source.fields(range);
+    while let Some(field) = fields.next()? {
+        match (field.number, field.value) {
+            (1, Value::Bytes(text)) => output.name = source.text(text).ok_or(Malformed::Text)?,
+            (2, Value::Bytes(entry)) => parameters::read(source, entry, &mut output.parameters)?,
+            (number @ 1..=2, _) => return Err(Malformed::Type(number)),
+            _ => unknown.keep(source, field.span).ok_or(Malformed::TooMany)?,
+        }
+    }
+    output.unknown = unknown.finish(source);
+    Ok(output)
 }
 
 fn output_len(output: &RequestedOutput) -> usize {
     text_len(1, &output.name) + parameters::len(2, &output.parameters) + output.unknown.len()
-}
-
-fn deadline(headers: &HeaderMap, received: Instant) -> Option<Instant> {
-    received.checked_add(timeout::of_call(headers)?)
 }
 
 fn priority(parameters: &Parameters) -> u64 {

@@ -1,52 +1,20 @@
-use std::sync::Arc;
-
-use outrigger_filters::inference::{Form, Payload, Response, ResponseParts};
+use bytes::Bytes;
+use outrigger_filters::inference::{Form, Payload, ResponseParts};
 
 use super::{
-    Answer, Malformed, Rejected, parameters,
+    Malformed, parameters,
     rope::Rope,
     tensor::{self, Raw, Tensors},
 };
-use crate::codec::{
-    grpc::{self, metadata},
-    protobuf::{Put, Source, Unknown, Value, text_len},
-};
+use crate::codec::protobuf::{Put, Source, Unknown, Value, text_len};
 
-/// Reads an answer. Names and contents are slices of its message, which the response keeps as
-/// its wire form; an answer that is not understood comes back untouched.
-pub fn decode_response(answer: Answer) -> Result<Response, Rejected<Answer>> {
-    match read(&answer) {
-        Ok(parts) => {
-            let headers = metadata::of_answer(&answer.headers);
-            let trailers = metadata::of_answer(&answer.trailers);
-            let mut response = Response::from_wire(parts, Arc::new(answer));
-            response.headers = headers;
-            response.trailers = trailers;
-            Ok(response)
-        }
-        Err(cause) => Err(Rejected::new(answer, cause)),
-    }
-}
-
-/// Writes a response as one gRPC message with its five bytes before it.
+/// Reads a `ModelInferResponse`. Names and contents are slices of the message.
 ///
-/// A caller that sent raw contents (`wanted`) gets raw ones. Any other gets them as the server
-/// sent them. An unchanged response that has this form is the message that came.
-pub fn encode_response(response: &Response, wanted: Form) -> Payload {
-    let form = tensor::form(&response.outputs);
-    let wire = response
-        .wire()
-        .filter(|_| wanted != Form::Raw || form != Form::Typed)
-        .and_then(|wire| wire.downcast_ref::<Answer>());
-    match wire {
-        Some(answer) => grpc::frame(answer.message.clone()),
-        None if wanted == Form::Raw => write(response, Form::Raw),
-        None => write(response, form),
-    }
-}
-
-fn read(answer: &Answer) -> Result<ResponseParts, Malformed> {
-    let mut source = Source::new(&answer.message);
+/// # Errors
+///
+/// Fails where the message is not understood to its last field; the caller may well understand it.
+pub fn decode_response(message: &Bytes) -> Result<ResponseParts, Malformed> {
+    let mut source = Source::new(message);
     let mut parts = ResponseParts::default();
     let mut raw = Raw::new();
     let mut unknown = Unknown::default();
@@ -77,8 +45,20 @@ fn read(answer: &Answer) -> Result<ResponseParts, Malformed> {
     Ok(parts)
 }
 
-fn write(response: &ResponseParts, form: Form) -> Payload {
-    let outputs = Tensors::new(&response.outputs, form);
+/// Writes a response as one gRPC message with its five bytes before it.
+///
+/// A caller that sent raw contents (`wanted`) gets raw ones. Any other gets them as the server
+/// sent them.
+///
+/// # Errors
+///
+/// Fails where a tensor is still JSON text.
+pub fn encode_response(response: &ResponseParts, wanted: Form) -> Result<Payload, Malformed> {
+    let form = match wanted {
+        Form::Raw => Form::Raw,
+        _ => tensor::form(&response.outputs),
+    };
+    let outputs = Tensors::new(&response.outputs, form)?;
     let len = text_len(1, &response.model)
         + text_len(2, &response.version)
         + text_len(3, &response.id)
@@ -99,5 +79,11 @@ fn write(response: &ResponseParts, form: Form) -> Payload {
     outputs.write(5, &mut rope);
     rope.share(&response.unknown);
     outputs.write_raw(6, &mut rope);
-    rope.finish()
+    Ok(rope.finish())
+}
+
+/// Tells whether an answer that nobody changed can go to its caller as the message that it was
+/// read from: whether this has the form that [`encode_response`] would give it.
+pub fn fits(response: &ResponseParts, wanted: Form) -> bool {
+    wanted != Form::Raw || tensor::form(&response.outputs) != Form::Typed
 }

@@ -102,7 +102,7 @@ pub(super) fn attach(
     let mut raw = raw.into_iter();
     for tensor in tensors {
         match tensor.form {
-            Form::Absent => {}
+            Form::Absent | Form::Flat | Form::Rows => {}
             Form::Typed if all_typed => {}
             Form::Typed => return Err(Malformed::Misplaced),
             Form::Raw => {
@@ -135,7 +135,7 @@ pub(super) fn form(tensors: &[Tensor]) -> Form {
     let mut form = Form::Absent;
     for tensor in tensors {
         match tensor.form {
-            Form::Raw => return Form::Raw,
+            Form::Raw | Form::Flat | Form::Rows => return Form::Raw,
             Form::Typed => form = Form::Typed,
             Form::Absent => {}
         }
@@ -151,7 +151,7 @@ impl Contents {
         }
         let typed = tensors.iter().map(|tensor| match tensor.form {
             Form::Absent => Some(Payload::new()),
-            Form::Raw | Form::Typed => contents::write(tensor),
+            _ => contents::write(tensor),
         });
         typed.collect::<Option<_>>().map_or(Self::Raw, Self::Typed)
     }
@@ -173,18 +173,22 @@ pub(super) struct Tensors<'a> {
 }
 
 impl<'a> Tensors<'a> {
-    pub(super) fn new(tensors: &'a [Tensor], form: Form) -> Self {
+    /// Fails where a tensor is still text, which stands in no message of this protocol.
+    pub(super) fn new(tensors: &'a [Tensor], form: Form) -> Result<Self, Malformed> {
+        if tensors.iter().any(|tensor| tensor.form.is_text()) {
+            return Err(Malformed::Form);
+        }
         let contents = Contents::new(tensors, form);
         let lens = tensors
             .iter()
             .enumerate()
             .map(|(index, tensor)| len(tensor, contents.of(index)))
             .collect();
-        Self {
+        Ok(Self {
             tensors,
             contents,
             lens,
-        }
+        })
     }
 
     /// Returns the bytes of the tensors and their raw contents, as fields of these numbers.
