@@ -17,4 +17,5 @@ pub mod server;
 pub mod stack;
 pub mod telemetry;
 pub mod upstream;
+mod wire;
 pub mod worker;

@@ -28,14 +28,10 @@ pub(crate) struct Origin {
 /// The answer that a response was read from.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
-    /// What the server speaks.
-    pub(crate) protocol: Protocol,
     /// The headers.
     pub(crate) headers: HeaderMap,
     /// The message, decompressed; of gRPC without the five bytes before it.
     pub(crate) body: Bytes,
-    /// How many of the bytes are JSON, where the rest is tensors.
-    pub(crate) json_len: Option<usize>,
     /// The trailers.
     pub(crate) trailers: HeaderMap,
 }

@@ -210,14 +210,7 @@ fn models(
     for (name, section) in file.models.iter().flat_map(|models| models.0.iter()) {
         let arms = match &section.arms {
             Some(arms) => self::arms(arms, upstreams, faults),
-            None => {
-                if !recognised(file, upstreams) {
-                    let message = "no listener's upstream is oip-grpc, so nobody can ask for this \
-                                   model; name the upstream of one, or an arm";
-                    faults.add(&section.place, message);
-                }
-                vec![Arm::same(name)]
-            }
+            None => vec![Arm::same(name)],
         };
         let latency_objective = match &section.latency_objective {
             Some(At {
@@ -246,20 +239,6 @@ fn models(
     models
 }
 
-/// Whether a model without arms has a listener to be asked at. Where something else is at fault
-/// that may be the reason, it has.
-fn recognised(file: &file::File, upstreams: &Upstreams<'_>) -> bool {
-    let Some(listeners) = &file.listeners else {
-        return true;
-    };
-    let mut protocols = listeners.iter().map(|listener| {
-        let name = listener.upstream.as_ref()?;
-        upstreams.protocols.get(name.as_str()).copied().flatten()
-    });
-    listeners.is_empty()
-        || protocols.any(|protocol| protocol.is_none_or(|protocol| protocol == Protocol::OipGrpc))
-}
-
 fn arms(
     section: &At<Named<Name, file::Arm>>,
     upstreams: &Upstreams<'_>,
@@ -274,13 +253,7 @@ fn arms(
     let mut arms = Vec::new();
     for (name, section) in &section.0 {
         if let Some(upstream) = &section.upstream {
-            match upstreams.protocol(upstream, faults) {
-                None | Some(Protocol::OipGrpc) => {}
-                Some(other) => {
-                    let message = not_yet(format_args!("an arm over {other}"), "more protocols");
-                    faults.add(&upstream.place, message);
-                }
-            }
+            upstreams.protocol(upstream, faults);
         }
         if let (Some(upstream), Some(model)) = (&section.upstream, &section.model) {
             arms.push(Arm {

@@ -311,25 +311,19 @@ fn what_belongs_to_later_versions_is_a_fault_that_says_so() {
 }
 
 #[test]
-fn batching_another_protocol_comes_later_and_passing_it_through_does_not() {
-    for protocol in ["oip-rest", "tfserving-grpc", "tfserving-rest"] {
-        let text = format!(
-            "listeners: [{{ address: '127.0.0.1:1', upstream: u }}]\n\
-             upstreams: {{ u: {{ protocol: {protocol}, endpoints: ['http://h:1'] }} }}\n"
-        );
-        read(&text);
-        let with_arm =
-            format!("{text}models: {{ m: {{ arms: {{ a: {{ upstream: u, model: a }} }} }} }}");
-        let found = faults(&with_arm);
-        assert!(
-            found.len() == 1 && found[0].contains("is not in this version"),
-            "{found:?}"
-        );
-        let without = faults(&format!("{text}models: {{ m: {{}} }}"));
-        assert!(
-            without.len() == 1 && without[0].contains("no listener's upstream"),
-            "{without:?}"
-        );
+fn a_model_may_be_served_in_every_protocol() {
+    for protocol in ["oip-grpc", "oip-rest", "tfserving-grpc", "tfserving-rest"] {
+        for model in [
+            "{ batch: {} }",
+            "{ arms: { a: { upstream: u, model: b } } }",
+        ] {
+            let config = read(&format!(
+                "listeners: [{{ address: '127.0.0.1:1', upstream: u }}]\n\
+                 upstreams: {{ u: {{ protocol: {protocol}, endpoints: ['http://h:1'] }} }}\n\
+                 models: {{ m: {model} }}"
+            ));
+            assert_eq!(config.models.len(), 1);
+        }
     }
 }
 

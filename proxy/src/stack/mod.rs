@@ -12,7 +12,7 @@ mod watch;
 
 pub use self::{
     gather::GatheredTooMuch,
-    infer::TooLarge,
+    infer::{NotKnown, TooLarge},
     model::Model,
     router::Router,
     table::{Route, Table},

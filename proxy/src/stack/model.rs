@@ -1,11 +1,11 @@
 use std::sync::Arc;
 
 use outrigger_filters::{
-    batch::{Batch, BatchLayer, Batchable, Capability},
-    inference::{BoxInfer, Metadata, Request},
+    batch::{Batch, BatchLayer, Batchable},
+    inference::{BoxInfer, Form, Metadata, Request},
 };
 use serde_json::json;
-use tokio::task::JoinHandle;
+use tokio::runtime::Handle;
 use tower::{
     Layer as _, ServiceBuilder,
     util::{BoxCloneSyncService, option_layer},
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config::{self, Limits, Protocol},
     telemetry::{Metrics, Requests},
-    upstream::{self, Endpoint, OipGrpc, Upstream},
+    upstream::{Client, Description, Endpoint, Learned, Upstream},
 };
 
 /// A model of the configuration on one upstream: its stack of filters, and what they learned.
@@ -33,11 +33,11 @@ pub struct Model {
     arm: config::Arm,
     upstream: Arc<Upstream>,
     stack: BoxInfer,
-    batches: Vec<(Arc<Endpoint>, Batch<OipGrpc>)>,
-    capability: Capability,
-    requests: Arc<Requests>,
-    /// Asks the server what the model can take; ends with the stack.
-    learning: Option<JoinHandle<()>>,
+    batches: Vec<(Arc<Endpoint>, Batch<Client>)>,
+    /// What the server says of the model; asking ends with the stack.
+    learned: Learned,
+    /// The counts of requests, by what their callers speak.
+    requests: [Arc<Requests>; Protocol::ALL.len()],
 }
 
 impl Model {
@@ -50,33 +50,33 @@ impl Model {
         limits: &Limits,
         metrics: &Metrics,
     ) -> Self {
-        let capability = Capability::new(Batchable::Unasked);
+        let learned = Learned::new(
+            upstream.clone(),
+            arm.model.clone(),
+            arm.version.clone(),
+            Handle::current(),
+        );
         let duration = metrics.upstream(upstream.name());
         let calls = upstream.endpoints().iter().map(|endpoint| {
-            let call = OipGrpc::new(
+            let call = Client::new(
                 upstream.clone(),
                 endpoint.clone(),
+                learned.clone(),
                 limits.max_message,
                 duration.clone(),
             );
             (endpoint.clone(), call)
         });
         let mut batches = Vec::new();
-        let mut learning = None;
         let rename = option_layer(RenameLayer::new(config, arm));
         let stack = match &config.batch {
             Some(batch) => {
                 let handles = metrics.batch().handles(&config.name, &arm.name);
-                let layer = BatchLayer::new(batch.clone(), capability.clone(), handles);
+                let layer = BatchLayer::new(batch.clone(), learned.capability().clone(), handles);
                 batches = calls
                     .map(|(endpoint, call)| (endpoint, layer.layer(call)))
                     .collect::<Vec<_>>();
-                learning = Some(tokio::spawn(upstream::learn(
-                    upstream.clone(),
-                    arm.model.clone(),
-                    arm.version.clone(),
-                    capability.clone(),
-                )));
+                learned.begin();
                 let balance = Balance::new(batches.clone());
                 BoxCloneSyncService::new(ServiceBuilder::new().layer(rename).service(balance))
             }
@@ -92,9 +92,9 @@ impl Model {
             upstream: upstream.clone(),
             stack,
             batches,
-            capability,
-            requests: Arc::new(metrics.requests(&config.name, Protocol::OipGrpc.as_str())),
-            learning,
+            learned,
+            requests: Protocol::ALL
+                .map(|protocol| Arc::new(metrics.requests(&config.name, protocol.as_str()))),
         }
     }
 }
@@ -128,9 +128,45 @@ impl Model {
         self.stack.clone()
     }
 
-    /// Returns the counts of its requests.
-    pub(super) fn requests(&self) -> &Arc<Requests> {
-        &self.requests
+    /// Returns the counts of its requests from callers who speak a protocol.
+    pub(super) fn requests(&self, protocol: Protocol) -> &Arc<Requests> {
+        &self.requests[protocol as usize]
+    }
+
+    /// Tells whether nothing shall happen to a caller's requests: no filter, no other name, and
+    /// the server speaks what the caller speaks. They are passed through like those for a model
+    /// that is not named.
+    pub(super) fn is_plain(&self, protocol: Protocol) -> bool {
+        self.config.batch.is_none()
+            && self.arm.upstream.is_none()
+            && self.arm.model == self.name
+            && self.arm.version.is_none()
+            && self.upstream.protocol() == protocol
+    }
+
+    /// Returns what the server says of the model, waiting for it where a caller's request cannot be
+    /// said in the server's protocol without.
+    pub(super) async fn description(&self, caller: Protocol) -> Option<Arc<Description>> {
+        let server = self.upstream.protocol();
+        let needed = caller != server
+            && (caller == Protocol::TfservingRest
+                || matches!(server, Protocol::OipRest | Protocol::TfservingRest));
+        if needed {
+            self.learned.wait().await
+        } else {
+            self.learned.description()
+        }
+    }
+
+    /// Returns the form in which the server takes tensors: requests of all protocols are brought
+    /// into it, and so can share a call.
+    pub(super) fn form(&self, description: Option<&Description>) -> Form {
+        match self.upstream.protocol() {
+            Protocol::OipGrpc | Protocol::TfservingGrpc => Form::Raw,
+            Protocol::OipRest if description.is_some_and(|known| known.binary) => Form::Raw,
+            Protocol::OipRest => Form::Flat,
+            Protocol::TfservingRest => Form::Rows,
+        }
     }
 
     /// Takes the headers that may differ within a batch out of what decides who shares one.
@@ -157,7 +193,7 @@ impl Model {
     /// Tells whether the model's server has been asked what the model can take; some servers do
     /// not say.
     pub fn is_learned(&self) -> bool {
-        self.config.batch.is_none() || self.capability.get() != Batchable::Unasked
+        self.config.batch.is_none() || self.learned.capability().get() != Batchable::Unasked
     }
 
     /// Shows what was learned, for `/models`.
@@ -180,7 +216,7 @@ impl Model {
         json!({
             "upstream": self.upstream.name(),
             "model": &*self.arm.model,
-            "batchable": match self.capability.get() {
+            "batchable": match self.learned.capability().get() {
                 Batchable::Unasked => json!("unasked"),
                 Batchable::Unknown => json!("unknown"),
                 Batchable::No(reason) => json!(format!("no: {reason}")),
@@ -196,21 +232,13 @@ impl Model {
     }
 }
 
-impl Drop for Model {
-    fn drop(&mut self) {
-        if let Some(learning) = &self.learning {
-            learning.abort();
-        }
-    }
-}
-
-impl Loaded for Batch<OipGrpc> {
+impl Loaded for Batch<Client> {
     fn load(&self) -> usize {
         Batch::load(self)
     }
 }
 
-impl Loaded for OipGrpc {
+impl Loaded for Client {
     fn load(&self) -> usize {
         self.endpoint().calls()
     }

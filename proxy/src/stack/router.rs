@@ -38,9 +38,9 @@ impl Handler for Router {
         );
         let handling = match Call::detect(&request) {
             // Boxed, because it is ten times as large as a pass-through, which most calls are.
-            Call::OipGrpcInfer if !route.models.is_empty() => {
-                Either::Left(Box::pin(async move { infer::infer(&route, request).await }))
-            }
+            Call::Infer(call) if !route.models.is_empty() => Either::Left(Box::pin(async move {
+                infer::infer(&route, call, request).await
+            })),
             _ => Either::Right(passthrough::pass(&route, request)),
         };
         handling.instrument(span)

@@ -129,10 +129,8 @@ impl Shared {
         Ok(response(
             read,
             Answer {
-                protocol,
                 headers: answer.headers,
                 body: answer.message,
-                json_len: None,
                 trailers: answer.trailers,
             },
         ))
@@ -165,16 +163,11 @@ impl Shared {
         *call.method_mut() = HttpMethod::POST;
         *call.uri_mut() = grpc::address(&self.endpoint, path);
         *call.headers_mut() = headers;
-        let answer =
-            rest::exchange(&self.upstream, &self.endpoint, call, self.max_message).await?;
-        let mut json = None;
+        let answer = rest::exchange(&self.upstream, &self.endpoint, call, self.max_message).await?;
         let read = match protocol {
             Protocol::OipRest => json_len(&answer.headers)
                 .map_err(Error::from)
-                .and_then(|len| {
-                    json = len;
-                    oip_rest::decode_response(&answer.body, len).map_err(Error::from)
-                }),
+                .and_then(|len| oip_rest::decode_response(&answer.body, len).map_err(Error::from)),
             _ => {
                 let description = self.learned.description();
                 let signature = description
@@ -186,10 +179,8 @@ impl Shared {
         Ok(response(
             read,
             Answer {
-                protocol,
                 headers: answer.headers,
                 body: answer.body,
-                json_len: json,
                 trailers: HeaderMap::new(),
             },
         ))
@@ -294,7 +285,10 @@ fn oip_path(head: &inference::Head) -> String {
     if head.version.is_empty() {
         format!("/v2/models/{model}/infer")
     } else {
-        format!("/v2/models/{model}/versions/{}/infer", escaped(&head.version))
+        format!(
+            "/v2/models/{model}/versions/{}/infer",
+            escaped(&head.version)
+        )
     }
 }
 
@@ -306,7 +300,10 @@ fn tfserving_path(head: &inference::Head) -> String {
         Method::Regress => "regress",
     };
     if !head.version.is_empty() {
-        format!("/v1/models/{model}/versions/{}:{verb}", escaped(&head.version))
+        format!(
+            "/v1/models/{model}/versions/{}:{verb}",
+            escaped(&head.version)
+        )
     } else if !head.label.is_empty() {
         format!("/v1/models/{model}/labels/{}:{verb}", escaped(&head.label))
     } else {

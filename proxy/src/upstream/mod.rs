@@ -9,6 +9,7 @@ mod error;
 mod grpc;
 mod http1;
 mod http2;
+mod learned;
 mod load;
 mod message;
 mod rest;
@@ -21,7 +22,12 @@ use smallvec::SmallVec;
 
 use self::error::Failed;
 pub use self::{
-    client::Client, connector::Connector, control::learn, endpoint::Endpoint, error::Error,
+    client::Client,
+    connector::Connector,
+    control::learn,
+    endpoint::Endpoint,
+    error::Error,
+    learned::{Description, Learned},
     rest::Refused,
 };
 pub(crate) use self::{control::unready, grpc::Unreadable, rest::encoding};

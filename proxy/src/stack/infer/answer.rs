@@ -1,5 +1,5 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Response, Version, header};
-use outrigger_filters::inference::{self, Code, Error, Payload, Status};
+use outrigger_filters::inference::{self, Error, Payload};
 use tokio::time::Instant;
 
 use super::message::Reply;
@@ -30,7 +30,7 @@ pub(super) fn encode(
 ) -> Result<Response<Body>, Error> {
     let report = std::mem::take(&mut response.report);
     if from != to {
-        if response.outputs.is_empty() && is_opaque(&response) {
+        if response.is_opaque() {
             return Err(NotUnderstood(from).into());
         }
         bridge::response(&mut response, asked, from, to)?;
@@ -54,7 +54,7 @@ pub(super) fn encode(
     let body = match (reply, wire) {
         (Reply::OipGrpc(wanted), wire) => {
             let message = match wire {
-                Some(answer) if !oip_grpc::is_rewritten(&response, wanted) => frame(answer.body),
+                Some(answer) if oip_grpc::fits(&response, wanted) => frame(answer.body),
                 _ => oip_grpc::encode_response(&response, wanted)?,
             };
             trailers = Some(of_grpc(&response, from));
@@ -98,11 +98,6 @@ pub(super) fn refused(refusal: &Refused) -> Response<Body> {
     *answer.status_mut() = refusal.status();
     answer.headers_mut().clone_from(refusal.headers());
     answer
-}
-
-/// Tells whether a response is one that no codec understood.
-fn is_opaque(response: &inference::Response) -> bool {
-    response.wire().is_some()
 }
 
 fn own_headers(response: &inference::Response, from: Protocol, to: Protocol) -> HeaderMap {
@@ -186,3 +181,24 @@ impl std::fmt::Display for NotUnderstood {
 }
 
 impl std::error::Error for NotUnderstood {}
+
+/// The server's answer cannot be told to this caller: neither is at fault alone.
+#[derive(Debug)]
+pub(super) struct Untold {
+    /// Not the source: what is wrong with an answer is no fault of the request.
+    cause: Error,
+}
+
+impl Untold {
+    pub(super) fn new(cause: Error) -> Self {
+        Self { cause }
+    }
+}
+
+impl std::fmt::Display for Untold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the server's answer cannot be told: {}", self.cause)
+    }
+}
+
+impl std::error::Error for Untold {}

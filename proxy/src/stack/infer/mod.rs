@@ -7,23 +7,23 @@ mod message;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Version, request};
-use outrigger_filters::inference::{self, Code, Error, Payload, Status};
+use http::{HeaderMap, Request, Version};
+use outrigger_filters::inference::{self, Error};
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 use tracing::debug;
 
-pub use self::claim::TooLarge;
+pub use self::claim::{NotKnown, TooLarge};
 use self::{
     claim::{Claim, Claimed},
     message::{Reply, read},
 };
-use super::{Model, Route, gather::Held, passthrough, watch::Watch};
+use super::{Model, Route, passthrough, watch::Watch};
 use crate::{
     body::Body,
     codec::{
         bridge::{self, Asked},
-        grpc::{self, metadata, timeout},
+        grpc::{metadata, timeout},
     },
     config::Protocol,
     detect::{Inference, Target},
@@ -38,11 +38,7 @@ use crate::{
 /// where that is known, by the listener's otherwise.
 ///
 /// Between protocols nothing can go untouched: what is not understood is refused.
-pub(super) async fn infer(
-    route: &Arc<Route>,
-    call: Inference,
-    request: Request<Body>,
-) -> Outcome {
+pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<Body>) -> Outcome {
     let received = Instant::now();
     let (mut head, body) = request.into_parts();
     let mut watch = if call.protocol.is_grpc() {
@@ -100,6 +96,7 @@ pub(super) async fn infer(
         Ok(response) => {
             let back = model.upstream().protocol();
             answer::encode(response, reply, &asked, back, call.protocol, received)
+                .map_err(|cause| answer::Untold::new(cause).into())
         }
         Err(error) => Err(error),
     };
@@ -140,7 +137,12 @@ async fn understand(
         head.version.clone_from(version);
         head.label.clone_from(label);
     }
-    bridge::request(&mut parts, call.protocol, model.upstream().protocol(), wanted)?;
+    bridge::request(
+        &mut parts,
+        call.protocol,
+        model.upstream().protocol(),
+        wanted,
+    )?;
     parts.head.deadline = timeout::of_call(headers)
         .filter(|_| call.protocol.is_grpc())
         .and_then(|timeout| received.checked_add(timeout));
