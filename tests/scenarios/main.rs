@@ -10,6 +10,7 @@ mod garbage;
 mod merging;
 mod neighbours;
 mod one_answer;
+mod protocols;
 mod reload;
 mod transport;
 mod untouched;

@@ -8,4 +8,5 @@ pub mod metrics;
 pub mod model;
 pub mod origin;
 pub mod patience;
+pub mod protocol;
 pub mod wire;
