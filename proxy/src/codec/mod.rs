@@ -1,7 +1,9 @@
 #![doc = include_str!("README.md")]
 
+mod base64;
 pub mod grpc;
 pub mod oip_grpc;
 mod protobuf;
+pub mod tfs_grpc;
 
 pub use self::protobuf::Wire;
