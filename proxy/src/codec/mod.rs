@@ -2,6 +2,7 @@
 
 mod base64;
 pub mod grpc;
+pub mod json;
 pub mod oip_grpc;
 mod protobuf;
 pub mod tfs_grpc;
