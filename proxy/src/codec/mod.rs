@@ -2,6 +2,7 @@
 
 pub mod grpc;
 pub mod oip_grpc;
+pub mod oip_rest;
 mod protobuf;
 
 pub use self::protobuf::Wire;
