@@ -5,7 +5,7 @@ use outrigger_filters::{
     inference::{BoxInfer, Metadata, Request},
 };
 use serde_json::json;
-use tokio::task::JoinHandle;
+use tokio::runtime::Handle;
 use tower::{
     Layer as _, ServiceBuilder,
     util::{BoxCloneSyncService, option_layer},
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config::{self, Limits, Protocol},
     telemetry::{Metrics, Requests},
-    upstream::{self, Endpoint, OipGrpc, Upstream},
+    upstream::{Endpoint, Learned, OipGrpc, Upstream},
 };
 
 /// A model of the configuration on one upstream: its stack of filters, and what they learned.
@@ -34,10 +34,9 @@ pub struct Model {
     upstream: Arc<Upstream>,
     stack: BoxInfer,
     batches: Vec<(Arc<Endpoint>, Batch<OipGrpc>)>,
-    capability: Capability,
     requests: Arc<Requests>,
-    /// Asks the server what the model can take; ends with the stack.
-    learning: Option<JoinHandle<()>>,
+    /// What the server says of the model; the asking ends with the stack.
+    learned: Learned,
 }
 
 impl Model {
@@ -62,7 +61,13 @@ impl Model {
             (endpoint.clone(), call)
         });
         let mut batches = Vec::new();
-        let mut learning = None;
+        let learned = Learned::new(
+            Handle::current(),
+            upstream.clone(),
+            arm.model.clone(),
+            arm.version.clone(),
+            capability.clone(),
+        );
         let rename = option_layer(RenameLayer::new(config, arm));
         let stack = match &config.batch {
             Some(batch) => {
@@ -71,12 +76,7 @@ impl Model {
                 batches = calls
                     .map(|(endpoint, call)| (endpoint, layer.layer(call)))
                     .collect::<Vec<_>>();
-                learning = Some(tokio::spawn(upstream::learn(
-                    upstream.clone(),
-                    arm.model.clone(),
-                    arm.version.clone(),
-                    capability.clone(),
-                )));
+                learned.begin();
                 let balance = Balance::new(batches.clone());
                 BoxCloneSyncService::new(ServiceBuilder::new().layer(rename).service(balance))
             }
@@ -92,9 +92,8 @@ impl Model {
             upstream: upstream.clone(),
             stack,
             batches,
-            capability,
             requests: Arc::new(metrics.requests(&config.name, Protocol::OipGrpc.as_str())),
-            learning,
+            learned,
         }
     }
 }
@@ -121,6 +120,11 @@ impl Model {
             &self.arm.model,
             self.arm.version.as_deref().unwrap_or_default(),
         )
+    }
+
+    /// Returns what its server says of it.
+    pub(super) fn learned(&self) -> &Learned {
+        &self.learned
     }
 
     /// Returns the stack; a clone shares its queues.
@@ -157,7 +161,7 @@ impl Model {
     /// Tells whether the model's server has been asked what the model can take; some servers do
     /// not say.
     pub fn is_learned(&self) -> bool {
-        self.config.batch.is_none() || self.capability.get() != Batchable::Unasked
+        self.config.batch.is_none() || self.learned.capability().get() != Batchable::Unasked
     }
 
     /// Shows what was learned, for `/models`.
@@ -180,7 +184,7 @@ impl Model {
         json!({
             "upstream": self.upstream.name(),
             "model": &*self.arm.model,
-            "batchable": match self.capability.get() {
+            "batchable": match self.learned.capability().get() {
                 Batchable::Unasked => json!("unasked"),
                 Batchable::Unknown => json!("unknown"),
                 Batchable::No(reason) => json!(format!("no: {reason}")),
@@ -193,14 +197,6 @@ impl Model {
     /// Returns the arm's name.
     pub fn arm(&self) -> &str {
         &self.arm.name
-    }
-}
-
-impl Drop for Model {
-    fn drop(&mut self) {
-        if let Some(learning) = &self.learning {
-            learning.abort();
-        }
     }
 }
 

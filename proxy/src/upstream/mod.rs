@@ -20,12 +20,15 @@ use smallvec::SmallVec;
 use self::error::Failed;
 pub use self::{
     connector::Connector,
-    control::learn,
+    control::{Description, Learned},
     endpoint::Endpoint,
     error::Error,
     oip_grpc::{Answer, Call, OipGrpc},
 };
-pub(crate) use self::{control::unready, oip_grpc::Unreadable};
+pub(crate) use self::{
+    control::{Served, describe, is_ready, unready},
+    oip_grpc::Unreadable,
+};
 pub(crate) use self::{error::Cause, http1::Borrowed, load::Underway};
 use crate::{
     body::Body,
