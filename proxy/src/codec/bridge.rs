@@ -178,7 +178,13 @@ fn as_form(
         (form, wanted) if form == wanted => return Ok(()),
         _ => {}
     }
-    tensor.data = json::convert(tensor, wanted).map_err(|error| unsayable(error.to_string()))?;
+    // Only TensorFlow Serving's JSON has a way to write bytes that are no text.
+    let strings = match protocol {
+        Protocol::OipRest => json::Strings::Plain,
+        _ => json::Strings::Either,
+    };
+    tensor.data =
+        json::convert(tensor, wanted, strings).map_err(|error| unsayable(error.to_string()))?;
     tensor.form = wanted;
     Ok(())
 }

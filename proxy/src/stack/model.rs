@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use outrigger_filters::{
-    batch::{Batch, BatchLayer, Batchable},
+    batch::{Batch, BatchLayer, Batchable, Capability},
     inference::{BoxInfer, Form, Metadata, Request},
 };
 use serde_json::json;
@@ -51,10 +51,11 @@ impl Model {
         metrics: &Metrics,
     ) -> Self {
         let learned = Learned::new(
+            Handle::current(),
             upstream.clone(),
             arm.model.clone(),
             arm.version.clone(),
-            Handle::current(),
+            Capability::new(Batchable::Unasked),
         );
         let duration = metrics.upstream(upstream.name());
         let calls = upstream.endpoints().iter().map(|endpoint| {
@@ -121,6 +122,11 @@ impl Model {
             &self.arm.model,
             self.arm.version.as_deref().unwrap_or_default(),
         )
+    }
+
+    /// Returns what its server says of it.
+    pub(super) fn learned(&self) -> &Learned {
+        &self.learned
     }
 
     /// Returns the stack; a clone shares its queues.

@@ -9,7 +9,6 @@ mod error;
 mod grpc;
 mod http1;
 mod http2;
-mod learned;
 mod load;
 mod message;
 mod rest;
@@ -24,13 +23,16 @@ use self::error::Failed;
 pub use self::{
     client::Client,
     connector::Connector,
-    control::learn,
+    control::{Description, Learned},
     endpoint::Endpoint,
     error::Error,
-    learned::{Description, Learned},
     rest::Refused,
 };
-pub(crate) use self::{control::unready, grpc::Unreadable, rest::encoding};
+pub(crate) use self::{
+    control::{Served, describe, is_ready, unready},
+    grpc::Unreadable,
+    rest::encoding,
+};
 pub(crate) use self::{error::Cause, http1::Borrowed, load::Underway};
 use crate::{
     body::Body,

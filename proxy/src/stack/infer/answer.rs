@@ -1,5 +1,5 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Response, Version, header};
-use outrigger_filters::inference::{self, Error, Payload};
+use outrigger_filters::inference::{self, Error, Form, Payload};
 use tokio::time::Instant;
 
 use super::message::Reply;
@@ -64,7 +64,13 @@ pub(super) fn encode(
             trailers = Some(of_grpc(&response, from));
             match wire {
                 Some(answer) => frame(answer.body),
-                None => tfs_grpc::encode_response(method, &response, &signature)?,
+                None => {
+                    let form = match from {
+                        Protocol::TfservingGrpc => tfs_grpc::form(&response),
+                        _ => Form::Typed,
+                    };
+                    tfs_grpc::encode_response(method, &response, &signature, form)?
+                }
             }
         }
         (Reply::OipRest(_) | Reply::TfservingRest(_), Some(answer)) => Payload::from(answer.body),

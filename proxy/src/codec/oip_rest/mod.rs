@@ -1,0 +1,3 @@
+//! The Open Inference Protocol over REST.
+
+pub mod control;
