@@ -5,24 +5,17 @@ use http::HeaderMap;
 
 use crate::config::Protocol;
 
-/// The message that a request was read from, in its protocol's form.
+/// A call: the message that a request was read from, and what is known of it besides.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
-    /// The protocol.
-    pub(crate) protocol: Protocol,
-    /// The message, decompressed; of gRPC without the five bytes before it.
-    pub(crate) body: Bytes,
-    /// How many of the bytes are JSON, where the rest is tensors.
-    pub(crate) json_len: Option<usize>,
-}
-
-/// What is known of a call besides its message.
-#[derive(Clone, Debug)]
-pub(crate) struct Origin {
     /// What the caller speaks.
     pub(crate) protocol: Protocol,
     /// The headers.
     pub(crate) headers: HeaderMap,
+    /// The message, decompressed; of gRPC without the five bytes before it.
+    pub(crate) body: Bytes,
+    /// How many of the bytes are JSON, where the rest is tensors.
+    pub(crate) json_len: Option<usize>,
 }
 
 /// The answer that a response was read from.

@@ -150,17 +150,15 @@ impl Model {
             && self.upstream.protocol() == protocol
     }
 
-    /// Returns what the server says of the model, waiting for it where a caller's request cannot be
-    /// said in the server's protocol without.
+    /// Returns what the server says of the model, where a caller's request is read by it; it is
+    /// waited for where the request cannot be said in the server's protocol without.
     pub(super) async fn description(&self, caller: Protocol) -> Option<Arc<Description>> {
         let server = self.upstream.protocol();
-        let needed = caller != server
-            && (caller == Protocol::TfservingRest
-                || matches!(server, Protocol::OipRest | Protocol::TfservingRest));
-        if needed {
-            self.learned.wait().await
-        } else {
-            self.learned.description()
+        let used = caller == Protocol::TfservingRest || !server.is_grpc();
+        match (used, caller == server) {
+            (false, _) => None,
+            (true, true) => self.learned.description(),
+            (true, false) => self.learned.wait().await,
         }
     }
 

@@ -24,7 +24,7 @@ use crate::{
     },
     config::Protocol,
     detect::{escaped, grpc_path},
-    wire::{Answer, Call, JSON_LEN, Origin, json_len},
+    wire::{Answer, Call, JSON_LEN, json_len},
 };
 
 /// Asks a model for an inference on one endpoint, in the endpoint's protocol, or on another one
@@ -200,7 +200,7 @@ impl Shared {
         let is_grpc = self.upstream.protocol().is_grpc();
         let origin = request
             .origin()
-            .and_then(|origin| origin.downcast_ref::<Origin>());
+            .and_then(|origin| origin.downcast_ref::<Call>());
         if let Some(origin) = origin.filter(|origin| origin.protocol.is_grpc() == is_grpc) {
             let mut headers = origin.headers.clone();
             // The message goes out decompressed, and the answer is wanted so.

@@ -8,7 +8,7 @@ use crate::{
     config::Protocol,
     detect::Inference,
     upstream::Description,
-    wire::{self, json_len},
+    wire::json_len,
 };
 
 /// How a caller wants its answer said, as far as its call tells.
@@ -22,6 +22,15 @@ pub(super) enum Reply {
     TfservingRest(tfs_rest::Reply),
 }
 
+/// A message that was read.
+#[derive(Debug)]
+pub(super) struct Understood {
+    pub(super) parts: RequestParts,
+    pub(super) reply: Reply,
+    /// How many of its bytes are JSON, where the rest is tensors.
+    pub(super) json_len: Option<usize>,
+}
+
 /// Reads a caller's message, with tensors in the `wanted` form where the protocol leaves the
 /// choice.
 ///
@@ -31,32 +40,32 @@ pub(super) enum Reply {
 pub(super) fn read(
     call: &Inference,
     headers: &HeaderMap,
-    message: Bytes,
+    message: &Bytes,
     description: Option<&Description>,
     server: Protocol,
     wanted: Form,
-) -> Result<(RequestParts, Reply, wire::Call), Error> {
+) -> Result<Understood, Error> {
     let mut json = None;
     let (parts, reply) = match call.protocol {
         Protocol::OipGrpc => {
-            let parts = oip_grpc::decode_request(&message)?;
+            let parts = oip_grpc::decode_request(message)?;
             let form = oip_grpc::form(&parts);
             (parts, Reply::OipGrpc(form))
         }
         Protocol::OipRest => {
             json = json_len(headers)?;
-            let (parts, reply) = oip_rest::decode_request(&message, json, wanted)?;
+            let (parts, reply) = oip_rest::decode_request(message, json, wanted)?;
             (parts, Reply::OipRest(reply))
         }
         Protocol::TfservingGrpc => {
-            let parts = tfs_grpc::decode_request(call.method, &message)?;
+            let parts = tfs_grpc::decode_request(call.method, message)?;
             let signature = parts.head.signature.clone();
             (parts, Reply::TfservingGrpc(call.method, signature))
         }
         Protocol::TfservingRest => {
             let signature = match description {
                 Some(description) => {
-                    let name = tfs_rest::signature_name(&message)?;
+                    let name = tfs_rest::signature_name(message)?;
                     description.signature(&name)
                 }
                 None => None,
@@ -72,15 +81,13 @@ pub(super) fn read(
                 };
                 return Err(Status::new(code, words).into());
             }
-            let (parts, reply) =
-                tfs_rest::decode_request(call.method, &message, signature, wanted)?;
+            let (parts, reply) = tfs_rest::decode_request(call.method, message, signature, wanted)?;
             (parts, Reply::TfservingRest(reply))
         }
     };
-    let wire = wire::Call {
-        protocol: call.protocol,
-        body: message,
+    Ok(Understood {
+        parts,
+        reply,
         json_len: json,
-    };
-    Ok((parts, reply, wire))
+    })
 }

@@ -16,7 +16,7 @@ use tracing::debug;
 pub use self::claim::{NotKnown, TooLarge};
 use self::{
     claim::{Claim, Claimed},
-    message::{Reply, read},
+    message::{Understood, read},
 };
 use super::{Model, Route, passthrough, watch::Watch};
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
         grpc::{metadata, timeout},
     },
     config::Protocol,
-    detect::{Inference, Target},
+    detect::Inference,
     rescue,
     server::Outcome,
     upstream::Refused,
@@ -67,8 +67,13 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
         original,
         mut held,
     } = claimed;
-    let understood = understand(&model, &call, &head.headers, message, received).await;
-    let (request, reply) = match understood {
+    let understood = match message {
+        Ok(message) => understand(&model, &call, &head.headers, &message, received)
+            .await
+            .map(|understood| (understood, message)),
+        Err(cause) => Err(cause),
+    };
+    let (understood, message) = match understood {
         Ok(understood) => understood,
         Err(cause) if model.upstream().protocol() == call.protocol => {
             debug!(%cause, "passed on unread");
@@ -83,15 +88,25 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
     watch.count_with(model.requests(call.protocol));
     // Of a compressed message, what it was compressed to is of no more use.
     drop(original);
+    let Understood {
+        parts,
+        reply,
+        json_len,
+    } = understood;
+    let len = message.len();
+    let wire = Arc::new(wire::Call {
+        protocol: call.protocol,
+        headers: std::mem::take(&mut head.headers),
+        body: message,
+        json_len,
+    });
+    let mut request = inference::Request::from_wire(parts, wire.clone(), len).with_origin(wire);
+    request.sort_inputs();
+    let request = model.without_ignored_headers(request);
     if let Err(error) = held.grow(request.held_len()) {
         return refused(&mut watch, call.protocol, head.version, &error);
     }
     let asked = Asked::of(&request);
-    let origin = wire::Origin {
-        protocol: call.protocol,
-        headers: std::mem::take(&mut head.headers),
-    };
-    let request = request.with_origin(Arc::new(origin));
     let answered = match model.stack().oneshot(request).await {
         Ok(response) => {
             let back = model.upstream().protocol();
@@ -111,45 +126,26 @@ async fn understand(
     model: &Model,
     call: &Inference,
     headers: &HeaderMap,
-    message: Result<Bytes, Error>,
+    message: &Bytes,
     received: Instant,
-) -> Result<(inference::Request, Reply), Error> {
-    let message = message?;
-    let len = message.len();
+) -> Result<Understood, Error> {
+    let server = model.upstream().protocol();
     let description = model.description(call.protocol).await;
-    let wanted = model.form(description.as_deref());
-    let (mut parts, reply, wire) = read(
-        call,
-        headers,
-        message,
-        description.as_deref(),
-        model.upstream().protocol(),
-        wanted,
-    )?;
-    if let Some(Target {
-        model,
-        version,
-        label,
-    }) = &call.target
-    {
-        let head = &mut parts.head;
-        head.model.clone_from(model);
-        head.version.clone_from(version);
-        head.label.clone_from(label);
+    let description = description.as_deref();
+    let wanted = model.form(description);
+    let mut understood = read(call, headers, message, description, server, wanted)?;
+    let parts = &mut understood.parts;
+    if let Some(target) = &call.target {
+        parts.head.model.clone_from(&target.model);
+        parts.head.version.clone_from(&target.version);
+        parts.head.label.clone_from(&target.label);
     }
-    bridge::request(
-        &mut parts,
-        call.protocol,
-        model.upstream().protocol(),
-        wanted,
-    )?;
+    bridge::request(parts, call.protocol, server, wanted)?;
     parts.head.deadline = timeout::of_call(headers)
         .filter(|_| call.protocol.is_grpc())
         .and_then(|timeout| received.checked_add(timeout));
     parts.head.metadata = metadata::of_call(headers);
-    let mut request = inference::Request::from_wire(parts, Arc::new(wire), len);
-    request.sort_inputs();
-    Ok((model.without_ignored_headers(request), reply))
+    Ok(understood)
 }
 
 /// Tells a caller in its own protocol why there is no answer; one that speaks the server's gets the
