@@ -141,3 +141,23 @@ async fn what_the_server_cannot_be_told_is_named() {
     }
     assert_eq!(served.model.counters().received, 0);
 }
+
+#[tokio::test]
+async fn a_lone_call_keeps_its_headers_under_another_name_and_in_another_protocol() {
+    let served = echo().await;
+    let rest = "models: { other: { arms: { a: { upstream: server, model: m } } } }";
+    let gateway = before(&served, rest).await;
+    let wire = Wire::connect(gateway.address()).await;
+    for protocol in Protocol::ALL {
+        let (mut request, body) = protocol.ask("other", &[1.]);
+        let trace = format!("00-{:032x}-{:016x}-01", protocol as u8 + 1, 1);
+        request
+            .headers_mut()
+            .insert("traceparent", trace.parse().unwrap());
+        let reply = wire.exchange(request, &[body], None).await.unwrap();
+        assert_eq!(protocol.read(&reply), [1.], "{protocol:?}");
+        let seen = served.model.counters().last_metadata;
+        assert_eq!(seen.get("traceparent").unwrap(), &*trace, "{protocol:?}");
+        assert!(seen.get("inference-header-content-length").is_none());
+    }
+}
