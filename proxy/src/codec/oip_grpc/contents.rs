@@ -3,7 +3,7 @@ use std::ops::Range;
 use bytes::{BufMut, Bytes, BytesMut};
 use outrigger_filters::inference::{Datatype, Payload, Tensor};
 
-use super::Malformed;
+use super::Cause;
 use crate::codec::protobuf::{Put, Source, Value, nested_len, varint_len};
 
 /// Reads typed contents, the message at `range`, into canonical bytes.
@@ -16,8 +16,8 @@ pub(super) fn read(
     range: Range<usize>,
     datatype: Datatype,
     elements: usize,
-) -> Result<Payload, Malformed> {
-    let list = list(datatype).ok_or(Malformed::Misplaced)?;
+) -> Result<Payload, Cause> {
+    let list = list(datatype).ok_or(Cause::Misplaced)?;
     let mut count = 0;
     let mut len = 0;
     let mut packed = None;
@@ -33,11 +33,11 @@ pub(super) fn read(
                 len += LENGTH + bytes.len();
                 1
             }
-            (number @ 1..=8, _) => return Err(Malformed::Type(number)),
-            (number, _) => return Err(Malformed::Unknown(number)),
+            (number @ 1..=8, _) => return Err(Cause::Type(number)),
+            (number, _) => return Err(Cause::Unknown(number)),
         };
         if field.number != list {
-            return Err(Malformed::Misplaced);
+            return Err(Cause::Misplaced);
         }
         if let (6 | 7, Value::Bytes(bytes)) = (list, field.value) {
             // Shared only if it is the one and only record.
@@ -48,13 +48,13 @@ pub(super) fn read(
         count += found;
     }
     if count != elements {
-        return Err(Malformed::Length);
+        return Err(Cause::Length);
     }
     if let Some(bytes) = packed {
         return Ok(source.share(bytes).into());
     }
     let len = datatype.size().map_or(len, |size| count * size);
-    source.make(len).ok_or(Malformed::TooLong)?;
+    source.make(len).ok_or(Cause::TooLong)?;
     let mut data = BytesMut::with_capacity(len);
     let mut fields = source.fields(range);
     while let Some(field) = fields.next()? {
@@ -69,7 +69,7 @@ pub(super) fn read(
             Value::Bytes(bytes) | Value::Fixed32(bytes) | Value::Fixed64(bytes) => {
                 let bytes = source.bytes().get(bytes).unwrap_or_default();
                 if field.number == 8 {
-                    data.put_u32_le(u32::try_from(bytes.len()).map_err(|_| Malformed::Length)?);
+                    data.put_u32_le(u32::try_from(bytes.len()).map_err(|_| Cause::Length)?);
                 }
                 // An empty packed record of another list adds nothing.
                 data.extend_from_slice(bytes);
@@ -180,30 +180,30 @@ fn terminators(source: &Source<'_>, bytes: &Range<usize>) -> usize {
     bytes.iter().filter(|byte| **byte < 0x80).count()
 }
 
-fn whole(len: usize, size: usize) -> Result<usize, Malformed> {
+fn whole(len: usize, size: usize) -> Result<usize, Cause> {
     if len.is_multiple_of(size) {
         Ok(len / size)
     } else {
-        Err(Malformed::Length)
+        Err(Cause::Length)
     }
 }
 
 /// Writes one element of a list of varints; those of 32 bits drop the upper half, as everywhere
 /// in protobuf.
-fn put_element(datatype: Datatype, value: u64, data: &mut BytesMut) -> Result<(), Malformed> {
+fn put_element(datatype: Datatype, value: u64, data: &mut BytesMut) -> Result<(), Cause> {
     let signed = value as i32;
     let unsigned = value as u32;
     match datatype {
         Datatype::Bool => data.put_u8(u8::from(value != 0)),
-        Datatype::Int8 => data.put_i8(signed.try_into().map_err(|_| Malformed::Range)?),
-        Datatype::Int16 => data.put_i16_le(signed.try_into().map_err(|_| Malformed::Range)?),
+        Datatype::Int8 => data.put_i8(signed.try_into().map_err(|_| Cause::Range)?),
+        Datatype::Int16 => data.put_i16_le(signed.try_into().map_err(|_| Cause::Range)?),
         Datatype::Int32 => data.put_i32_le(signed),
-        Datatype::Uint8 => data.put_u8(unsigned.try_into().map_err(|_| Malformed::Range)?),
-        Datatype::Uint16 => data.put_u16_le(unsigned.try_into().map_err(|_| Malformed::Range)?),
+        Datatype::Uint8 => data.put_u8(unsigned.try_into().map_err(|_| Cause::Range)?),
+        Datatype::Uint16 => data.put_u16_le(unsigned.try_into().map_err(|_| Cause::Range)?),
         Datatype::Uint32 => data.put_u32_le(unsigned),
         Datatype::Int64 | Datatype::Uint64 => data.put_u64_le(value),
         Datatype::Fp16 | Datatype::Bf16 | Datatype::Fp32 | Datatype::Fp64 | Datatype::Bytes => {
-            return Err(Malformed::Misplaced);
+            return Err(Cause::Misplaced);
         }
     }
     Ok(())
