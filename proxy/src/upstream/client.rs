@@ -163,7 +163,8 @@ impl Shared {
         *call.method_mut() = HttpMethod::POST;
         *call.uri_mut() = grpc::address(&self.endpoint, path);
         *call.headers_mut() = headers;
-        let answer = rest::exchange(&self.upstream, &self.endpoint, call, self.max_message).await?;
+        let answer =
+            rest::exchange(Some(&self.upstream), &self.endpoint, call, self.max_message).await?;
         let read = match protocol {
             Protocol::OipRest => json_len(&answer.headers)
                 .map_err(Error::from)

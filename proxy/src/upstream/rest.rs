@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::Either;
 use http::{HeaderMap, Request, StatusCode, header};
 use outrigger_filters::inference::{Code, Error};
 
-use super::{Endpoint, Unreadable, Upstream};
+use super::{Endpoint, Unreadable, Upstream, call_endpoint};
 use crate::{
     body::Body,
     codec::grpc::{Encoding, Undecodable},
@@ -30,21 +31,24 @@ pub struct Refused {
     body: Bytes,
 }
 
-/// Makes one call on an endpoint, or on another one of its upstream's while that one cannot be
-/// reached.
+/// Makes one call on this endpoint alone, unless an upstream is given that may have others where it
+/// cannot be reached.
 ///
 /// # Errors
 ///
 /// Fails with [`Refused`] where the server's status is no success, and with the transport's cause
 /// where there is none.
 pub(super) async fn exchange(
-    upstream: &Arc<Upstream>,
+    upstream: Option<&Arc<Upstream>>,
     endpoint: &Arc<Endpoint>,
     request: Request<Body>,
     max_message: usize,
 ) -> Result<Answer, Error> {
-    let answer = upstream.call_first(endpoint, request).await?;
-    let (head, mut body) = answer.into_parts();
+    let answer = match upstream {
+        Some(upstream) => Either::Left(upstream.call_first(endpoint, request)),
+        None => Either::Right(call_endpoint(endpoint, request)),
+    };
+    let (head, mut body) = answer.await?.into_parts();
     let mut first = None;
     let mut whole = BytesMut::new();
     loop {
@@ -125,7 +129,7 @@ impl Refused {
     /// Returns what a caller over gRPC is told: the reverse of how TensorFlow Serving maps codes.
     pub fn code(&self) -> Code {
         match self.status.as_u16() {
-            400 | 405 | 411 | 412 | 414 | 415 | 422 => Code::InvalidArgument,
+            400 | 411 | 412 | 414 | 415 | 422 => Code::InvalidArgument,
             401 => Code::Unauthenticated,
             403 => Code::PermissionDenied,
             404 => Code::NotFound,
@@ -133,9 +137,9 @@ impl Refused {
             409 => Code::Aborted,
             413 | 429 => Code::ResourceExhausted,
             499 => Code::Cancelled,
-            500 => Code::Internal,
-            501 => Code::Unimplemented,
+            405 | 501 => Code::Unimplemented,
             502 | 503 => Code::Unavailable,
+            500..=599 => Code::Internal,
             _ => Code::Unknown,
         }
     }
