@@ -53,7 +53,13 @@ pub(super) async fn get(endpoint: &Arc<Endpoint>, path: &str) -> Result<Bytes, E
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
     let answer = exchange(None, endpoint, request, MAX_ANSWER);
-    Ok(tokio::time::timeout(ANSWER, answer).await??.body)
+    match tokio::time::timeout(ANSWER, answer).await? {
+        Ok(answer) => Ok(answer.body),
+        Err(error) => Err(match error.downcast::<Refused>() {
+            Ok(refused) => Status::new(refused.code(), refused.message()).into(),
+            Err(error) => error,
+        }),
+    }
 }
 
 /// Tells whether a server knows of no such call.
@@ -63,15 +69,9 @@ pub(super) fn is_unimplemented(error: &Error) -> bool {
 
 /// Tells whether a server said one of these codes.
 pub(super) fn has_code(error: &Error, codes: &[Code]) -> bool {
-    let code = match (
-        error.downcast_ref::<Status>(),
-        error.downcast_ref::<Refused>(),
-    ) {
-        (Some(status), _) => status.code(),
-        (None, Some(refused)) => refused.code(),
-        (None, None) => return false,
-    };
-    codes.contains(&code)
+    error
+        .downcast_ref::<Status>()
+        .is_some_and(|status| codes.contains(&status.code()))
 }
 
 /// How long a server may take to speak of a model: it looks it up, and another endpoint may know.
