@@ -1,10 +1,10 @@
 #![doc = include_str!("README.md")]
 
-mod base64;
 pub mod grpc;
 pub mod json;
 pub mod oip_grpc;
 mod protobuf;
 pub mod tfs_grpc;
+pub mod tfs_rest;
 
 pub use self::protobuf::Wire;
