@@ -1,14 +1,14 @@
 //! Finds what the server would say of a tensor that could not be read: slowly, and only then.
 
 use bytes::Bytes;
-use outrigger_filters::inference::{Datatype, TensorSpec};
+use outrigger_filters::inference::{Datatype, Shape, TensorSpec};
 
 use super::{
     Malformed,
     columns::is_named,
     malformed::{datatype_text, debug_text, kind_text},
 };
-use crate::codec::json::{self, Kind, Reader};
+use crate::codec::json::{self, Kind, Reader, Strings};
 
 /// Goes through `instances` in the order in which the server does.
 pub(super) fn rows(
@@ -34,16 +34,16 @@ pub(super) fn item(
     datatype: Option<Datatype>,
     fault: json::Malformed,
 ) -> Malformed {
-    match tensor(text, datatype) {
-        Ok(Err(words)) => Malformed::new(
-            format!("{field}[{row}].{key}"),
+    let at = format!("{field}[{row}].{key}");
+    match words(text, datatype) {
+        Some(words) => Malformed::new(
+            at,
             format!(
                 "Failed to process element: {row} key: {key} of '{field}' list. \
                  Error: INVALID_ARGUMENT: {words}"
             ),
         ),
-        Ok(Ok(_)) => Malformed::of(&format!("{field}[{row}].{key}"), fault),
-        Err(fault) => Malformed::of(field, fault),
+        None => Malformed::of(&at, fault),
     }
 }
 
@@ -54,9 +54,9 @@ pub(super) fn whole(
     datatype: Option<Datatype>,
     fault: json::Malformed,
 ) -> Malformed {
-    match tensor(text, datatype) {
-        Ok(Err(words)) => Malformed::new(field, words),
-        Ok(Ok(_)) | Err(_) => Malformed::of(field, fault),
+    match words(text, datatype) {
+        Some(words) => Malformed::new(field, words),
+        None => Malformed::of(field, fault),
     }
 }
 
@@ -79,6 +79,7 @@ pub(super) fn shapes(expected: &[i64], found: &[i64]) -> Option<String> {
     })
 }
 
+/// Reads the rows one by one: each costs no more than reading it did, but for the one at fault.
 fn find_row(
     field: &str,
     text: &Bytes,
@@ -86,7 +87,7 @@ fn find_row(
 ) -> Result<Option<Malformed>, json::Malformed> {
     let mut reader = Reader::new(text);
     reader.array()?;
-    let mut first: Option<Vec<i64>> = None;
+    let mut first: Option<Shape> = None;
     let mut row = 0;
     while reader.element()? {
         let named = is_named(&mut reader)?;
@@ -98,14 +99,23 @@ fn find_row(
                 format!("Expecting value/list but got object at item {row} of input list"),
             )));
         }
-        let words = match tensor(&value, datatype)? {
-            Err(words) => Some(words),
+        let read = match datatype {
+            Some(datatype) => {
+                json::parse(&value, datatype, Strings::Either).map(|parsed| parsed.shape)
+            }
+            None => json::scan(&value).map(|(found, _)| found.shape),
+        };
+        let words = match read {
+            Err(fault) => match words(&value, datatype) {
+                Some(words) => Some(words),
+                None => return Ok(Some(Malformed::of(&at, fault))),
+            },
             Ok(shape) => match &first {
                 None => {
                     first = Some(shape);
                     None
                 }
-                Some(first) => shapes(first, &shape),
+                Some(first) => shapes(first.dimensions(), shape.dimensions()),
             },
         };
         if let Some(words) = words {
@@ -120,6 +130,14 @@ fn find_row(
         row += 1;
     }
     Ok(None)
+}
+
+/// Returns what the server would say of a value, if it is short enough to be looked at so closely.
+fn words(text: &Bytes, datatype: Option<Datatype>) -> Option<String> {
+    if text.len() > MAX_BLAMED {
+        return None;
+    }
+    tensor(text, datatype).ok()?.err()
 }
 
 /// Returns the shape of a value, or what the server would say of it.
@@ -203,7 +221,7 @@ fn fill(
 
 /// Compares one element with a datatype.
 fn element(text: &Bytes, datatype: Datatype) -> Result<(), String> {
-    let parsed = json::parse(text, datatype, json::Strings::Either);
+    let parsed = json::parse(text, datatype, Strings::Either);
     if parsed.is_ok() {
         return Ok(());
     }
@@ -243,3 +261,6 @@ fn shape_text(shape: &[i64]) -> String {
     let dimensions: Vec<_> = shape.iter().map(i64::to_string).collect();
     format!("[{}]", dimensions.join(","))
 }
+
+/// The longest value whose every level is looked at: that costs its length at each of them.
+const MAX_BLAMED: usize = 256 << 10;

@@ -376,10 +376,11 @@ pub(super) fn is_named(reader: &mut Reader<'_>) -> Result<bool, json::Malformed>
     Ok(inside.member()?.is_some())
 }
 
-/// Writes tensors row by row: the rows of the only one as they are, those of several in objects.
+/// Writes tensors row by row: the rows of one that is alone as they are, those of others in objects.
 pub(super) fn write_rows(
     field: &'static str,
     tensors: &[Tensor],
+    alone: bool,
     strings: impl Fn(&Tensor) -> Strings,
     out: &mut Writer,
 ) -> Result<(), Malformed> {
@@ -410,7 +411,7 @@ pub(super) fn write_rows(
     out.put(b"\":[");
     match tensors {
         [] => {}
-        [tensor] => out.share(&text_of(tensor, strings(tensor))?),
+        [tensor] if alone => out.share(&text_of(tensor, strings(tensor))?),
         tensors => {
             let mut columns = tensors
                 .iter()
@@ -436,17 +437,18 @@ pub(super) fn write_rows(
     Ok(())
 }
 
-/// Writes tensors one after another: the only one as it is, several as the members of an object.
+/// Writes tensors one after another: one that is alone as it is, others as the members of an object.
 pub(super) fn write_columns(
     field: &'static str,
     tensors: &[Tensor],
+    alone: bool,
     strings: impl Fn(&Tensor) -> Strings,
     out: &mut Writer,
 ) -> Result<(), Malformed> {
     out.put(b"\"");
     out.put(field.as_bytes());
     out.put(b"\":");
-    if let [tensor] = tensors {
+    if let ([tensor], true) = (tensors, alone) {
         return write_whole(tensor, strings(tensor), out);
     }
     out.put(b"{");

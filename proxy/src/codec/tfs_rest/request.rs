@@ -116,14 +116,23 @@ pub fn decode_request<'a>(
 
 /// Writes the body of a request: its tensors as rows where all of them have as many, or as columns.
 ///
-/// A tensor that is alone is written without its name, as any server of one input takes it. Rows
-/// that still are text are shared. Neither parameters nor the outputs that are wanted have a place
+/// A tensor without a name, or the only one that the signature has, is written without objects around
+/// its rows, and rows that still are text are shared then. Servers of KServe V1, of which no
+/// signature is known, may look for the name. Neither parameters nor the outputs that are wanted have a place
 /// in this protocol: they are left out.
 ///
 /// # Errors
 ///
 /// Fails where contents are absent, or not as long as their shape says.
-pub fn encode_request(request: &RequestParts) -> Result<Payload, Malformed> {
+pub fn encode_request(
+    request: &RequestParts,
+    signature: Option<&Signature>,
+) -> Result<Payload, Malformed> {
+    let alone = match (&*request.inputs, signature.map(|known| &*known.inputs)) {
+        ([input], Some([known])) => input.name.is_empty() || input.name == known.name,
+        ([input], _) => input.name.is_empty(),
+        _ => false,
+    };
     let mut out = Writer::default();
     out.put(b"{");
     if !request.head.signature.is_empty() {
@@ -133,10 +142,22 @@ pub fn encode_request(request: &RequestParts) -> Result<Payload, Malformed> {
     }
     match request.head.method {
         Method::Infer if have_rows(&request.inputs) => {
-            write_rows("instances", &request.inputs, |_| Strings::Either, &mut out)?;
+            write_rows(
+                "instances",
+                &request.inputs,
+                alone,
+                |_| Strings::Either,
+                &mut out,
+            )?;
         }
         Method::Infer => {
-            write_columns("inputs", &request.inputs, |_| Strings::Either, &mut out)?;
+            write_columns(
+                "inputs",
+                &request.inputs,
+                alone,
+                |_| Strings::Either,
+                &mut out,
+            )?;
         }
         Method::Classify | Method::Regress => examples::write(request, &mut out)?,
     }

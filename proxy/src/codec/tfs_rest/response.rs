@@ -61,7 +61,9 @@ pub fn decode_response(
     })
 }
 
-/// Writes the body of an answer as its caller wants it. Rows that still are text are shared.
+/// Writes the body of an answer as its caller wants it. An output that is alone stands without its
+/// name, and rows of it that still are text are shared; but where no signature is known and its rows
+/// came in objects, as those of a server of KServe V1 may, they go in objects.
 ///
 /// Texts of outputs whose names end in `_bytes` are written as base64, and so are those of others
 /// that are not UTF-8, which the server would write as they are.
@@ -70,7 +72,11 @@ pub fn decode_response(
 ///
 /// Fails, in the server's own words, where outputs that should stand in rows have not the same
 /// number of them; and where contents are absent, or not as long as their shape says.
-pub fn encode_response(response: &ResponseParts, reply: &Reply) -> Result<Payload, Malformed> {
+pub fn encode_response(
+    response: &ResponseParts,
+    reply: &Reply,
+    signature: Option<&Signature>,
+) -> Result<Payload, Malformed> {
     let mut out = Writer::default();
     out.put(b"{");
     match reply.method {
@@ -82,9 +88,15 @@ pub fn encode_response(response: &ResponseParts, reply: &Reply) -> Result<Payloa
                     "Cannot convert empty tensor map to JSON",
                 ));
             }
+            let alone = match &**outputs {
+                [output] => {
+                    output.name.is_empty() || signature.is_some() || output.form != Form::Rows
+                }
+                _ => false,
+            };
             match reply.layout {
-                Layout::Rows => write_rows("predictions", outputs, strings, &mut out)?,
-                Layout::Columns => write_columns("outputs", outputs, strings, &mut out)?,
+                Layout::Rows => write_rows("predictions", outputs, alone, strings, &mut out)?,
+                Layout::Columns => write_columns("outputs", outputs, alone, strings, &mut out)?,
             }
         }
         Method::Classify | Method::Regress => {

@@ -39,7 +39,7 @@ fn read(
 }
 
 fn write(request: &RequestParts) -> String {
-    let body = encode_request(request).unwrap().to_bytes();
+    let body = encode_request(request, None).unwrap().to_bytes();
     String::from_utf8(body.to_vec()).unwrap()
 }
 
@@ -48,7 +48,7 @@ fn answer(response: &ResponseParts, layout: Layout) -> Result<String, Malformed>
         method: Method::Infer,
         layout,
     };
-    let body = encode_response(response, &reply)?.to_bytes();
+    let body = encode_response(response, &reply, None)?.to_bytes();
     Ok(String::from_utf8(body.to_vec()).unwrap())
 }
 
@@ -96,8 +96,13 @@ fn rows_of_one_tensor_have_the_signatures_name_and_datatype() {
         [tensor("x", Datatype::Fp32, &[2, 2], values)]
     );
     assert_eq!(
-        write(&request),
+        encode_request(&request, Some(&known)).unwrap().to_bytes(),
         r#"{"instances":[[1.0,2.5],[NaN,-Infinity]]}"#
+    );
+    // A server of which nothing is known may look for the name.
+    assert_eq!(
+        write(&request),
+        r#"{"instances":[{"x":[1.0,2.5]},{"x":[NaN,-Infinity]}]}"#
     );
 }
 
@@ -116,7 +121,7 @@ fn rows_that_are_passed_on_are_slices_of_the_body() {
             pieces.any(|piece| body.as_ptr_range().contains(&piece.as_ptr()))
         };
         assert!(shared(&input.data));
-        assert!(shared(&encode_request(&request).unwrap()));
+        assert!(shared(&encode_request(&request, known).unwrap()));
     }
 }
 
@@ -473,7 +478,7 @@ fn results_are_pairs_or_numbers() {
             method,
             layout: Layout::Rows,
         };
-        let written = encode_response(&read, &reply).unwrap().to_bytes();
+        let written = encode_response(&read, &reply, None).unwrap().to_bytes();
         let again = decode_response(method, &written, None).unwrap();
         assert_eq!(again.outputs, read.outputs);
         assert_eq!(
@@ -493,14 +498,33 @@ fn answers_keep_their_text() {
     let read = decode_response(Method::Infer, &body, Some(&known)).unwrap();
     assert_eq!(read.outputs[0].name, "y");
     assert_eq!(read.outputs[0].datatype, Datatype::Fp32);
+    let answer = |layout| {
+        let reply = Reply {
+            method: Method::Infer,
+            layout,
+        };
+        encode_response(&read, &reply, Some(&known))
+            .unwrap()
+            .to_bytes()
+    };
     assert_eq!(
-        answer(&read, Layout::Rows).unwrap(),
+        answer(Layout::Rows),
         r#"{"predictions":[[1.0, 2.50], [3.0, 4.0]],"model":"m"}"#
     );
     assert_eq!(
-        answer(&read, Layout::Columns).unwrap(),
+        answer(Layout::Columns),
         r#"{"outputs":[[1.0, 2.50], [3.0, 4.0]],"model":"m"}"#
     );
+}
+
+#[test]
+fn objects_with_one_value_stay_objects_where_nothing_is_known() {
+    let rows = r#"[{"y":1},{"y":2}]"#;
+    let (request, _) = read(&format!(r#"{{"instances":{rows}}}"#), None, Form::Rows).unwrap();
+    assert_eq!(write(&request), format!(r#"{{"instances":{rows}}}"#));
+    let body = format!(r#"{{"predictions":{rows}}}"#);
+    let read = decode_response(Method::Infer, &Bytes::from(body.clone()), None).unwrap();
+    assert_eq!(answer(&read, Layout::Rows).unwrap(), body);
 }
 
 #[test]
@@ -682,13 +706,13 @@ proptest! {
     fn a_request_is_what_was_written(inputs in tensors()) {
         let known = signature_of(&inputs);
         let request = RequestParts { inputs, ..RequestParts::default() };
-        let body = encode_request(&request).unwrap().to_bytes();
+        let body = encode_request(&request, Some(&known)).unwrap().to_bytes();
         let (read, _) = decode_request(Method::Infer, &body, |_| Some(&known), Form::Raw).unwrap();
         prop_assert_eq!(&read.inputs, &request.inputs);
         // And through text.
         for wanted in [Form::Rows, Form::Flat] {
             let (text, _) = decode_request(Method::Infer, &body, |_| Some(&known), wanted).unwrap();
-            let again = encode_request(&text).unwrap().to_bytes();
+            let again = encode_request(&text, Some(&known)).unwrap().to_bytes();
             let (again, _) = decode_request(Method::Infer, &again, |_| Some(&known), Form::Raw).unwrap();
             prop_assert_eq!(&again.inputs, &request.inputs);
         }
@@ -702,7 +726,7 @@ proptest! {
         let known = signature_of(&outputs);
         let response = ResponseParts { outputs, ..ResponseParts::default() };
         let reply = Reply { method: Method::Infer, layout };
-        let body = encode_response(&response, &reply).unwrap().to_bytes();
+        let body = encode_response(&response, &reply, Some(&known)).unwrap().to_bytes();
         let read = decode_response(Method::Infer, &body, Some(&known)).unwrap();
         prop_assert_eq!(read.outputs.len(), response.outputs.len());
         for (read, said) in read.outputs.iter().zip(&response.outputs) {
