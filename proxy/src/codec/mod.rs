@@ -1,6 +1,5 @@
 #![doc = include_str!("README.md")]
 
-mod base64;
 pub mod bridge;
 pub mod grpc;
 pub mod json;

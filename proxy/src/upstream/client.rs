@@ -146,18 +146,21 @@ impl Shared {
         let path = PathAndQuery::try_from(path)
             .map_err(|error| super::Error::new(None, Cause::Request(Arc::new(error.into()))))?;
         let mut headers = self.headers(&request);
+        let description = self.learned.description();
+        let signature = description
+            .as_ref()
+            .and_then(|description| description.signature(&request.head.signature));
         let (body, json) = match (self.wire(&request), protocol) {
             (Some(call), _) => (Payload::from(call.body.clone()), call.json_len),
             (None, Protocol::OipRest) => {
                 let body = oip_rest::encode_request(&request)?;
                 (body.payload, body.json_len)
             }
-            (None, _) => (tfs_rest::encode_request(&request)?, None),
+            (None, _) => (tfs_rest::encode_request(&request, signature)?, None),
         };
         if self.wire(&request).is_none() {
             say_json_len(json, &mut headers);
         }
-        let signature = request.head.signature.clone();
         drop(request);
         let mut call = Request::new(Body::full(body, None));
         *call.method_mut() = HttpMethod::POST;
@@ -169,13 +172,7 @@ impl Shared {
             Protocol::OipRest => json_len(&answer.headers)
                 .map_err(Error::from)
                 .and_then(|len| oip_rest::decode_response(&answer.body, len).map_err(Error::from)),
-            _ => {
-                let description = self.learned.description();
-                let signature = description
-                    .as_ref()
-                    .and_then(|description| description.signature(&signature));
-                tfs_rest::decode_response(method, &answer.body, signature).map_err(Error::from)
-            }
+            _ => tfs_rest::decode_response(method, &answer.body, signature).map_err(Error::from),
         };
         Ok(response(
             read,

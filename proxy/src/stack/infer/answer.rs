@@ -73,7 +73,7 @@ pub(super) fn encode(
                 }
             }
         }
-        (Reply::OipRest(_) | Reply::TfservingRest(_), Some(answer)) => Payload::from(answer.body),
+        (Reply::OipRest(_) | Reply::TfservingRest(..), Some(answer)) => Payload::from(answer.body),
         (Reply::OipRest(reply), None) => {
             let body = oip_rest::encode_response(&response, &reply)?;
             if let Some(len) = body.json_len {
@@ -85,7 +85,12 @@ pub(super) fn encode(
             }
             body.payload
         }
-        (Reply::TfservingRest(reply), None) => tfs_rest::encode_response(&response, &reply)?,
+        (Reply::TfservingRest(reply, description, signature), None) => {
+            let signature = description
+                .as_ref()
+                .and_then(|description| description.signature(&signature));
+            tfs_rest::encode_response(&response, &reply, signature)?
+        }
     };
     if !to.is_grpc() {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));

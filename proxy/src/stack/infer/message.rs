@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use bytes::Bytes;
 use bytestring::ByteString;
 use http::HeaderMap;
@@ -19,7 +21,8 @@ pub(super) enum Reply {
     OipRest(oip_rest::Reply),
     /// What was asked, of which signature.
     TfservingGrpc(Method, ByteString),
-    TfservingRest(tfs_rest::Reply),
+    /// By what the server says of the signature that was asked.
+    TfservingRest(tfs_rest::Reply, Option<Arc<Description>>, ByteString),
 }
 
 /// A message that was read.
@@ -41,7 +44,7 @@ pub(super) fn read(
     call: &Inference,
     headers: &HeaderMap,
     message: &Bytes,
-    description: Option<&Description>,
+    description: Option<Arc<Description>>,
     server: Protocol,
     wanted: Form,
 ) -> Result<Understood, Error> {
@@ -63,26 +66,14 @@ pub(super) fn read(
             (parts, Reply::TfservingGrpc(call.method, signature))
         }
         Protocol::TfservingRest => {
-            let signature = match description {
-                Some(description) => {
-                    let name = tfs_rest::signature_name(message)?;
-                    description.signature(&name)
-                }
-                None => None,
-            };
-            if signature.is_none() && server != Protocol::TfservingRest {
-                let words = match description {
-                    None => "the model's server does not describe the model yet",
-                    Some(_) => "signature_name: the model's server knows no such signature",
-                };
-                let code = match description {
-                    None => Code::Unavailable,
-                    Some(_) => Code::InvalidArgument,
-                };
-                return Err(Status::new(code, words).into());
+            let look_up = |name: &str| description.as_ref()?.signature(name);
+            let (parts, reply) =
+                tfs_rest::decode_request(call.method, message, look_up, wanted)?;
+            let name = parts.head.signature.clone();
+            if look_up(&name).is_none() && server != Protocol::TfservingRest {
+                return Err(undescribed(description.as_deref()).into());
             }
-            let (parts, reply) = tfs_rest::decode_request(call.method, message, signature, wanted)?;
-            (parts, Reply::TfservingRest(reply))
+            (parts, Reply::TfservingRest(reply, description, name))
         }
     };
     Ok(Understood {
@@ -90,4 +81,23 @@ pub(super) fn read(
         reply,
         json_len: json,
     })
+}
+
+/// Rows name neither inputs nor datatypes: without the server's word they cannot be said in another
+/// protocol.
+fn undescribed(description: Option<&Description>) -> Status {
+    match description {
+        None => Status::new(
+            Code::Unavailable,
+            "the model's server does not answer what the model takes",
+        ),
+        Some(known) if known.signatures.is_empty() => Status::new(
+            Code::InvalidArgument,
+            "instances: the model's server does not say what the model takes",
+        ),
+        Some(_) => Status::new(
+            Code::InvalidArgument,
+            "signature_name: the model's server knows no such signature",
+        ),
+    }
 }

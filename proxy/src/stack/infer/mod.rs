@@ -131,8 +131,7 @@ async fn understand(
 ) -> Result<Understood, Error> {
     let server = model.upstream().protocol();
     let description = model.description(call.protocol).await;
-    let description = description.as_deref();
-    let wanted = model.form(description);
+    let wanted = model.form(description.as_deref());
     let mut understood = read(call, headers, message, description, server, wanted)?;
     let parts = &mut understood.parts;
     if let Some(target) = &call.target {
