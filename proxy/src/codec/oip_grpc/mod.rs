@@ -7,7 +7,7 @@ mod parameters;
 mod peek;
 mod request;
 mod response;
-mod rope;
+pub(in crate::codec) mod rope;
 mod tensor;
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use crate::codec::grpc;
 ///   `-- one buffer, cut where contents stand between --------------------------'
 /// ```
 #[derive(Debug)]
-pub(super) struct Rope {
+pub(in crate::codec) struct Rope {
     small: BytesMut,
     /// What is still to be written into `small`.
     left: usize,
@@ -21,7 +21,7 @@ pub(super) struct Rope {
 }
 
 impl Rope {
-    pub(super) fn new() -> Self {
+    pub(in crate::codec) fn new() -> Self {
         Self {
             small: BytesMut::new(),
             left: 0,
@@ -32,7 +32,7 @@ impl Rope {
     }
 
     /// Says that these contents will be [shared](Self::share).
-    pub(super) fn expect(&mut self, contents: &Payload) {
+    pub(in crate::codec) fn expect(&mut self, contents: &Payload) {
         for piece in contents.pieces().filter(|piece| is_shared(piece)) {
             self.pieces += 1;
             self.shared += piece.len();
@@ -40,7 +40,7 @@ impl Rope {
     }
 
     /// Begins a message of `len` bytes, all that is shared included, with gRPC's prefix.
-    pub(super) fn begin(&mut self, len: usize) {
+    pub(in crate::codec) fn begin(&mut self, len: usize) {
         self.left = grpc::PREFIX + len - self.shared;
         self.small.reserve(self.left);
         // At most as many small pieces as shared ones, and one before them.
@@ -49,12 +49,12 @@ impl Rope {
     }
 
     /// Returns where small fields go.
-    pub(super) fn small(&mut self) -> &mut BytesMut {
+    pub(in crate::codec) fn small(&mut self) -> &mut BytesMut {
         &mut self.small
     }
 
     /// Adds contents; of their pieces, those that are too small to be worth sharing are copied.
-    pub(super) fn share(&mut self, contents: &Payload) {
+    pub(in crate::codec) fn share(&mut self, contents: &Payload) {
         for piece in contents.pieces() {
             if is_shared(piece) {
                 self.cut();
@@ -66,7 +66,7 @@ impl Rope {
     }
 
     /// Returns the message.
-    pub(super) fn finish(mut self) -> Payload {
+    pub(in crate::codec) fn finish(mut self) -> Payload {
         self.cut();
         debug_assert_eq!(self.left, 0, "a message is as long as was said");
         self.payload
@@ -93,4 +93,4 @@ fn is_shared(piece: &Bytes) -> bool {
 /// Pieces up to this length are copied: to share one costs two atomic operations and a place in
 /// the list of what is written to the socket, which is more than the copy (64 rows of 256 bytes:
 /// 350 ns copied, 730 ns shared).
-const COPY_UP_TO: usize = 256;
+pub(in crate::codec) const COPY_UP_TO: usize = 256;

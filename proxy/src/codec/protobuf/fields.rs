@@ -66,6 +66,11 @@ impl<'a> Fields<'a> {
         }))
     }
 
+    /// Returns where the next field, or the next varint, stands.
+    pub(in crate::codec) fn position(&self) -> usize {
+        self.at
+    }
+
     /// Returns the next varint, for packed lists, or `None` at the end.
     #[inline]
     pub(in crate::codec) fn next_varint(&mut self) -> Result<Option<u64>, Wire> {
