@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use outrigger_filters::{
     batch::Batchable,
-    inference::{Shape, Signature, TensorSpec},
+    inference::{Code, Shape, Signature, TensorSpec},
 };
 
 use super::{Fault, Malformed, datatype, spec::Spec};
@@ -59,8 +59,8 @@ pub struct VersionStatus {
     pub version: i64,
     /// How far it is.
     pub state: State,
-    /// The error that it has run into, by gRPC's number; 0 for none.
-    pub error_code: u32,
+    /// The error that it has run into; `Ok` for none.
+    pub error_code: Code,
     /// The error's words.
     pub error_message: ByteString,
 }
@@ -257,7 +257,7 @@ impl VersionStatus {
             put_number(1, status.version as u64, &mut message);
             put_number(2, status.state.number(), &mut message);
             let mut error = BytesMut::new();
-            put_number(1, status.error_code.into(), &mut error);
+            put_number(1, status.error_code.number().into(), &mut error);
             error.put_text(2, &status.error_message);
             message.put_head(3, error.len());
             message.extend_from_slice(&error);
@@ -271,7 +271,7 @@ impl VersionStatus {
         let mut status = Self {
             version: 0,
             state: State::Unknown,
-            error_code: 0,
+            error_code: Code::Ok,
             error_message: ByteString::new(),
         };
         let mut fields = source.fields(range);
@@ -284,7 +284,8 @@ impl VersionStatus {
                     while let Some(field) = fields.next()? {
                         match (field.number, field.value) {
                             (1, Value::Varint(code)) => {
-                                status.error_code = u32::try_from(code).unwrap_or(u32::MAX);
+                                status.error_code =
+                                    Code::from_number(u32::try_from(code).unwrap_or(u32::MAX));
                             }
                             (2, Value::Bytes(words)) => {
                                 status.error_message = text(source, words, "error_message")?;

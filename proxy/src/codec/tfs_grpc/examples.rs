@@ -2,13 +2,11 @@
 
 use std::ops::Range;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use outrigger_filters::inference::{Datatype, Form, Parameter, Parameters, Payload, Shape, Tensor};
 
 use super::{Fault, Malformed, strings};
-use crate::codec::{
-    base64,
-    protobuf::{Source, Value},
-};
+use crate::codec::protobuf::{Source, Value};
 
 /// The one input of `Classify` and `Regress`: `BYTES` with a serialized `tf.Example` in each row.
 pub const EXAMPLES: &str = "examples";
@@ -64,7 +62,7 @@ pub(super) fn read_input(
             .ok_or(Fault::TooLong)?;
         parameters.insert(
             CONTEXT.into(),
-            Parameter::String(base64::encode(context).into()),
+            Parameter::String(BASE64_STANDARD.encode(context).into()),
         );
     }
     Ok(tensor)
@@ -109,9 +107,10 @@ pub(super) fn write_list(tensors: &[Tensor], name: &str) -> Result<Payload, Faul
 pub(super) fn context(parameters: &Parameters) -> Result<Option<Vec<u8>>, Malformed> {
     match parameters.get(CONTEXT) {
         None => Ok(None),
-        Some(Parameter::String(text)) => base64::decode(text.as_bytes())
+        Some(Parameter::String(text)) => BASE64_STANDARD
+            .decode(text.as_bytes())
             .map(Some)
-            .ok_or_else(|| Malformed::new("parameters[context]", Fault::Form)),
+            .map_err(|_| Malformed::new("parameters[context]", Fault::Form)),
         Some(_) => Err(Malformed::new("parameters[context]", Fault::Form)),
     }
 }

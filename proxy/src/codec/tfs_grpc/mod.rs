@@ -1,7 +1,7 @@
 //! TensorFlow Serving over gRPC: `Predict`, `Classify` and `Regress`.
 
 pub mod control;
-mod datatype;
+pub(in crate::codec) mod datatype;
 mod examples;
 mod malformed;
 mod peek;
@@ -15,6 +15,7 @@ mod tests;
 #[cfg(test)]
 mod witness;
 
+pub(in crate::codec) use self::strings::split_element;
 pub use self::{
     examples::{CONTEXT, EXAMPLES, RESULTS},
     malformed::{Fault, Malformed},

@@ -1,12 +1,13 @@
 use std::collections::BTreeMap;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use bytestring::ByteString;
 use outrigger_filters::{
     batch::Batchable,
     inference::{
-        Datatype, Form, Method, Parameters, Payload, RequestParts, RequestedOutput, ResponseParts,
-        Shape, Signature, Tensor, TensorSpec,
+        Code, Datatype, Form, Method, Parameters, Payload, RequestParts, RequestedOutput,
+        ResponseParts, Shape, Signature, Tensor, TensorSpec,
     },
 };
 use proptest::{collection::vec, prelude::*};
@@ -322,7 +323,7 @@ fn examples() -> impl Strategy<Value = RequestParts> {
                 ..RequestParts::default()
             };
             if let Some(context) = context {
-                let context = crate::codec::base64::encode(&context).into();
+                let context = BASE64_STANDARD.encode(context).into();
                 let context = outrigger_filters::inference::Parameter::String(context);
                 request.parameters.insert(CONTEXT.into(), context);
             }
@@ -805,7 +806,10 @@ fn statuses_and_questions_come_back() {
         .map(|(state, version)| VersionStatus {
             version,
             state,
-            error_code: u32::from(state == State::End) * 13,
+            error_code: match state {
+                State::End => Code::Internal,
+                _ => Code::Ok,
+            },
             error_message: state.name().into(),
         })
         .collect();
