@@ -49,7 +49,6 @@ impl Model {
         limits: &Limits,
         metrics: &Metrics,
     ) -> Self {
-        let capability = Capability::new(Batchable::Unasked);
         let duration = metrics.upstream(upstream.name());
         let calls = upstream.endpoints().iter().map(|endpoint| {
             let call = OipGrpc::new(
@@ -66,13 +65,13 @@ impl Model {
             upstream.clone(),
             arm.model.clone(),
             arm.version.clone(),
-            capability.clone(),
+            Capability::new(Batchable::Unasked),
         );
         let rename = option_layer(RenameLayer::new(config, arm));
         let stack = match &config.batch {
             Some(batch) => {
                 let handles = metrics.batch().handles(&config.name, &arm.name);
-                let layer = BatchLayer::new(batch.clone(), capability.clone(), handles);
+                let layer = BatchLayer::new(batch.clone(), learned.capability().clone(), handles);
                 batches = calls
                     .map(|(endpoint, call)| (endpoint, layer.layer(call)))
                     .collect::<Vec<_>>();
