@@ -19,6 +19,8 @@ use http::{Request, Response};
 use rand::RngExt as _;
 use smallvec::SmallVec;
 
+#[cfg(test)]
+pub(crate) use self::control::servers;
 use self::error::Failed;
 pub use self::{
     client::Client,

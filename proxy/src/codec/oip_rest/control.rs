@@ -223,6 +223,7 @@ mod tests {
             both!("triton.unbatched"),
             both!("mlserver.digits"),
             both!("mlserver.digits_undeclared"),
+            both!("kserve.digits"),
         ] {
             assert_eq!(rest, grpc);
         }
@@ -232,6 +233,7 @@ mod tests {
         let grpc = ServerMetadata::read(&Bytes::from_static(grpc))?;
         assert_eq!(read_server(triton)?, grpc);
         assert!(!read_server(include_bytes!("recorded/mlserver.server.json"))?.is_binary());
+        assert!(!read_server(include_bytes!("recorded/kserve.server.json"))?.is_binary());
         Ok(())
     }
 

@@ -18,11 +18,13 @@ use crate::{
 pub(super) use crate::detect::escaped as segment;
 
 /// A model by the name that it has on its server.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Served<'a> {
     pub(crate) model: &'a str,
     /// Nothing where the server may choose.
     pub(crate) version: &'a str,
+    /// The name of a version, which only TensorFlow Serving knows.
+    pub(crate) label: &'a str,
 }
 
 /// Makes a unary gRPC call of our own.

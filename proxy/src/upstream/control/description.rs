@@ -1,6 +1,8 @@
 use bytestring::ByteString;
 use outrigger_filters::{batch::Batchable, inference::Signature};
 
+use crate::codec::tfs_grpc::control::{DEFAULT_SIGNATURE, NamedSignature};
+
 /// A model as its server describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
@@ -9,7 +11,7 @@ pub struct Description {
     /// What it takes and gives, by the signature's name: all signatures of a model of TensorFlow
     /// Serving, and of other servers the one that a model has, by an empty name. None where the
     /// server does not say.
-    pub signatures: Vec<(ByteString, Signature)>,
+    pub signatures: Vec<NamedSignature>,
     /// The versions that are served, as far as the server says.
     pub versions: Vec<ByteString>,
     /// The framework, where the server names it.
@@ -26,7 +28,8 @@ impl Description {
         let wanted = canonical(name);
         self.signatures
             .iter()
-            .find_map(|(name, signature)| (canonical(name) == wanted).then_some(signature))
+            .find(|named| canonical(&named.name) == wanted)
+            .map(|named| &named.signature)
     }
 }
 
@@ -44,33 +47,33 @@ impl Default for Description {
 }
 
 fn canonical(name: &str) -> &str {
-    if name == SERVING_DEFAULT { "" } else { name }
+    if name == DEFAULT_SIGNATURE { "" } else { name }
 }
-
-/// The signature that TensorFlow Serving takes where a request names none.
-pub(crate) const SERVING_DEFAULT: &str = "serving_default";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn named(name: &'static str) -> NamedSignature {
+        NamedSignature {
+            name: name.into(),
+            ..NamedSignature::default()
+        }
+    }
+
     #[test]
     fn the_default_signature_has_two_names() {
-        let other = Signature::default();
-        for name in ["", SERVING_DEFAULT] {
+        for name in ["", DEFAULT_SIGNATURE] {
             let described = Description {
-                signatures: vec![
-                    ("other".into(), other.clone()),
-                    (name.into(), Signature::default()),
-                ],
+                signatures: vec![named("other"), named(name)],
                 ..Description::default()
             };
-            let default = &described.signatures[1].1;
-            for asked in ["", SERVING_DEFAULT] {
-                let found = described.signature(asked).expect("it is there");
+            let default = &described.signatures[1].signature;
+            for asked in ["", DEFAULT_SIGNATURE] {
+                let found = described.signature(asked).unwrap();
                 assert!(std::ptr::eq(found, default), "{asked}");
             }
-            assert_eq!(described.signature("other"), Some(&other));
+            assert!(described.signature("other").is_some());
             assert_eq!(described.signature("nobody's"), None);
         }
     }

@@ -113,6 +113,7 @@ async fn learn(shared: Arc<Shared>) {
         let served = Served {
             model,
             version: shared.version.as_deref().unwrap_or_default(),
+            label: "",
         };
         match describe(&shared.upstream, served).await {
             Ok(description) => {

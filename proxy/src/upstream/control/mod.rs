@@ -8,6 +8,8 @@ mod oip_grpc;
 mod oip_rest;
 mod ready;
 #[cfg(test)]
+pub(crate) mod servers;
+#[cfg(test)]
 mod tests;
 mod tfserving_grpc;
 mod tfserving_rest;

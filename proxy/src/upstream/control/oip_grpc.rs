@@ -1,7 +1,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use bytestring::ByteString;
 use futures_util::future::join;
 use outrigger_filters::inference::Error;
 
@@ -10,7 +9,10 @@ use super::{
     ask::{grpc, is_unimplemented},
 };
 use crate::{
-    codec::oip_grpc::control::{ModelConfig, ModelMetadata, ModelRequest, batchable, ready},
+    codec::{
+        oip_grpc::control::{ModelConfig, ModelMetadata, ModelRequest, batchable, ready},
+        tfs_grpc::control::NamedSignature,
+    },
     upstream::Endpoint,
 };
 
@@ -51,7 +53,10 @@ pub(super) fn description(config: Option<&ModelConfig>, metadata: ModelMetadata)
         signatures: metadata
             .signature
             .into_iter()
-            .map(|signature| (ByteString::new(), signature))
+            .map(|signature| NamedSignature {
+                signature,
+                ..NamedSignature::default()
+            })
             .collect(),
         versions: metadata.versions,
         platform: metadata.platform,

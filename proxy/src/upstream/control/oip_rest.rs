@@ -73,7 +73,13 @@ mod tests {
 
     #[test]
     fn a_version_stands_in_the_path() {
-        let of = |model, version| path(Served { model, version });
+        let of = |model, version| {
+            path(Served {
+                model,
+                version,
+                label: "",
+            })
+        };
         assert_eq!(of("m", ""), "/v2/models/m");
         assert_eq!(of("a/b", "v 1"), "/v2/models/a%2Fb/versions/v%201");
     }

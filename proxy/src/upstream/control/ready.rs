@@ -19,7 +19,12 @@ pub(crate) async fn unready(upstream: &Upstream, models: &[(String, String)]) ->
         };
     }
     let asked = models.iter().map(async |(model, version)| {
-        let ready = is_ready(upstream, Some(Served { model, version })).await;
+        let served = Served {
+            model,
+            version,
+            label: "",
+        };
+        let ready = is_ready(upstream, Some(served)).await;
         (!ready).then(|| format!("upstream {name}: model {model}"))
     });
     join_all(asked).await.into_iter().flatten().collect()

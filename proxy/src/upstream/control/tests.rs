@@ -1,141 +1,26 @@
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response};
 use outrigger_filters::{
     batch::{Batchable, Capability, Unbatchable},
     inference::{Code, Datatype, Status},
 };
-use parking_lot::Mutex;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
-    runtime::Handle,
-    time::Instant,
-};
+use serde_json::Value;
+use tokio::{runtime::Handle, time::Instant};
 
-use super::{ready::PATIENCE, *};
+use super::{ready::PATIENCE, servers::*, *};
 use crate::{
-    codec::grpc,
-    config::Config,
-    io::BoxStream,
-    upstream::{Connector, Upstream},
+    codec::{
+        tfs_grpc::control::{CLASSIFY, ModelMetadata, VersionStatus},
+        tfs_rest,
+    },
+    upstream::Upstream,
 };
-
-/// What a server knows: paths and the answers to them. It does not know of any other path.
-type Pages = &'static [(&'static str, &'static [u8])];
-
-/// Servers behind names: each has pages, and is silent where it has none.
-#[derive(Clone, Debug)]
-struct Servers {
-    pages: Arc<Mutex<Option<Pages>>>,
-    asked: Arc<AtomicUsize>,
-    grpc: bool,
-}
-
-impl Servers {
-    fn new(protocol: &str, pages: Option<Pages>) -> (Self, Arc<Upstream>) {
-        Self::at(protocol, pages, &["http://server:1"])
-    }
-
-    fn at(protocol: &str, pages: Option<Pages>, endpoints: &[&str]) -> (Self, Arc<Upstream>) {
-        let servers = Self {
-            pages: Arc::new(Mutex::new(pages)),
-            asked: Arc::default(),
-            grpc: protocol.ends_with("grpc"),
-        };
-        let config = format!(
-            "{{listeners: [{{address: '127.0.0.1:0', upstream: u}}],
-               upstreams: {{u: {{protocol: {protocol}, endpoints: {endpoints:?}}}}}}}"
-        );
-        let config = Config::read(&config).unwrap();
-        let of_connector = servers.clone();
-        let connector = Connector::new(move |authority| {
-            let server = of_connector.clone();
-            async move {
-                let (near, far) = tokio::io::duplex(1 << 16);
-                let silent = authority.host() == "silent";
-                match server.grpc {
-                    true => drop(tokio::spawn(server.serve_grpc(far, silent))),
-                    false => drop(tokio::spawn(server.serve_rest(far, silent))),
-                }
-                Ok(Box::new(near) as BoxStream)
-            }
-        });
-        let upstream = Arc::new(Upstream::new("u", &config.upstreams["u"], &connector));
-        (servers, upstream)
-    }
-
-    fn set(&self, pages: Option<Pages>) {
-        *self.pages.lock() = pages;
-    }
-
-    fn asked(&self) -> usize {
-        self.asked.load(Ordering::Relaxed)
-    }
-
-    /// Returns the answer to a path, or nothing where the path is not known.
-    fn page(&self, path: &str) -> Option<&'static [u8]> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
-        let pages = (*self.pages.lock()).unwrap_or_default();
-        pages.iter().find(|page| page.0 == path).map(|page| page.1)
-    }
-
-    fn is_silent(&self) -> bool {
-        self.pages.lock().is_none()
-    }
-
-    async fn serve_grpc(self, pipe: DuplexStream, silent: bool) {
-        let mut connection = h2::server::handshake(pipe).await.unwrap();
-        let mut held = Vec::new();
-        while let Some(Ok((request, mut respond))) = connection.accept().await {
-            if silent || self.is_silent() {
-                held.push(respond);
-                continue;
-            }
-            let mut trailers = HeaderMap::new();
-            let answer = self.page(request.uri().path());
-            let status = if answer.is_some() { "0" } else { "12" };
-            trailers.insert("grpc-status", HeaderValue::from_static(status));
-            let mut stream = respond.send_response(Response::new(()), false).unwrap();
-            if let Some(message) = answer {
-                let framed = grpc::frame(Bytes::from_static(message)).to_bytes();
-                stream.send_data(framed, false).unwrap();
-            }
-            stream.send_trailers(trailers).unwrap();
-        }
-    }
-
-    async fn serve_rest(self, mut pipe: DuplexStream, silent: bool) {
-        let mut read = Vec::new();
-        while pipe.read_buf(&mut read).await.is_ok_and(|count| count > 0) {
-            if !read.ends_with(b"\r\n\r\n") || silent || self.is_silent() {
-                continue;
-            }
-            let head = String::from_utf8(std::mem::take(&mut read)).unwrap();
-            let path = head.split(' ').nth(1).unwrap();
-            let (status, body) = match self.page(path) {
-                Some(body) => ("200 OK", body),
-                None => ("404 Not Found", &br#"{"error": "nothing here"}"#[..]),
-            };
-            let head = format!(
-                "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n",
-                body.len()
-            );
-            pipe.write_all(head.as_bytes()).await.unwrap();
-            pipe.write_all(body).await.unwrap();
-        }
-    }
-}
 
 const DIGITS: Served<'static> = Served {
     model: "digits_svm",
     version: "",
+    label: "",
 };
 
 const YES: Batchable = Batchable::Yes {
@@ -152,65 +37,10 @@ fn learned(upstream: &Arc<Upstream>) -> Learned {
     )
 }
 
-macro_rules! recorded {
-    ($file:literal) => {
-        include_bytes!(concat!("../../codec/", $file))
-    };
-}
-
-const TRITON_GRPC: Pages = &[
-    (
-        "/inference.GRPCInferenceService/ModelConfig",
-        recorded!("oip_grpc/recorded/triton.digits_svm.config.bin"),
-    ),
-    (
-        "/inference.GRPCInferenceService/ModelMetadata",
-        recorded!("oip_grpc/recorded/triton.digits_svm.metadata.bin"),
-    ),
-    (
-        "/inference.GRPCInferenceService/ModelReady",
-        recorded!("oip_grpc/recorded/triton.ready.bin"),
-    ),
-];
-
-const MLSERVER_GRPC: Pages = &[
-    (
-        "/inference.GRPCInferenceService/ModelMetadata",
-        recorded!("oip_grpc/recorded/mlserver.digits.metadata.bin"),
-    ),
-    (
-        "/inference.GRPCInferenceService/ModelReady",
-        recorded!("oip_grpc/recorded/mlserver.ready.bin"),
-    ),
-];
-
-const TRITON_REST: Pages = &[
-    (
-        "/v2/models/digits_svm/config",
-        recorded!("oip_rest/recorded/triton.digits_svm.config.json"),
-    ),
-    (
-        "/v2/models/digits_svm",
-        recorded!("oip_rest/recorded/triton.digits_svm.metadata.json"),
-    ),
-    ("/v2", recorded!("oip_rest/recorded/triton.server.json")),
-    ("/v2/models/digits_svm/ready", b""),
-    ("/v2/health/ready", b""),
-];
-
-const MLSERVER_REST: Pages = &[
-    (
-        "/v2/models/digits_svm/versions/v1",
-        recorded!("oip_rest/recorded/mlserver.digits.metadata.json"),
-    ),
-    ("/v2", recorded!("oip_rest/recorded/mlserver.server.json")),
-    ("/v2/models/digits_svm/versions/v1/ready", b""),
-];
-
 #[tokio::test(start_paused = true)]
 async fn triton_describes_a_model_over_both_protocols_alike() {
-    let (_, grpc) = Servers::new("oip-grpc", Some(TRITON_GRPC));
-    let (_, rest) = Servers::new("oip-rest", Some(TRITON_REST));
+    let (_, grpc) = Servers::upstream("oip-grpc", Some(TRITON_GRPC));
+    let (_, rest) = Servers::upstream("oip-rest", Some(TRITON_REST));
     let grpc = describe(&grpc, DIGITS).await.unwrap();
     let rest = describe(&rest, DIGITS).await.unwrap();
     let limit = Batchable::Yes {
@@ -233,8 +63,8 @@ async fn triton_describes_a_model_over_both_protocols_alike() {
 
 #[tokio::test(start_paused = true)]
 async fn mlserver_describes_a_model_without_a_configuration() {
-    let (_, grpc) = Servers::new("oip-grpc", Some(MLSERVER_GRPC));
-    let (_, rest) = Servers::new("oip-rest", Some(MLSERVER_REST));
+    let (_, grpc) = Servers::upstream("oip-grpc", Some(MLSERVER_GRPC));
+    let (_, rest) = Servers::upstream("oip-rest", Some(MLSERVER_REST));
     let grpc = describe(&grpc, DIGITS).await.unwrap();
     let served = Served {
         version: "v1",
@@ -249,7 +79,7 @@ async fn mlserver_describes_a_model_without_a_configuration() {
 
 #[tokio::test(start_paused = true)]
 async fn a_model_that_is_not_there_is_told_in_the_servers_words() {
-    let (_, rest) = Servers::new("oip-rest", Some(MLSERVER_REST));
+    let (_, rest) = Servers::upstream("oip-rest", Some(MLSERVER_REST));
     let error = describe(&rest, DIGITS).await.unwrap_err();
     let status = error.downcast_ref::<Status>().unwrap();
     assert_eq!(status.code(), Code::NotFound);
@@ -261,12 +91,13 @@ async fn readiness_is_asked_of_the_model_in_each_protocol() {
     let nobody = Served {
         model: "nobody",
         version: "",
+        label: "",
     };
-    let (_, rest) = Servers::new("oip-rest", Some(TRITON_REST));
+    let (_, rest) = Servers::upstream("oip-rest", Some(TRITON_REST));
     assert!(is_ready(&rest, Some(DIGITS)).await);
     assert!(!is_ready(&rest, Some(nobody)).await);
     assert!(is_ready(&rest, None).await);
-    let (_, grpc) = Servers::new("oip-grpc", Some(TRITON_GRPC));
+    let (_, grpc) = Servers::upstream("oip-grpc", Some(TRITON_GRPC));
     assert!(is_ready(&grpc, Some(DIGITS)).await);
     // It has no such call, but it answers.
     assert!(is_ready(&grpc, None).await);
@@ -274,7 +105,7 @@ async fn readiness_is_asked_of_the_model_in_each_protocol() {
 
 #[tokio::test(start_paused = true)]
 async fn nobody_is_asked_before_somebody_waits() {
-    let (servers, upstream) = Servers::new("oip-rest", Some(TRITON_REST));
+    let (servers, upstream) = Servers::upstream("oip-rest", Some(TRITON_REST));
     let learned = learned(&upstream);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(learned.description(), None);
@@ -289,7 +120,7 @@ async fn nobody_is_asked_before_somebody_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn all_who_wait_share_one_asking() {
-    let (servers, upstream) = Servers::new("oip-rest", Some(TRITON_REST));
+    let (servers, upstream) = Servers::upstream("oip-rest", Some(TRITON_REST));
     let learned = learned(&upstream);
     let (one, two, three) = tokio::join!(learned.wait(), learned.wait(), learned.wait());
     assert!(one.is_some() && one == two && two == three);
@@ -298,7 +129,7 @@ async fn all_who_wait_share_one_asking() {
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_server_keeps_a_request_for_two_seconds_and_only_once() {
-    let (_, upstream) = Servers::new("oip-rest", None);
+    let (_, upstream) = Servers::upstream("oip-rest", None);
     let learned = learned(&upstream);
     let began = Instant::now();
     assert_eq!(learned.wait().await, None);
@@ -311,7 +142,7 @@ async fn a_silent_server_keeps_a_request_for_two_seconds_and_only_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_model_that_comes_late_is_found_and_one_that_goes_stays_known() {
-    let (servers, upstream) = Servers::new("oip-rest", Some(&[]));
+    let (servers, upstream) = Servers::upstream("oip-rest", Some(&[]));
     let learned = learned(&upstream);
     learned.begin();
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -327,7 +158,7 @@ async fn a_model_that_comes_late_is_found_and_one_that_goes_stays_known() {
 
 #[tokio::test(start_paused = true)]
 async fn a_model_that_is_loaded_anew_is_noticed_within_ten_seconds() {
-    let (servers, upstream) = Servers::new("oip-grpc", Some(TRITON_GRPC));
+    let (servers, upstream) = Servers::upstream("oip-grpc", Some(TRITON_GRPC));
     let learned = learned(&upstream);
     let first = learned.wait().await.unwrap();
     servers.set(Some(MLSERVER_GRPC));
@@ -338,7 +169,7 @@ async fn a_model_that_is_loaded_anew_is_noticed_within_ten_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_did_not_divide_outweighs_what_the_server_says() {
-    let (_, upstream) = Servers::new("oip-grpc", Some(TRITON_GRPC));
+    let (_, upstream) = Servers::upstream("oip-grpc", Some(TRITON_GRPC));
     let learned = learned(&upstream);
     let uneven = Batchable::No(Unbatchable::UnevenOutput);
     learned.capability().set(uneven);
@@ -348,7 +179,7 @@ async fn an_answer_that_did_not_divide_outweighs_what_the_server_says() {
 
 #[tokio::test(start_paused = true)]
 async fn the_asking_ends_with_the_last_handle() {
-    let (servers, upstream) = Servers::new("oip-grpc", Some(TRITON_GRPC));
+    let (servers, upstream) = Servers::upstream("oip-grpc", Some(TRITON_GRPC));
     let learned = learned(&upstream);
     let clone = learned.clone();
     learned.wait().await.unwrap();
@@ -402,4 +233,109 @@ async fn one_endpoint_that_is_ready_is_enough_and_none_is_waited_for() {
     assert!(unready(&mixed, &models()).await.is_empty());
     assert!(unready(&mixed, &[]).await.is_empty());
     assert!(began.elapsed() < Duration::from_millis(10));
+}
+
+const HALF: Served<'static> = Served {
+    model: "half_plus_two",
+    version: "",
+    label: "",
+};
+
+#[tokio::test(start_paused = true)]
+async fn tensorflow_describes_a_model_over_both_protocols_alike() {
+    let (_, grpc) = Servers::upstream("tfserving-grpc", Some(TENSORFLOW_GRPC));
+    let (_, rest) = Servers::upstream("tfserving-rest", Some(TENSORFLOW_REST));
+    let grpc = describe(&grpc, HALF).await.unwrap();
+    assert_eq!(describe(&rest, HALF).await.unwrap(), grpc);
+    assert_eq!(grpc.versions, ["2", "1"]);
+    assert_eq!(grpc.batchable, YES);
+    let x = grpc.signature("").unwrap().input("x").unwrap();
+    assert_eq!(x.datatype, Datatype::Fp32);
+    let mut named = grpc.signatures.iter();
+    let classify = named.find(|named| named.name == "classify_both").unwrap();
+    assert_eq!(classify.method, CLASSIFY);
+}
+
+#[tokio::test(start_paused = true)]
+async fn kserve_answers_and_describes_nothing() {
+    let (_, rest) = Servers::upstream("tfserving-rest", Some(KSERVE_V1));
+    let digits = Served {
+        model: "digits",
+        ..Served::default()
+    };
+    let described = describe(&rest, digits).await.unwrap();
+    assert_eq!(described, Description::default());
+    assert!(is_ready(&rest, Some(digits)).await);
+    assert!(!is_ready(&rest, Some(HALF)).await);
+    assert!(is_ready(&rest, None).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_only_predicts_is_taken_at_its_word() {
+    let (_, grpc) = Servers::upstream("tfserving-grpc", Some(&[]));
+    assert_eq!(describe(&grpc, HALF).await.unwrap(), Description::default());
+    assert!(is_ready(&grpc, Some(HALF)).await);
+    assert!(is_ready(&grpc, None).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_is_no_number_is_not_asked_for_where_versions_are_numbers() {
+    let (servers, grpc) = Servers::upstream("tfserving-grpc", Some(TENSORFLOW_GRPC));
+    let named = Served {
+        version: "v1",
+        ..HALF
+    };
+    let error = describe(&grpc, named).await.unwrap_err();
+    let status = error.downcast_ref::<Status>().unwrap();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(!is_ready(&grpc, Some(named)).await);
+    assert_eq!(servers.asked(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signature_that_does_not_say_leaves_it_to_the_configuration() {
+    const FIXED: Pages = &[(
+        "/tensorflow.serving.PredictionService/GetModelMetadata",
+        include_bytes!("../../codec/tfs_grpc/recorded/tensorflow.fixed.metadata.bin"),
+    )];
+    let (_, grpc) = Servers::upstream("tfserving-grpc", Some(FIXED));
+    let described = describe(&grpc, HALF).await.unwrap();
+    assert!(described.signature("").is_some());
+    assert_eq!(described.batchable, Batchable::Unknown);
+    assert_eq!(described.versions, ["1"]);
+}
+
+/// What a server says in its messages, and the same in protobuf's own JSON.
+#[test]
+fn tensorflow_serving_says_over_rest_what_it_says_over_grpc() {
+    macro_rules! both {
+        ($name:literal) => {
+            (
+                &include_bytes!(concat!("../../codec/tfs_rest/recorded/", $name, ".json"))[..],
+                Bytes::from_static(include_bytes!(concat!(
+                    "../../codec/tfs_grpc/recorded/",
+                    $name,
+                    ".bin"
+                ))),
+            )
+        };
+    }
+    for (rest, grpc) in [
+        both!("tensorflow.half_plus_two.metadata"),
+        both!("tensorflow.words.metadata"),
+        both!("tensorflow.types.metadata"),
+    ] {
+        let grpc = ModelMetadata::read(&grpc).unwrap();
+        assert!(!grpc.signatures.is_empty());
+        assert_eq!(tfs_rest::control::read_metadata(rest).unwrap(), grpc);
+    }
+    for (rest, grpc) in [
+        both!("tensorflow.half_plus_two.status"),
+        both!("tensorflow.words.status"),
+    ] {
+        let grpc = VersionStatus::read_all(&grpc).unwrap();
+        let written = tfs_rest::control::write_status(&grpc);
+        let [rest, written] = [rest, &written].map(serde_json::from_slice::<Value>);
+        assert_eq!(rest.unwrap(), written.unwrap());
+    }
 }
