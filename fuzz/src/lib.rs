@@ -7,17 +7,30 @@ use outrigger::codec::{
     oip_grpc::{
         Peek, decode_request, decode_response, encode_request, encode_response, model_name,
     },
+    tfs_grpc::{
+        self,
+        control::{ModelMetadata, Question, VersionStatus},
+    },
+    tfs_rest,
 };
-use outrigger_filters::inference::{Form, Payload, RequestParts, ResponseParts, Tensor};
+use outrigger_filters::inference::{
+    Datatype, Form, Method, Payload, RequestParts, ResponseParts, Signature, Tensor, TensorSpec,
+};
 
 /// What takes any bytes.
 pub type Target = fn(&[u8]);
 
 /// The targets by name.
-pub const TARGETS: [(&str, Target); 3] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("oip_request", oip_request),
     ("oip_response", oip_response),
     ("grpc_frame", grpc_frame),
+    ("tfs_request", tfs_request),
+    ("tfs_response", tfs_response),
+    ("tfs_control", tfs_control),
+    ("tfs_rest_request", tfs_rest_request),
+    ("tfs_rest_response", tfs_rest_response),
+    ("tfs_rest_control", tfs_rest_control),
 ];
 
 /// A request that is read is, when written anew and read again, the same request.
@@ -106,6 +119,203 @@ pub fn grpc_frame(input: &[u8]) {
     }
 }
 
+/// A request of TensorFlow Serving that is read is, when written anew and read again, the same
+/// request. The first byte says which method it is for.
+pub fn tfs_request(input: &[u8]) {
+    let Some((&choice, message)) = input.split_first() else {
+        return;
+    };
+    let method = method(choice);
+    let peek = tfs_grpc::model_name(message, message.len());
+    let Ok(first) = tfs_grpc::decode_request(method, &Bytes::copy_from_slice(message)) else {
+        return;
+    };
+    match peek {
+        Peek::Found(name) => assert!(message.get(name).is_some()),
+        Peek::Absent => assert!(first.head.model.is_empty()),
+        Peek::Incomplete | Peek::Malformed => panic!("a name was read that cannot be found"),
+    }
+    if len(&first.inputs) > MAX_EXPANSION {
+        return;
+    }
+    let write = |request| {
+        unframed(&tfs_grpc::encode_request(request).expect("what is read can be written"))
+    };
+    let written = write(&first);
+    let second = tfs_grpc::decode_request(method, &written).expect("what is written is read");
+    assert_eq!(write(&second), written);
+    assert_eq!(contents(&second.inputs), contents(&first.inputs));
+    assert_eq!(second.outputs, first.outputs);
+    assert_eq!(second.parameters, first.parameters);
+    assert_eq!(second.unknown, first.unknown);
+    assert_eq!(second.head.model, first.head.model);
+    assert_eq!(second.head.version, first.head.version);
+    assert_eq!(second.head.label, first.head.label);
+    assert_eq!(second.head.signature, first.head.signature);
+}
+
+/// An answer of TensorFlow Serving is the same when it is written in either form and read again.
+/// The first byte says which method it answers.
+pub fn tfs_response(input: &[u8]) {
+    let Some((&choice, message)) = input.split_first() else {
+        return;
+    };
+    let method = method(choice);
+    let Ok(first) = tfs_grpc::decode_response(method, &Bytes::copy_from_slice(message)) else {
+        return;
+    };
+    if len(&first.outputs) > MAX_EXPANSION {
+        return;
+    }
+    for wanted in [Form::Raw, Form::Typed] {
+        let write = |response| {
+            let written = tfs_grpc::encode_response(method, response, "", wanted);
+            unframed(&written.expect("what is read can be written"))
+        };
+        let written = write(&first);
+        let second = tfs_grpc::decode_response(method, &written).expect("what is written is read");
+        assert_eq!(write(&second), written);
+        let but_bools = |tensors: &[Tensor]| {
+            // A byte that is neither 0 nor 1 is a truth value all the same.
+            let mut contents = contents(tensors);
+            contents.retain(|(_, datatype, ..)| *datatype != "BOOL");
+            contents
+        };
+        assert_eq!(but_bools(&second.outputs), but_bools(&first.outputs));
+        assert_eq!(second.unknown, first.unknown);
+        assert_eq!(second.model, first.model);
+        assert_eq!(second.version, first.version);
+    }
+}
+
+/// Questions about models and their answers are the same when they are written and read again.
+pub fn tfs_control(input: &[u8]) {
+    let input = Bytes::copy_from_slice(input);
+    if let Ok(metadata) = ModelMetadata::read(&input) {
+        let again = ModelMetadata::read(&metadata.write());
+        assert_eq!(again.as_ref(), Ok(&metadata));
+        let rest = tfs_rest::control::write_metadata(&metadata);
+        let rest = tfs_rest::control::read_metadata(&rest).expect("what is written is read");
+        assert!(rest.signatures.len() <= metadata.signatures.len());
+    }
+    if let Ok(all) = VersionStatus::read_all(&input) {
+        let again = VersionStatus::read_all(&VersionStatus::write_all(&all));
+        assert_eq!(again.as_ref(), Ok(&all));
+        let rest = tfs_rest::control::write_status(&all);
+        assert_eq!(tfs_rest::control::read_status(&rest), Ok(all));
+    }
+    if let Ok(question) = Question::read(&input) {
+        assert_eq!(Question::read(&question.write()), Ok(question));
+    }
+}
+
+/// A body that is read is, when written anew and read again, the same request, and so it is when it
+/// stayed text in between. The first byte says the method, and whether the signature is known.
+pub fn tfs_rest_request(input: &[u8]) {
+    let Some((&choice, body)) = input.split_first() else {
+        return;
+    };
+    let (method, known) = (method(choice), signature(choice));
+    let known = known.as_ref();
+    let read = |body: &Bytes, wanted| {
+        tfs_rest::decode_request(method, body, |_| known, wanted).map(|(request, _)| request)
+    };
+    let write = |request: &RequestParts| {
+        let written = tfs_rest::encode_request(request, known);
+        written.expect("what is read can be written").to_bytes()
+    };
+    let body = Bytes::copy_from_slice(body);
+    let first = read(&body, Form::Raw);
+    for wanted in [Form::Rows, Form::Flat] {
+        let text = read(&body, wanted);
+        let Ok(first) = &first else { continue };
+        let again = write(&text.expect("what is parsed can be scanned"));
+        let again = read(&again, Form::Raw).expect("what is written is read");
+        assert_eq!(write(&again), write(first));
+    }
+    let Ok(first) = first else { return };
+    assert!(len(&first.inputs) <= 8 * body.len() + 64);
+    let written = write(&first);
+    let second = read(&written, Form::Raw).expect("what is written is read");
+    assert_eq!(write(&second), written);
+    assert_eq!(second.head.signature, first.head.signature);
+    assert_eq!(second.parameters, first.parameters);
+}
+
+/// An answer is the same when it is written in either layout and read again. The first byte says
+/// the method that it answers, and whether the signature is known.
+pub fn tfs_rest_response(input: &[u8]) {
+    let Some((&choice, body)) = input.split_first() else {
+        return;
+    };
+    let (method, known) = (method(choice), signature(choice));
+    let known = known.as_ref();
+    let body = Bytes::copy_from_slice(body);
+    let Ok(first) = tfs_rest::decode_response(method, &body, known) else {
+        return;
+    };
+    for layout in [tfs_rest::Layout::Rows, tfs_rest::Layout::Columns] {
+        let reply = tfs_rest::Reply { method, layout };
+        // Columns need not have rows in common.
+        let Ok(written) = tfs_rest::encode_response(&first, &reply, known) else {
+            continue;
+        };
+        let written = written.to_bytes();
+        let Ok(second) = tfs_rest::decode_response(method, &written, known) else {
+            // No rows at all say nothing of themselves.
+            let shapes = first.outputs.iter().map(|output| output.shape.elements());
+            assert!(shapes.into_iter().any(|elements| elements == Some(0)));
+            continue;
+        };
+        let again = tfs_rest::encode_response(&second, &reply, known);
+        assert_eq!(again.expect("it was written before").to_bytes(), written);
+        assert_eq!(second.unknown, first.unknown);
+    }
+}
+
+/// What is said of models is the same when it is written and read again.
+pub fn tfs_rest_control(input: &[u8]) {
+    let _ = tfs_rest::control::ready(input);
+    if let Ok(metadata) = tfs_rest::control::read_metadata(input) {
+        let written = tfs_rest::control::write_metadata(&metadata);
+        assert_eq!(tfs_rest::control::read_metadata(&written), Ok(metadata));
+    }
+    if let Ok(all) = tfs_rest::control::read_status(input) {
+        let written = tfs_rest::control::write_status(&all);
+        assert_eq!(tfs_rest::control::read_status(&written), Ok(all));
+    }
+}
+
+fn method(choice: u8) -> Method {
+    match choice % 3 {
+        0 => Method::Infer,
+        1 => Method::Classify,
+        _ => Method::Regress,
+    }
+}
+
+fn signature(choice: u8) -> Option<Signature> {
+    let spec = |name: &'static str, datatype| TensorSpec {
+        name: name.into(),
+        datatype,
+        shape: None,
+    };
+    let specs = match choice / 3 % 4 {
+        0 => return None,
+        1 => vec![spec("x", Datatype::Fp32)],
+        2 => vec![spec("x", Datatype::Bytes)],
+        _ => vec![spec("x", Datatype::Fp16), spec("y", Datatype::Int32)],
+    };
+    Some(Signature {
+        inputs: specs.clone(),
+        outputs: specs,
+    })
+}
+
+fn len(tensors: &[Tensor]) -> usize {
+    tensors.iter().map(|tensor| tensor.data.len()).sum()
+}
+
 fn write_request(request: &RequestParts) -> Bytes {
     unframed(&encode_request(request).expect("what is read can be written"))
 }
@@ -138,3 +348,6 @@ fn contents(tensors: &[Tensor]) -> Contents {
 
 /// Small, so that the bound is met.
 const MAX_MESSAGE: usize = 256;
+
+/// Short lists become long tensors, which would only cost time here.
+const MAX_EXPANSION: usize = 1 << 20;
