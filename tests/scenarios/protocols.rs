@@ -27,8 +27,7 @@ async fn echo() -> Served {
 /// A second proxy, which speaks to the model's server in a protocol of its own choice by way of the
 /// first one: the first one's front is the server that the second one sees.
 async fn behind(first: &Gateway, protocol: &str, rest: &str) -> Gateway {
-    let gateway =
-        Gateway::before(&[first.address()], &format!("protocol: {protocol}"), rest);
+    let gateway = Gateway::before(&[first.address()], &format!("protocol: {protocol}"), rest);
     until("the models are known", || {
         let table = gateway.state().table();
         table.models().all(|model| model.is_learned())
@@ -101,11 +100,9 @@ async fn a_refusal_is_told_in_the_callers_protocol() {
     let gateway = before(&served, &batched("m", "")).await;
     let wire = Wire::connect(gateway.address()).await;
     let (request, _) = Protocol::OipRest.ask("m", &[1.]);
-    let body = r#"{"inputs": [{"name": "input0", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}"#;
-    let reply = wire
-        .exchange(request, &[body.into()], None)
-        .await
-        .unwrap();
+    let body =
+        r#"{"inputs": [{"name": "input0", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}"#;
+    let reply = wire.exchange(request, &[body.into()], None).await.unwrap();
     assert_eq!(reply.status, 400, "{reply:?}");
     let json: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
     assert!(json["error"].as_str().unwrap().contains("input0"), "{json}");
@@ -117,10 +114,26 @@ async fn what_the_server_cannot_be_told_is_named() {
     let gateway = before(&served, &batched("m", "")).await;
     let wire = Wire::connect(gateway.address()).await;
     for (path, body, field) in [
-        ("/v1/models/m:predict", r#"{"instances": [[1]], "signature_name": "other"}"#, "signature_name"),
-        ("/v1/models/m/labels/x:predict", r#"{"instances": [[1]]}"#, "label"),
-        ("/v1/models/m:classify", r#"{"examples": [{"x": 1}]}"#, "classify"),
-        ("/v1/models/m:predict", r#"{"instances": [["a"]]}"#, "instances[0]"),
+        (
+            "/v1/models/m:predict",
+            r#"{"instances": [[1]], "signature_name": "other"}"#,
+            "signature_name",
+        ),
+        (
+            "/v1/models/m/labels/x:predict",
+            r#"{"instances": [[1]]}"#,
+            "label",
+        ),
+        (
+            "/v1/models/m:classify",
+            r#"{"examples": [{"x": 1}]}"#,
+            "classify",
+        ),
+        (
+            "/v1/models/m:predict",
+            r#"{"instances": [["a"]]}"#,
+            "'instances'",
+        ),
         ("/v1/models/m:predict", r#"{"instances": [[1]"#, ""),
         ("/v2/models/m/infer", r#"{"inputs": 1}"#, "inputs"),
         (

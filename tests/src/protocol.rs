@@ -69,12 +69,15 @@ impl Protocol {
                     "name": "input0", "datatype": "FP32", "shape": shape,
                     "parameters": {"binary_data_size": data.len()},
                 });
-                let head =
-                    json!({"inputs": [input], "parameters": {"binary_data_output": true}}).to_string();
+                let head = json!({"inputs": [input], "parameters": {"binary_data_output": true}})
+                    .to_string();
                 let mut request = post(&format!("/v2/models/{model}/infer"));
                 let headers = request.headers_mut();
                 headers.insert("inference-header-content-length", head.len().into());
-                headers.insert("content-type", "application/octet-stream".parse().expect("a type"));
+                headers.insert(
+                    "content-type",
+                    "application/octet-stream".parse().expect("a type"),
+                );
                 (request, [head.as_bytes(), &data].concat().into())
             }
             Self::TfservingGrpc => {

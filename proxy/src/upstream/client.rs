@@ -153,7 +153,7 @@ impl Shared {
         let (body, json) = match (self.wire(&request), protocol) {
             (Some(call), _) => (Payload::from(call.body.clone()), call.json_len),
             (None, Protocol::OipRest) => {
-                let body = oip_rest::encode_request(&request)?;
+                let body = oip_rest::encode_request(&request);
                 (body.payload, body.json_len)
             }
             (None, _) => (tfs_rest::encode_request(&request, signature)?, None),

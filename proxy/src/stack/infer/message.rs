@@ -67,8 +67,7 @@ pub(super) fn read(
         }
         Protocol::TfservingRest => {
             let look_up = |name: &str| description.as_ref()?.signature(name);
-            let (parts, reply) =
-                tfs_rest::decode_request(call.method, message, look_up, wanted)?;
+            let (parts, reply) = tfs_rest::decode_request(call.method, message, look_up, wanted)?;
             let name = parts.head.signature.clone();
             if look_up(&name).is_none() && server != Protocol::TfservingRest {
                 return Err(undescribed(description.as_deref()).into());
