@@ -44,6 +44,11 @@ pub fn convert(tensor: &Tensor, wanted: Form, strings: Strings) -> Result<Payloa
     }
 }
 
+/// Takes the brackets off the text of one array: what is left are the values in it.
+pub fn within(array: &Bytes) -> Bytes {
+    array.slice(1.min(array.len())..array.len().saturating_sub(1).max(1.min(array.len())))
+}
+
 /// Takes the brackets out of the text of rows, or of a whole array, of a shape.
 pub fn flat(text: Bytes, shape: &Shape) -> Result<Bytes, Malformed> {
     if shape.elements().ok_or(Malformed::Count)? == 0 {

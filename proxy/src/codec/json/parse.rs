@@ -9,9 +9,10 @@ use outrigger_filters::inference::{Datatype, Shape};
 
 use super::{
     Malformed, Strings,
+    block::Block,
     cursor::Cursor,
     decimal,
-    number::{self, Number, Numeral},
+    number::{self, Number, Numeral, Plain},
     string,
     walk::{self, Leaves},
 };
@@ -75,6 +76,9 @@ trait Element: Sized {
     type Bytes: AsRef<[u8]>;
 
     fn read(numeral: Numeral, text: &[u8]) -> Option<Self>;
+
+    /// Reads the same from a plain number, or leaves it to [`read`](Self::read).
+    fn plain(negative: bool, number: Plain) -> Option<Self>;
 
     fn bytes(self) -> Self::Bytes;
 }
@@ -149,6 +153,53 @@ struct Numbers<E> {
 }
 
 impl<E: Element> Numbers<E> {
+    /// Takes plain numbers with a comma behind them and a space at most; returns how many. Where
+    /// they end is found for a block at once, so that none waits for the one before it.
+    #[inline]
+    fn plain(&mut self, cursor: &mut Cursor<'_>) -> usize {
+        let text = cursor.text;
+        let before = self.out.len();
+        let mut begin = cursor.at;
+        let mut at = cursor.at;
+        let mut point = 0;
+        'blocks: while let Some(bytes) = text.get(at..).and_then(|rest| rest.first_chunk()) {
+            let block = Block::new(bytes);
+            let mut commas = block.equal(b',');
+            let points = block.equal(b'.');
+            let brackets = block.equal(b']');
+            // Those behind the bracket belong to another row.
+            commas &= brackets.wrapping_sub(1) & !brackets;
+            while commas != 0 {
+                let index = commas.trailing_zeros();
+                let comma = at + index as usize;
+                commas &= commas - 1;
+                let points = points & !(u64::MAX << index);
+                if points != 0 {
+                    point = at + 63 - points.leading_zeros() as usize;
+                }
+                let negative = text.get(begin) == Some(&b'-');
+                let first = begin + usize::from(negative);
+                let element = number::plain(text, first, point, comma)
+                    .and_then(|number| E::plain(negative, number));
+                let Some(element) = element else {
+                    break 'blocks;
+                };
+                self.out.extend_from_slice(element.bytes().as_ref());
+                begin = comma + 1;
+                begin += usize::from(text.get(begin) == Some(&b' '));
+            }
+            if brackets != 0 {
+                break;
+            }
+            if points != 0 {
+                point = at + 63 - points.leading_zeros() as usize;
+            }
+            at += Block::LEN;
+        }
+        cursor.at = begin;
+        (self.out.len() - before) / size_of::<E::Bytes>()
+    }
+
     #[cold]
     fn fault(&self, cursor: &Cursor<'_>) -> Malformed {
         // A value that is no number is well formed; what is no value is not.
@@ -166,6 +217,10 @@ impl<E: Element> Leaves for Numbers<E> {
     fn run(&mut self, cursor: &mut Cursor<'_>) -> Result<usize, Malformed> {
         let mut count = 0;
         loop {
+            count += self.plain(cursor);
+            if cursor.space() == Some(b'[') {
+                return Err(Malformed::Irregular);
+            }
             self.one(cursor)?;
             count += 1;
             if !cursor.comma()? {
@@ -308,6 +363,14 @@ macro_rules! integers {
             }
 
             #[inline]
+            fn plain(negative: bool, number: Plain) -> Option<Self> {
+                // It has less than nineteen digits.
+                let mantissa = number.mantissa as i64;
+                number.whole.then_some(())?;
+                Self::try_from(if negative { -mantissa } else { mantissa }).ok()
+            }
+
+            #[inline]
             fn bytes(self) -> Self::Bytes {
                 self.to_le_bytes()
             }
@@ -344,6 +407,11 @@ macro_rules! floats {
             }
 
             #[inline]
+            fn plain(negative: bool, number: Plain) -> Option<Self> {
+                decimal::plain(negative, number.mantissa, number.fraction)
+            }
+
+            #[inline]
             fn bytes(self) -> Self::Bytes {
                 self.to_le_bytes()
             }
@@ -369,6 +437,10 @@ impl Element for Fp16 {
         narrow::<5, 10>(f64::read(numeral, text)?).map(Self)
     }
 
+    fn plain(negative: bool, number: Plain) -> Option<Self> {
+        narrow::<5, 10>(f64::plain(negative, number)?).map(Self)
+    }
+
     fn bytes(self) -> [u8; 2] {
         self.0.to_le_bytes()
     }
@@ -382,6 +454,10 @@ impl Element for Bf16 {
 
     fn read(numeral: Numeral, text: &[u8]) -> Option<Self> {
         narrow::<8, 7>(f64::read(numeral, text)?).map(Self)
+    }
+
+    fn plain(negative: bool, number: Plain) -> Option<Self> {
+        narrow::<8, 7>(f64::plain(negative, number)?).map(Self)
     }
 
     fn bytes(self) -> [u8; 2] {

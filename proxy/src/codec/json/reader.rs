@@ -38,6 +38,8 @@ pub struct Reader<'a> {
     cursor: Cursor<'a>,
     /// Whether the next member or element is the first one of its object or array.
     first: bool,
+    /// Where the last member's name begins.
+    member: usize,
 }
 
 /// What a value is, as its first byte says.
@@ -64,6 +66,7 @@ impl<'a> Reader<'a> {
             source,
             cursor: Cursor::new(source),
             first: false,
+            member: 0,
         }
     }
 
@@ -98,9 +101,19 @@ impl<'a> Reader<'a> {
         if !self.next(b'}')? {
             return Ok(None);
         }
+        self.cursor.space();
+        self.member = self.cursor.at;
         let name = self.string()?;
         self.cursor.expect(b':', "a colon")?;
         Ok(Some(name))
+    }
+
+    /// Returns the text of the member whose name was read last, from there on: its name, its colon
+    /// and its value, which is checked, and not read.
+    pub fn whole_member(&mut self) -> Result<Bytes, Malformed> {
+        let begin = self.member;
+        let value = self.skip()?;
+        Ok(self.source.slice(begin..value.end))
     }
 
     /// Goes into an array; its elements follow.

@@ -511,6 +511,54 @@ proptest! {
     }
 
     #[test]
+    fn long_lists_are_checked_as_well_as_short_ones(
+        numbers in vec("-?(0|[1-9][0-9]{0,9})(\\.[0-9]{1,18})?([eE][+-]?[0-9]{1,2})?", 1..60),
+        comma in "( |\n|  )?,( |\n|  )?",
+        spoil in prop::option::of((any::<prop::sample::Index>(), "[-+.eE0-9, \\[\\]]")),
+    ) {
+        let mut text = format!("[{}]", numbers.join(&comma));
+        if let Some((index, byte)) = spoil {
+            let at = 1 + index.index(text.len() - 1);
+            text.replace_range(at..=at, &byte);
+        }
+        let message = Bytes::from(text.clone());
+        let theirs: Result<Vec<&serde_json::value::RawValue>, _> = serde_json::from_str(&text);
+        let flat = theirs.ok().filter(|all| all.iter().all(|one| !one.get().starts_with('[')));
+        let mut reader = Reader::new(&message);
+        let value = reader.value().and_then(|_| reader.end());
+        prop_assert_eq!(
+            value.is_ok(),
+            serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok(),
+            "{}", text
+        );
+        let mut reader = Reader::new(&message);
+        let scanned = reader.scan().and_then(|found| reader.end().map(|()| found.0));
+        let mut reader = Reader::new(&message);
+        let parsed = reader.parse(Datatype::Fp64, Strings::Plain)
+            .and_then(|parsed| reader.end().map(|()| parsed));
+        match flat {
+            Some(all) => {
+                let scanned = scanned.unwrap();
+                prop_assert_eq!(scanned.shape.dimensions(), &[all.len() as i64]);
+                let whole = !all.iter().any(|one| one.get().contains(['.', 'e', 'E']));
+                let leaf = match (all.is_empty(), whole) {
+                    (true, _) => Leaf::None,
+                    (false, true) => Leaf::Integer,
+                    (false, false) => Leaf::Number,
+                };
+                prop_assert_eq!(scanned.leaf, leaf, "{}", text);
+                let wanted: Vec<f64> =
+                    all.iter().map(|one| one.get().parse().unwrap()).collect();
+                if wanted.iter().all(|number| number.is_finite()) {
+                    let wanted: Vec<u8> = wanted.into_iter().flat_map(f64::to_le_bytes).collect();
+                    prop_assert_eq!(parsed.unwrap().data, wanted, "{}", text);
+                }
+            }
+            None => prop_assert!(scanned.is_err() && parsed.is_err() || text.contains("[["), "{}", text),
+        }
+    }
+
+    #[test]
     fn any_bytes_are_read_without_panic(bytes in vec(any::<u8>(), 0..64), datatype in datatypes()) {
         let _ = scan(&bytes);
         let _ = parse(&bytes, datatype, Strings::Either);
