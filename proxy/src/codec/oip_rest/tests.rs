@@ -273,6 +273,11 @@ fn what_is_wrong_is_named() {
         let malformed = read(message, Form::Raw).expect_err(message);
         assert_eq!(malformed.to_string(), told, "{message}");
     }
+    let mixed = one(r#""shape":[3],"datatype":"INT32","data":[1,2,3.5]"#);
+    assert_eq!(
+        read(&mixed, Form::Flat).unwrap_err().to_string(),
+        "inputs[0].data: element 2 is not one of INT32"
+    );
     // Positions are those of the message, even where contents are read later.
     let late = one(r#""shape":[2],"data":[1,x],"datatype":"FP32""#);
     let at = late.rfind('x').expect("it is there");
