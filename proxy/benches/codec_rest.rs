@@ -5,8 +5,13 @@
 
 use bytes::Bytes;
 use divan::{AllocProfiler, Bencher, black_box};
-use outrigger::codec::json::{Reader, Strings, write_flat};
-use outrigger_filters::inference::Datatype;
+use outrigger::codec::{
+    json::{Reader, Strings, write_flat},
+    oip_rest::{Body, Reply, decode_request, decode_response, encode_request, encode_response},
+};
+use outrigger_filters::inference::{
+    Datatype, Form, Parameters, Payload, RequestParts, ResponseParts, Shape, Tensor,
+};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 #[global_allocator]
@@ -96,6 +101,145 @@ mod row_of_768 {
     #[divan::bench]
     fn written_from_a_tree(bencher: Bencher<'_, '_>) {
         let tree = serde_json::Value::from(numbers(768));
+        bencher.bench(|| serde_json::to_vec(black_box(&tree)));
+    }
+}
+
+/// Bytes of an embedding of 768 floats, and of a picture of 224 by 224.
+const TENSORS: [usize; 2] = [3072, 602_112];
+
+fn tensor(len: usize) -> Tensor {
+    let data: Vec<u8> = numbers(len / 4)
+        .into_iter()
+        .flat_map(f32::to_le_bytes)
+        .collect();
+    Tensor {
+        name: "input__0".into(),
+        datatype: Datatype::Fp32,
+        shape: Shape::new([1, i64::try_from(len / 4).expect("it is small")]),
+        parameters: Parameters::default(),
+        data: Bytes::from(data).into(),
+        form: Form::Raw,
+        unknown: Payload::new(),
+    }
+}
+
+fn request(len: usize) -> RequestParts {
+    let mut request = RequestParts {
+        inputs: vec![tensor(len)],
+        ..RequestParts::default()
+    };
+    request.head.id = "0123456789abcdef".into();
+    request
+}
+
+fn response(len: usize) -> ResponseParts {
+    ResponseParts {
+        model: "digits".into(),
+        version: "1".into(),
+        outputs: vec![tensor(len)],
+        ..ResponseParts::default()
+    }
+}
+
+/// The request as a client writes it without binary tensors.
+fn json(len: usize) -> Bytes {
+    let text = text(len / 4, Digits::Short);
+    let mut body = format!(
+        r#"{{"id":"0123456789abcdef","inputs":[{{"name":"input__0","shape":[1,{}],"datatype":"FP32","data":"#,
+        len / 4
+    )
+    .into_bytes();
+    body.extend_from_slice(&text);
+    body.extend_from_slice(b"}]}");
+    body.into()
+}
+
+/// The answer to such a request.
+fn answer(len: usize) -> Bytes {
+    let body = encode_response(&response(len), &Reply::json()).expect("it can be written");
+    body.payload.to_bytes()
+}
+
+fn binary(body: Body) -> (Bytes, Option<usize>) {
+    (body.payload.to_bytes(), body.json_len)
+}
+
+#[divan::bench_group(sample_count = 200, sample_size = 2)]
+mod oip_rest {
+    use super::*;
+
+    #[divan::bench(args = TENSORS, sample_count = 2000, sample_size = 16)]
+    fn decode_a_binary_request(bencher: Bencher<'_, '_>, len: usize) {
+        let (body, json_len) = binary(encode_request(&request(len)));
+        bencher.bench(|| decode_request(black_box(&body), json_len, Form::Raw));
+    }
+
+    #[divan::bench(args = TENSORS)]
+    fn decode_a_json_request_to_bytes(bencher: Bencher<'_, '_>, len: usize) {
+        let body = json(len);
+        bencher.bench(|| decode_request(black_box(&body), None, Form::Raw));
+    }
+
+    #[divan::bench(args = TENSORS)]
+    fn decode_a_json_request_to_text(bencher: Bencher<'_, '_>, len: usize) {
+        let body = json(len);
+        bencher.bench(|| decode_request(black_box(&body), None, Form::Flat));
+    }
+
+    #[divan::bench(args = TENSORS)]
+    fn decode_a_json_request_to_a_tree(bencher: Bencher<'_, '_>, len: usize) {
+        let body = json(len);
+        bencher.bench(|| serde_json::from_slice::<serde_json::Value>(black_box(&body)));
+    }
+
+    #[divan::bench(args = TENSORS, sample_count = 2000, sample_size = 16)]
+    fn encode_a_binary_request(bencher: Bencher<'_, '_>, len: usize) {
+        let request = request(len);
+        bencher.bench(|| encode_request(black_box(&request)));
+    }
+
+    #[divan::bench(args = TENSORS, sample_count = 2000, sample_size = 16)]
+    fn encode_a_text_request(bencher: Bencher<'_, '_>, len: usize) {
+        let (request, _) = decode_request(&json(len), None, Form::Flat).expect("it is well formed");
+        bencher.bench(|| encode_request(black_box(&request)));
+    }
+
+    #[divan::bench(args = TENSORS, sample_count = 2000, sample_size = 16)]
+    fn decode_a_binary_answer(bencher: Bencher<'_, '_>, len: usize) {
+        let reply = decode_request(
+            &Bytes::from_static(br#"{"parameters":{"binary_data_output":true},"inputs":[]}"#),
+            None,
+            Form::Raw,
+        );
+        let (_, reply) = reply.expect("it is well formed");
+        let body = encode_response(&response(len), &reply).expect("it can be written");
+        let (body, json_len) = binary(body);
+        bencher.bench(|| decode_response(black_box(&body), json_len));
+    }
+
+    #[divan::bench(args = TENSORS)]
+    fn decode_a_json_answer(bencher: Bencher<'_, '_>, len: usize) {
+        let body = answer(len);
+        bencher.bench(|| decode_response(black_box(&body), None));
+    }
+
+    #[divan::bench(args = TENSORS)]
+    fn encode_bytes_as_a_json_answer(bencher: Bencher<'_, '_>, len: usize) {
+        let response = response(len);
+        bencher.bench(|| encode_response(black_box(&response), &Reply::json()));
+    }
+
+    #[divan::bench(args = TENSORS, sample_count = 2000, sample_size = 16)]
+    fn encode_text_as_a_json_answer(bencher: Bencher<'_, '_>, len: usize) {
+        let response = decode_response(&answer(len), None).expect("it is well formed");
+        bencher.bench(|| encode_response(black_box(&response), &Reply::json()));
+    }
+
+    #[divan::bench(args = TENSORS)]
+    fn encode_a_tree(bencher: Bencher<'_, '_>, len: usize) {
+        let tree: serde_json::Value =
+            serde_json::from_slice(&answer(len)).expect("it is well formed");
         bencher.bench(|| serde_json::to_vec(black_box(&tree)));
     }
 }

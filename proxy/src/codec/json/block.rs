@@ -19,7 +19,7 @@ impl Block {
     #[inline(always)]
     pub(super) fn equal(self, byte: u8) -> u64 {
         let wanted = u8x16::splat(byte);
-        self.gather(|part| part.simd_eq(wanted))
+        self.gather(|part| part.cmp_eq(wanted))
     }
 
     /// Returns where the digits stand.
@@ -28,13 +28,15 @@ impl Block {
         let (zero, nine) = (u8x16::splat(b'0'), u8x16::splat(9));
         self.gather(|part| {
             let digit = part - zero;
-            digit.min(nine).simd_eq(digit)
+            digit.min(nine).cmp_eq(digit)
         })
     }
 
     #[inline(always)]
     fn gather(self, is: impl Fn(u8x16) -> u8x16) -> u64 {
-        let [a, b, c, d] = self.0.map(|part| u64::from(is(part).to_bitmask()));
+        let [a, b, c, d] = self
+            .0
+            .map(|part| u64::from(is(part).move_mask().cast_unsigned()));
         a | b << 16 | c << 32 | d << 48
     }
 }

@@ -33,7 +33,7 @@ pub fn convert(tensor: &Tensor, wanted: Form, strings: Strings) -> Result<Payloa
         (form @ (Form::Flat | Form::Rows), Form::Raw | Form::Typed) => {
             let elements = shape.elements().ok_or(Malformed::Count)?;
             let text = tensor.data.to_bytes();
-            let parsed = parse_all(&text, tensor.datatype, strings)?;
+            let parsed = parse_all(&text, tensor.datatype, strings, elements)?;
             let regular =
                 form == Form::Flat || shape.dimensions().is_empty() || agree(shape, &parsed.shape);
             if parsed.elements != elements || !regular {

@@ -37,10 +37,24 @@ pub struct Parsed {
 /// they are rounded as FP64 before, as Python does. A finite number that is too large, and a
 /// fraction where the datatype has none, are no elements.
 pub fn parse(text: &[u8], datatype: Datatype, strings: Strings) -> Result<Parsed, Malformed> {
+    parse_expected(text, datatype, strings, FEW)
+}
+
+/// Does the same where so many elements are expected, for which room is made; there may be others.
+pub(super) fn parse_expected(
+    text: &[u8],
+    datatype: Datatype,
+    strings: Strings,
+    expected: usize,
+) -> Result<Parsed, Malformed> {
     let mut cursor = Cursor::new(text);
-    with(&mut cursor, datatype, strings, |cursor, leaves| {
-        walk::value(cursor, leaves)
-    })
+    with(
+        &mut cursor,
+        datatype,
+        strings,
+        expected,
+        |cursor, leaves| walk::value(cursor, leaves),
+    )
 }
 
 /// Reads values up to the end of the text as those of one array.
@@ -48,11 +62,16 @@ pub(super) fn parse_all(
     text: &[u8],
     datatype: Datatype,
     strings: Strings,
+    expected: usize,
 ) -> Result<Parsed, Malformed> {
     let mut cursor = Cursor::new(text);
-    with(&mut cursor, datatype, strings, |cursor, leaves| {
-        walk::values(cursor, leaves)
-    })
+    with(
+        &mut cursor,
+        datatype,
+        strings,
+        expected,
+        |cursor, leaves| walk::values(cursor, leaves),
+    )
 }
 
 /// Steps over an object `{"b64": "..."}` and returns where its text stands, and whether there are
@@ -87,16 +106,19 @@ fn with(
     cursor: &mut Cursor<'_>,
     datatype: Datatype,
     strings: Strings,
+    expected: usize,
     walk: impl Fn(&mut Cursor<'_>, &mut dyn Leaves) -> Result<Shape, Malformed>,
 ) -> Result<Parsed, Malformed> {
-    fn numbers<E: Element>(datatype: Datatype, text: &[u8]) -> Numbers<E> {
+    fn numbers<E: Element>(datatype: Datatype, room: usize) -> Numbers<E> {
         Numbers {
-            out: Vec::with_capacity(estimate(text, datatype)),
+            out: Vec::with_capacity(room),
             datatype,
             element: std::marker::PhantomData,
         }
     }
-    let text = cursor.text;
+    // Each element takes two bytes of text, but for the last one.
+    let expected = expected.min(cursor.text.len() / 2 + 1);
+    let room = expected.saturating_mul(datatype.size().unwrap_or(8));
     macro_rules! walk {
         ($leaves:expr, $size:expr) => {{
             let mut leaves = $leaves;
@@ -104,45 +126,40 @@ fn with(
             (shape, leaves.out.len() / $size, leaves.out)
         }};
     }
-    let (shape, elements, data) = match datatype {
+    let (shape, elements, mut data) = match datatype {
         Datatype::Bool => walk!(Bools::default(), 1),
-        Datatype::Uint8 => walk!(numbers::<u8>(datatype, text), 1),
-        Datatype::Uint16 => walk!(numbers::<u16>(datatype, text), 2),
-        Datatype::Uint32 => walk!(numbers::<u32>(datatype, text), 4),
-        Datatype::Uint64 => walk!(numbers::<u64>(datatype, text), 8),
-        Datatype::Int8 => walk!(numbers::<i8>(datatype, text), 1),
-        Datatype::Int16 => walk!(numbers::<i16>(datatype, text), 2),
-        Datatype::Int32 => walk!(numbers::<i32>(datatype, text), 4),
-        Datatype::Int64 => walk!(numbers::<i64>(datatype, text), 8),
-        Datatype::Fp16 => walk!(numbers::<Fp16>(datatype, text), 2),
-        Datatype::Bf16 => walk!(numbers::<Bf16>(datatype, text), 2),
-        Datatype::Fp32 => walk!(numbers::<f32>(datatype, text), 4),
-        Datatype::Fp64 => walk!(numbers::<f64>(datatype, text), 8),
+        Datatype::Uint8 => walk!(numbers::<u8>(datatype, room), 1),
+        Datatype::Uint16 => walk!(numbers::<u16>(datatype, room), 2),
+        Datatype::Uint32 => walk!(numbers::<u32>(datatype, room), 4),
+        Datatype::Uint64 => walk!(numbers::<u64>(datatype, room), 8),
+        Datatype::Int8 => walk!(numbers::<i8>(datatype, room), 1),
+        Datatype::Int16 => walk!(numbers::<i16>(datatype, room), 2),
+        Datatype::Int32 => walk!(numbers::<i32>(datatype, room), 4),
+        Datatype::Int64 => walk!(numbers::<i64>(datatype, room), 8),
+        Datatype::Fp16 => walk!(numbers::<Fp16>(datatype, room), 2),
+        Datatype::Bf16 => walk!(numbers::<Bf16>(datatype, room), 2),
+        Datatype::Fp32 => walk!(numbers::<f32>(datatype, room), 4),
+        Datatype::Fp64 => walk!(numbers::<f64>(datatype, room), 8),
         Datatype::Bytes => {
             let mut leaves = Texts {
                 strings,
                 count: 0,
-                out: Vec::with_capacity(text.len()),
+                out: Vec::with_capacity(room),
             };
             let shape = walk(cursor, &mut leaves)?;
             (shape, leaves.count, leaves.out)
         }
     };
+    if data.capacity() > 2 * data.len() {
+        // It is kept for as long as the request waits.
+        data.shrink_to_fit();
+    }
     Ok(Parsed {
         shape,
         elements,
         data,
         len: cursor.at,
     })
-}
-
-/// Guesses how many bytes the elements of a text will take; at most a small multiple of it.
-fn estimate(text: &[u8], datatype: Datatype) -> usize {
-    let head = text.get(..256).unwrap_or(text);
-    let commas = head.iter().filter(|byte| **byte == b',').count();
-    let elements = (commas + 1).saturating_mul(text.len() / head.len().max(1) + 1);
-    // A part more, or a guess that is a little low copies everything.
-    (elements + elements / 8).saturating_mul(datatype.size().unwrap_or(8))
 }
 
 #[derive(Debug)]
@@ -494,3 +511,6 @@ pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
+
+/// Elements for which room is made where nothing says how many there are.
+const FEW: usize = 128;

@@ -41,21 +41,21 @@ pub fn decode_request(
         let repeated = match &*member {
             "id" => {
                 request.head.id = reader.string().map_err(fault)?;
-                seen.id.replace(()).is_some()
+                std::mem::replace(&mut seen.id, true)
             }
             "parameters" => {
                 let (parameters, wishes) = parameters::read(&mut reader)?;
                 request.parameters = parameters;
                 reply.binary = wishes.binary_data_output.unwrap_or(false);
-                seen.parameters.replace(()).is_some()
+                std::mem::replace(&mut seen.parameters, true)
             }
             "inputs" => {
                 read_inputs(&mut reader, &json, &mut binary, wanted, &mut request)?;
-                seen.inputs.replace(()).is_some()
+                std::mem::replace(&mut seen.inputs, true)
             }
             "outputs" => {
                 read_outputs(&mut reader, &mut request, &mut reply)?;
-                seen.outputs.replace(()).is_some()
+                std::mem::replace(&mut seen.outputs, true)
             }
             "model_name" => {
                 reader.skip().map_err(fault)?;
@@ -72,7 +72,7 @@ pub fn decode_request(
     }
     reader.end()?;
     binary.end()?;
-    if seen.inputs.is_none() {
+    if !seen.inputs {
         return Err(Malformed::new("inputs", Fault::Missing));
     }
     request.unknown = unknown.finish();
@@ -146,10 +146,10 @@ pub(super) fn body<'a>(json: Text, contents: impl Iterator<Item = (Form, &'a Pay
 /// Which members have been read.
 #[derive(Debug, Default)]
 struct Seen {
-    id: Option<()>,
-    parameters: Option<()>,
-    inputs: Option<()>,
-    outputs: Option<()>,
+    id: bool,
+    parameters: bool,
+    inputs: bool,
+    outputs: bool,
 }
 
 fn read_inputs(

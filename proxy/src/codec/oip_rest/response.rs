@@ -28,19 +28,19 @@ pub fn decode_response(body: &Bytes, json_len: Option<usize>) -> Result<Response
         let repeated = match &*member {
             "model_name" => {
                 response.model = reader.string().map_err(fault)?;
-                seen.model.replace(()).is_some()
+                std::mem::replace(&mut seen.model, true)
             }
             "model_version" => {
                 response.version = reader.string().map_err(fault)?;
-                seen.version.replace(()).is_some()
+                std::mem::replace(&mut seen.version, true)
             }
             "id" => {
                 response.id = reader.string().map_err(fault)?;
-                seen.id.replace(()).is_some()
+                std::mem::replace(&mut seen.id, true)
             }
             "parameters" => {
                 (response.parameters, _) = parameters::read(&mut reader)?;
-                seen.parameters.replace(()).is_some()
+                std::mem::replace(&mut seen.parameters, true)
             }
             "outputs" => {
                 reader.array().map_err(fault)?;
@@ -59,7 +59,7 @@ pub fn decode_response(body: &Bytes, json_len: Option<usize>) -> Result<Response
                     .map_err(|malformed| malformed.within("outputs", index))?;
                     response.outputs.push(output);
                 }
-                seen.outputs.replace(()).is_some()
+                std::mem::replace(&mut seen.outputs, true)
             }
             _ => {
                 unknown.keep(reader.whole_member().map_err(fault)?);
@@ -72,7 +72,7 @@ pub fn decode_response(body: &Bytes, json_len: Option<usize>) -> Result<Response
     }
     reader.end()?;
     binary.end()?;
-    if seen.outputs.is_none() {
+    if !seen.outputs {
         return Err(Malformed::new("outputs", Fault::Missing));
     }
     response.unknown = unknown.finish();
@@ -130,9 +130,9 @@ pub fn encode_response(response: &ResponseParts, reply: &Reply) -> Result<Body, 
 /// Which members have been read.
 #[derive(Debug, Default)]
 struct Seen {
-    model: Option<()>,
-    version: Option<()>,
-    id: Option<()>,
-    parameters: Option<()>,
-    outputs: Option<()>,
+    model: bool,
+    version: bool,
+    id: bool,
+    parameters: bool,
+    outputs: bool,
 }

@@ -222,14 +222,20 @@ fn read_data(
     shape: Option<&Shape>,
 ) -> Result<Data, Fault> {
     if matches!(wanted, Wanted::Form(Form::Raw | Form::Typed | Form::Absent)) {
-        let parsed = reader.parse(datatype, Strings::Plain)?;
+        let parsed = match shape.and_then(Shape::elements) {
+            Some(elements) => reader.parse_expected(datatype, Strings::Plain, elements)?,
+            None => reader.parse(datatype, Strings::Plain)?,
+        };
         let data = Bytes::from(parsed.data).into();
         return Ok(Data::Known(Form::Raw, data, parsed.shape, parsed.elements));
     }
     let is_array = reader.peek()? == Kind::Array;
+    let mut again = reader.clone();
     let (found, text) = reader.scan()?;
     if !found.leaf.suits(datatype, Strings::Plain) {
-        return Err(json::Malformed::Element { index: 0, datatype }.into());
+        // Reading them tells which one it is.
+        again.parse(datatype, Strings::Plain)?;
+        return Err(json::Malformed::Mixed.into());
     }
     let elements = found.shape.elements().ok_or(Fault::Shape)?;
     let text = if is_array { within(&text) } else { text };
