@@ -98,6 +98,10 @@ fn inside(
             }
             match open.pop() {
                 Some(outer) => count = outer + 1,
+                // Elements stand in the innermost arrays; others may be empty only where all are.
+                None if leaf_depth.is_some_and(|depth| depth != closed.len()) => {
+                    return Err(Malformed::Irregular);
+                }
                 None => {
                     return Ok(Shape::new(closed.into_iter().flatten()));
                 }

@@ -14,7 +14,7 @@ use crate::codec::{
 };
 
 /// Reads a `PredictRequest`, a `ClassificationRequest` or a `RegressionRequest`. Names and contents
-/// are slices of the message.
+/// are slices of the message. All contents are `Form::Raw`, however they stood.
 ///
 /// # Errors
 ///
@@ -63,6 +63,11 @@ pub fn decode_request(method: Method, message: &Bytes) -> Result<RequestParts, M
         let examples = examples::read_input(&mut source, input, &mut parts.parameters)
             .map_err(|malformed| malformed.within("input"))?;
         parts.inputs = vec![examples];
+    }
+    // In which form contents came says nothing to the server, nor of the answer: requests that
+    // differ in it alone share a call.
+    for input in &mut parts.inputs {
+        input.form = Form::Raw;
     }
     spec.into_head(&mut parts.head);
     parts.head.method = method;

@@ -539,10 +539,26 @@ fn contents_and_packed_floats_are_shared() {
             outputs: request.inputs,
             ..ResponseParts::default()
         };
-        let wanted = form(&answer);
         assert!(shared(
-            &encode_response(Method::Infer, &answer, "", wanted).unwrap()
+            &encode_response(Method::Infer, &answer, "", Form::Raw).unwrap()
         ));
+    }
+}
+
+#[test]
+fn the_form_of_an_answer_is_the_servers() {
+    for wanted in [Form::Raw, Form::Typed] {
+        let answer = ResponseParts {
+            outputs: vec![Tensor {
+                datatype: Datatype::Int8,
+                data: Bytes::from_static(&[1]).into(),
+                ..listed("y", &[vec![]])
+            }],
+            ..ResponseParts::default()
+        };
+        let written = encode_response(Method::Infer, &answer, "", wanted).unwrap();
+        let read = decode_response(Method::Infer, &unframed(&written)).unwrap();
+        assert_eq!(form(&read), wanted);
     }
 }
 

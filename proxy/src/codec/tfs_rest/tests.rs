@@ -390,6 +390,8 @@ fn what_is_irregular_is_left_to_the_server() {
         r#"{"instances": [{"a": {"b": 1}}]}"#,
         r#"{"instances": [{"a": 1, "a": 2}]}"#,
         r#"{"instances": [[], []]}"#,
+        r#"{"instances": [[], 1]}"#,
+        r#"{"instances": [[[], []], [1, 2]]}"#,
         r#"{"instances": [1]} x"#,
         r#"{"instances": 1}"#,
     ] {
