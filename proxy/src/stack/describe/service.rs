@@ -53,10 +53,7 @@ pub(in crate::stack) async fn answer(
             return passthrough::pass_watched(upstream, request, watch).await;
         }
         Responder::Server(question) => Ok(of_server(&route, call.protocol, question).await),
-        Responder::Model(about) => {
-            watch.count_with(about.model.requests(call.protocol));
-            of_model(call.protocol, &about).await
-        }
+        Responder::Model(about) => of_model(call.protocol, &about).await,
         Responder::Nobody(status) => Err(status.into()),
     };
     match answered {
