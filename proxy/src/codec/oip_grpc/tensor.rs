@@ -4,7 +4,13 @@ use bytes::BytesMut;
 use outrigger_filters::inference::{Datatype, Form, Parameters, Payload, Shape, Tensor};
 use smallvec::SmallVec;
 
-use super::{Cause, Malformed, contents, malformed::Place, parameters, rope::Rope};
+use super::{
+    Cause, Malformed,
+    contents::{self, Typed},
+    malformed::Place,
+    parameters,
+    rope::Rope,
+};
 use crate::codec::protobuf::{Key, Kind, Put, Source, Unknown, nested_len, text_len, varint_len};
 
 /// The tensors of a message and their raw contents, found and not yet read.
@@ -23,15 +29,6 @@ struct Raw<'a> {
     /// There were none from the beginning.
     is_typed: bool,
     ranges: std::slice::Iter<'a, Range<usize>>,
-}
-
-/// The contents with which tensors are written.
-#[derive(Debug)]
-pub(super) enum Contents {
-    /// Typed, each tensor's within it.
-    Typed(Vec<Payload>),
-    /// Raw, beside the tensors.
-    Raw,
 }
 
 /// Reads the tensors that were found in a whole message, each with its contents. `place` names one
@@ -159,32 +156,12 @@ pub(super) fn form(tensors: &[Tensor]) -> Form {
     form
 }
 
-impl Contents {
-    /// Makes what is written for `tensors`: typed if they came so, and it can be done.
-    pub(super) fn new(tensors: &[Tensor], form: Form) -> Self {
-        if form == Form::Raw {
-            return Self::Raw;
-        }
-        let typed = tensors.iter().map(|tensor| match tensor.form {
-            Form::Absent => Some(Payload::new()),
-            _ => contents::write(tensor),
-        });
-        typed.collect::<Option<_>>().map_or(Self::Raw, Self::Typed)
-    }
-
-    fn of(&self, index: usize) -> Option<&Payload> {
-        match self {
-            Self::Typed(all) => all.get(index).filter(|contents| !contents.is_empty()),
-            Self::Raw => None,
-        }
-    }
-}
-
 /// The tensors of a message, with what is known before they are written.
 #[derive(Debug)]
 pub(super) struct Tensors<'a> {
     tensors: &'a [Tensor],
-    contents: Contents,
+    /// The typed contents, each tensor's within it; `None` where they are raw, beside the tensors.
+    typed: Option<SmallVec<[Typed<'a>; 2]>>,
     lens: SmallVec<[usize; 4]>,
 }
 
@@ -198,17 +175,20 @@ impl<'a> Tensors<'a> {
         if let Some(text) = tensors.iter().position(|tensor| tensor.form.is_text()) {
             return Err(Cause::Form.at(place(text)));
         }
-        let contents = Contents::new(tensors, form);
-        let lens = tensors
-            .iter()
-            .enumerate()
-            .map(|(index, tensor)| len(tensor, contents.of(index)))
-            .collect();
-        Ok(Self {
+        // Typed if they came so, and it can be done.
+        let typed: Option<SmallVec<_>> = match form {
+            Form::Raw => None,
+            _ => tensors.iter().map(Typed::of).collect(),
+        };
+        let mut described = Self {
             tensors,
-            contents,
-            lens,
-        })
+            typed,
+            lens: SmallVec::new(),
+        };
+        described.lens = (tensors.iter().enumerate())
+            .map(|(index, tensor)| len(tensor, described.contents(index)))
+            .collect();
+        Ok(described)
     }
 
     /// Returns the bytes of the tensors and their raw contents, as fields of these numbers.
@@ -227,8 +207,8 @@ impl<'a> Tensors<'a> {
             .iter()
             .for_each(|tensor| rope.expect(&tensor.unknown));
         self.raw().for_each(|data| rope.expect(data));
-        if let Contents::Typed(all) = &self.contents {
-            all.iter().for_each(|contents| rope.expect(contents));
+        if let Some(all) = &self.typed {
+            all.iter().for_each(|contents| contents.expect(rope));
         }
     }
 
@@ -241,9 +221,10 @@ impl<'a> Tensors<'a> {
             out.put_text(2, tensor.datatype.name());
             write_shape(tensor.shape.dimensions(), out);
             parameters::write(4, &tensor.parameters, out);
-            if let Some(contents) = self.contents.of(index) {
+            let contents = self.contents(index);
+            if contents.len() > 0 {
                 out.put_head(5, contents.len());
-                rope.share(contents);
+                contents.write(rope);
             }
             rope.share(&tensor.unknown);
         }
@@ -257,10 +238,18 @@ impl<'a> Tensors<'a> {
         }
     }
 
+    /// Returns what stands within a tensor.
+    fn contents(&self, index: usize) -> &Typed<'a> {
+        self.typed
+            .as_ref()
+            .and_then(|typed| typed.get(index))
+            .unwrap_or(&Typed::Nothing)
+    }
+
     fn raw(&self) -> impl Iterator<Item = &'a Payload> {
-        let tensors = match self.contents {
-            Contents::Raw => self.tensors,
-            Contents::Typed(_) => &[],
+        let tensors = match self.typed {
+            None => self.tensors,
+            Some(_) => &[],
         };
         tensors
             .iter()
@@ -269,7 +258,7 @@ impl<'a> Tensors<'a> {
     }
 }
 
-fn len(tensor: &Tensor, contents: Option<&Payload>) -> usize {
+fn len(tensor: &Tensor, contents: &Typed<'_>) -> usize {
     text_len(1, &tensor.name)
         + text_len(2, tensor.datatype.name())
         + match shape_len(tensor.shape.dimensions()) {
@@ -277,7 +266,10 @@ fn len(tensor: &Tensor, contents: Option<&Payload>) -> usize {
             len => nested_len(3, len),
         }
         + parameters::len(4, &tensor.parameters)
-        + contents.map_or(0, |contents| nested_len(5, contents.len()))
+        + match contents.len() {
+            0 => 0,
+            len => nested_len(5, len),
+        }
         + tensor.unknown.len()
 }
 
