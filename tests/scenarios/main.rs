@@ -12,5 +12,6 @@ mod neighbours;
 mod one_answer;
 mod protocols;
 mod reload;
+mod tls;
 mod transport;
 mod untouched;

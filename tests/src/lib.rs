@@ -9,4 +9,5 @@ pub mod model;
 pub mod origin;
 pub mod patience;
 pub mod protocol;
+pub mod tls;
 pub mod wire;

@@ -13,6 +13,8 @@ use prometheus_client::{
 use tokio::time::Instant;
 use tracing::info;
 
+use crate::tls;
+
 /// All metrics of a process. Handles are taken when stacks are built; a request only adds.
 #[derive(Debug)]
 pub struct Metrics {
@@ -23,6 +25,7 @@ pub struct Metrics {
     reloads: Family<ReloadLabels, Counter>,
     connections: Gauge,
     batch: batch::Metrics,
+    tls: tls::Metrics,
     access_log: Arc<AtomicBool>,
 }
 
@@ -102,6 +105,7 @@ impl Metrics {
             "Open connections of clients",
             connections.clone(),
         );
+        let tls = tls::Metrics::register(registry);
         let batch = batch::Metrics::register(&mut whole);
         Self {
             registry: Mutex::new(whole),
@@ -111,6 +115,7 @@ impl Metrics {
             reloads,
             connections,
             batch,
+            tls,
             access_log: Arc::default(),
         }
     }
@@ -147,6 +152,11 @@ impl Metrics {
     /// Returns the batch filter's metrics.
     pub fn batch(&self) -> &batch::Metrics {
         &self.batch
+    }
+
+    /// Returns the metrics of TLS.
+    pub fn tls(&self) -> &tls::Metrics {
+        &self.tls
     }
 
     /// Counts a reload, applied or refused.

@@ -93,7 +93,7 @@ pub(super) fn uri(endpoint: &Endpoint, path: &'static str) -> Uri {
 /// Returns the address of a path on an endpoint.
 pub(super) fn address(endpoint: &Endpoint, path: http::uri::PathAndQuery) -> Uri {
     let mut parts = http::uri::Parts::default();
-    parts.scheme = Some(http::uri::Scheme::HTTP);
+    parts.scheme = Some(endpoint.scheme());
     parts.authority = Some(endpoint.authority().clone());
     parts.path_and_query = Some(path);
     // Scheme, authority and path are what an absolute address is made of.

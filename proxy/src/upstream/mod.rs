@@ -15,7 +15,7 @@ mod rest;
 
 use std::{future::Future, sync::Arc};
 
-use http::{Request, Response};
+use http::{Request, Response, uri::Scheme};
 use rand::RngExt as _;
 use smallvec::SmallVec;
 
@@ -47,12 +47,14 @@ pub struct Upstream {
     name: Box<str>,
     protocol: Protocol,
     http: HttpVersion,
+    scheme: Scheme,
     endpoints: Vec<Arc<Endpoint>>,
 }
 
 impl Upstream {
     /// Makes an upstream that connects when it is called.
     pub fn new(name: &str, config: &config::Upstream, connector: &Connector) -> Self {
+        let connector = connector.to(name, config);
         let endpoints = config
             .endpoints
             .iter()
@@ -65,6 +67,7 @@ impl Upstream {
             name: name.into(),
             protocol: config.protocol,
             http: config.http,
+            scheme: connector.scheme(),
             endpoints,
         }
     }
@@ -96,7 +99,7 @@ impl Upstream {
         self: &Arc<Self>,
         request: Request<Body>,
     ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<> {
-        let request = prepare(request, self.http);
+        let request = prepare(request, self.http, &self.scheme);
         let tries = self.endpoints.len() + 2;
         let upstream = self.clone();
         attempt(request, self.http, tries, None, move || {
@@ -114,7 +117,7 @@ impl Upstream {
         endpoint: &Arc<Endpoint>,
         request: Request<Body>,
     ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<> {
-        let request = prepare(request, self.http);
+        let request = prepare(request, self.http, &self.scheme);
         let tries = self.endpoints.len() + 2;
         let (first, upstream) = (Some(endpoint.clone()), self.clone());
         attempt(request, self.http, tries, first, move || {
@@ -156,7 +159,7 @@ pub(crate) fn call_endpoint(
     endpoint: &Arc<Endpoint>,
     request: Request<Body>,
 ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<> {
-    let request = prepare(request, endpoint.http());
+    let request = prepare(request, endpoint.http(), &endpoint.scheme());
     let endpoint = endpoint.clone();
     attempt(request, endpoint.http(), 2, None, move || {
         Some(endpoint.clone())
@@ -165,8 +168,12 @@ pub(crate) fn call_endpoint(
 
 /// Says a request in the upstream's version of HTTP, and puts it behind a pointer: the futures of
 /// a call are moved more often than they are polled.
-fn prepare(request: Request<Body>, http: HttpVersion) -> Result<Box<Request<Body>>, Error> {
-    match message::for_upstream(request, http) {
+fn prepare(
+    request: Request<Body>,
+    http: HttpVersion,
+    scheme: &Scheme,
+) -> Result<Box<Request<Body>>, Error> {
+    match message::for_upstream(request, http, scheme) {
         Ok(request) => Ok(Box::new(request)),
         Err(error) => Err(Error::new(None, Cause::Request(Arc::new(error)))),
     }
