@@ -140,7 +140,7 @@ def tensorflow_untouched(tensorflow, logs, direct):
 @pytest.fixture(scope="session")
 def tensorflow_batched(tensorflow, logs, direct):
     # What is not said of `fixed` its metadata tell.
-    models = batching(TENSORFLOW_MODELS, max_batch_size=32) | batching(["fixed"])
+    models = batching(TENSORFLOW_MODELS, max_batch_size=32, controller="fixed") | batching(["fixed"])
     yield from route(tensorflow, logs, "tensorflow", models, direct, (("grpc", "tfserving-grpc"),))
 
 
