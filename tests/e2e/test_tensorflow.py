@@ -4,7 +4,7 @@ import grpc
 import numpy as np
 import pytest
 
-from harness import http2, tfs
+from harness import elsewhere, http2, tfs
 from harness.compare import assert_same
 from harness.stubs import predict_pb2, prediction_service_pb2_grpc, tensor_pb2
 
@@ -211,3 +211,9 @@ def test_the_stubs_as_people_use_them(tensorflow_via):
             )
 
     assert run(tensorflow_via.server.grpc) == run(tensorflow_via.grpc)
+
+
+def test_the_helpers_of_tensorflow(tensorflow_via):
+    """`tf.make_tensor_proto`, `tf.train.Example` and the stubs, where TensorFlow itself is installed."""
+    straight, proxied = elsewhere.run("tensorflow", "tensorflow_client.py", tensorflow_via.server.grpc, tensorflow_via.grpc)
+    assert proxied == straight

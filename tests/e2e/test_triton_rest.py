@@ -18,7 +18,7 @@ IMAGES = RANDOM.integers(0, 17, (5, 64)).astype(np.float32)
 SAMPLES = {
     "BOOL": np.array([[True, False, True], [False, False, True]]),
     "FP16": RANDOM.standard_normal((2, 3)).astype(np.float16),
-    "BF16": RANDOM.standard_normal((2, 3)).astype(rest.NUMPY["BF16"]),
+    "BF16": RANDOM.standard_normal((2, 3)).astype(oip.NUMPY["BF16"]),
     "FP32": np.array([[0.1, -0.0, 1e-45], [3.4e38, 16777217, -1e-7]], np.float32),
     "FP64": np.array([[0.1, -0.0, 5e-324], [1.7e308, 2**53 + 2, -1e-7]]),
     "BYTES": np.array([[b"", b"label", b"x" * 1000], ["\u00fcber".encode(), b"\"quoted\\\n", b"\t\x01"]], np.object_),
@@ -86,7 +86,7 @@ def test_every_datatype_in_json_by_hand(via, datatype, nested):
         body = json.dumps(told).encode()
     answer = via.same_rest(lambda address: rest.post(address, "/v2/models/types/infer", body, fields))
     assert answer.code == 200, answer
-    assert rest.bits(rest.tensors(answer)[f"OUT_{datatype}"]) == rest.bits(SAMPLES[datatype])
+    assert oip.bits(rest.tensors(answer)[f"OUT_{datatype}"]) == oip.bits(SAMPLES[datatype])
 
 
 @pytest.mark.parametrize("datatype", SAMPLES)
@@ -100,7 +100,7 @@ def test_every_datatype_in_binary_by_hand(via, datatype, all_binary):
         wanted = [{"name": f"OUT_{datatype}", "parameters": {"binary_data": True}}]
         answer = ask(via, "types", inputs, [name], wanted, id="17")
     assert answer.code == 200, answer
-    assert rest.bits(rest.tensors(answer)[f"OUT_{datatype}"]) == rest.bits(SAMPLES[datatype])
+    assert oip.bits(rest.tensors(answer)[f"OUT_{datatype}"]) == oip.bits(SAMPLES[datatype])
 
 
 def test_numbers_survive_json_bit_for_bit(via):
@@ -113,7 +113,7 @@ def test_numbers_survive_json_bit_for_bit(via):
     }
     found = rest.tensors(ask(via, "types", given))
     for name, array in given.items():
-        assert rest.bits(found[name.replace("IN_", "OUT_")]) == rest.bits(array), name
+        assert oip.bits(found[name.replace("IN_", "OUT_")]) == oip.bits(array), name
 
 
 def test_json_and_binary_mixed(via):
@@ -128,7 +128,7 @@ def test_json_and_binary_mixed(via):
             assert answer.code == 200, answer
             found = rest.tensors(answer)
             for name, array in inputs.items():
-                assert rest.bits(found[name.replace("IN_", "OUT_")]) == rest.bits(array)
+                assert oip.bits(found[name.replace("IN_", "OUT_")]) == oip.bits(array)
 
 
 def test_requested_outputs(via):

@@ -5,7 +5,6 @@ import gzip
 import json
 import zlib
 
-import ml_dtypes
 import numpy as np
 from tritonclient.utils import serialize_byte_tensor
 
@@ -13,8 +12,7 @@ from harness import compare, http1, oip
 
 JSON = ("content-type", "application/json")
 BINARY = ("content-type", "application/octet-stream")
-NUMPY = {**oip.NUMPY, "BF16": ml_dtypes.bfloat16}
-DATATYPES = {np.dtype(dtype): name for name, dtype in NUMPY.items()} | {np.dtype(np.object_): "BYTES"}
+DATATYPES = {np.dtype(dtype): name for name, dtype in oip.NUMPY.items()} | {np.dtype(np.object_): "BYTES"}
 
 
 def post(address, target, body, fields=(JSON,)):
@@ -68,18 +66,6 @@ def decoded(answer):
     return {"identity": bytes, "gzip": gzip.decompress, "deflate": zlib.decompress}[coding](body)
 
 
-def elements(datatype, raw):
-    """The elements of a binary tensor."""
-    if datatype != "BYTES":
-        return np.frombuffer(raw, NUMPY[datatype])
-    found = []
-    while raw:
-        size = int.from_bytes(raw[:4], "little")
-        found.append(raw[4 : 4 + size])
-        raw = raw[4 + size :]
-    return np.array(found, np.object_)
-
-
 def flat(data):
     """The elements of nested or flat data."""
     return [each for part in data for each in flat(part)] if isinstance(data, list) else [data]
@@ -96,18 +82,14 @@ def tensors(answer):
         datatype, parameters = output["datatype"], output.get("parameters") or {}
         if "binary_data_size" in parameters:
             size = parameters["binary_data_size"]
-            array, tail = elements(datatype, tail[:size]), tail[size:]
+            array, tail = oip.raw_elements(datatype, tail[:size]), tail[size:]
         elif datatype == "BYTES":
             array = np.array([each.encode() for each in flat(output["data"])], np.object_)
         else:
-            array = np.array(flat(output["data"]), NUMPY[datatype])
+            array = np.array(flat(output["data"]), oip.NUMPY[datatype])
         found[output["name"]] = array.reshape(output["shape"])
     assert not tail, f"{len(tail)} bytes behind the last tensor"
     return found
-
-
-def bits(array):
-    return array.shape, tuple(array.reshape(-1)) if array.dtype == np.object_ else (array.dtype.name, array.tobytes())
 
 
 def meaning(answer):
@@ -121,7 +103,7 @@ def meaning(answer):
     if answer.code == 200 and isinstance(told, dict) and "outputs" in told and "model_name" in told:
         arrays = tensors(answer)
         told["outputs"] = [
-            [output["name"], output["datatype"], bits(arrays[output["name"]]), rest_of(output)] for output in told["outputs"]
+            [output["name"], output["datatype"], oip.bits(arrays[output["name"]]), rest_of(output)] for output in told["outputs"]
         ]
     return numbers(told)
 
