@@ -10,6 +10,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from harness import servers  # noqa: E402
+from harness.bridges import Bridges  # noqa: E402
 from harness.gate import Gates  # noqa: E402
 from harness.outrigger import binary  # noqa: E402
 from harness.route import batching, route  # noqa: E402
@@ -180,3 +181,11 @@ def kserve_v1_batched(kserve, logs, direct):
 def kserve_v1_via(request):
     """KServe's server by V1, the row form of TensorFlow Serving."""
     return request.getfixturevalue(f"kserve_v1_{request.param}")
+
+
+@pytest.fixture(scope="session")
+def bridges(logs, request):
+    """Proxies in front of one upstream each, which know its models in every protocol."""
+    made = Bridges(logs, request.getfixturevalue)
+    yield made
+    made.stop()

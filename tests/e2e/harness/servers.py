@@ -71,9 +71,9 @@ def kserve(folder):
     return Server(process, f"127.0.0.1:{http}", f"127.0.0.1:{grpc}")
 
 
-def peer(folder, script, name=None):
+def peer(folder, script, name=None, env=None):
     """A peer of our own: it binds port 0 and prints where."""
-    process = Process(name or script.removesuffix(".py"), [sys.executable, "-u", PEERS / script], folder)
+    process = Process(name or script.removesuffix(".py"), [sys.executable, "-u", PEERS / script], folder, env)
     process.await_ready(lambda: "listening on " in process.tail(), 30)
     address = process.tail().split("listening on ")[1].split()[0]
     return Server(process, address, address)
