@@ -44,7 +44,7 @@ def samples(datatype, rows=2):
     else:
         ends = {"FP16": [65504, -0.0, 6e-8, 0.5], "BF16": [3e38, -0.0, 1e-40, 0.5]}.get(datatype)
         ends = ends or {"FP32": [3.4028235e38, -0.0, 1e-45, 0.1], "FP64": [1.7976931348623157e308, -0.0, 5e-324, 0.1]}[datatype]
-    return np.resize(np.array(ends).astype(dtype), (rows, 2))
+    return np.resize(np.array(ends, dtype), (rows, 2))
 
 
 def check(front, reply, x, upstream=""):

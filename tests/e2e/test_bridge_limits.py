@@ -134,6 +134,9 @@ def test_errors_keep_their_kind_and_say_something(bridges, upstream, what, front
         pytest.skip("no outputs are asked for in this protocol")
     if "y" in inputs and front is fronts.TFS_REST_ROW or "y" in inputs and front is fronts.TFS_REST_COLUMN:
         pytest.skip("no input is named in this form")
+    if model == "absent" and front in fronts.TFS_REST:
+        # Its JSON is read by what the server says of the model. One that the server does not know may come yet.
+        codes = codes | {"UNAVAILABLE"}
     reply = front.ask(bridges[upstream].address, model, inputs, outputs)
     assert reply.code in codes, reply
     assert reply.words, reply

@@ -1,5 +1,7 @@
 """TensorFlow Serving's Predict in all its forms: what the stubs send gets the answer that it gets without the proxy."""
 
+from dataclasses import replace
+
 import grpc
 import numpy as np
 import pytest
@@ -179,10 +181,15 @@ def test_metadata_of_a_call_does_no_harm(tensorflow_via):
     assert answer.code == grpc.StatusCode.OK
 
 
+def without_empty_message(answer):
+    """Python's server ends a good answer with a `grpc-message` of nothing, which is what none means."""
+    return replace(answer, trailers=tuple(pair for pair in answer.trailers if pair != ("grpc-message", "")))
+
+
 def test_every_header_of_an_answer(tensorflow_via):
     for request in (tfs.predict_request("linear", {"x": IMAGES[:1]}), tfs.predict_request("nobody", {"x": IMAGES[:1]})):
         straight, proxied = (
-            http2.unary(address, tfs.PREDICTION + "Predict", request.SerializeToString())
+            without_empty_message(http2.unary(address, tfs.PREDICTION + "Predict", request.SerializeToString()))
             for address in (tensorflow_via.server.grpc, tensorflow_via.grpc)
         )
         assert_same(straight, proxied, lambda body: tfs.answer(body[5:]), tensorflow_via.batched)

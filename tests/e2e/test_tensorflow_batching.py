@@ -81,8 +81,8 @@ def test_one_caller_in_turn_is_never_batched(tensorflow_batched, executed):
     assert count() == {1: 20}
 
 
-def test_content_and_typed_lists_and_short_ones_share_a_batch(tensorflow_batched, held):
-    """Merged as bytes, a short list would fill itself up with a neighbour's numbers."""
+def test_content_and_typed_lists_and_short_ones_are_merged_by_what_they_mean(tensorflow_batched, held):
+    """Joined as they stand, a short list would fill itself up with a neighbour's numbers. The two forms need not meet."""
     forms = [
         ({"x": np.full((1, 64), 3, np.float32)}, {}),
         ({"x": np.full((1, 64), 4, np.float32)}, {"typed": True}),
@@ -96,7 +96,7 @@ def test_content_and_typed_lists_and_short_ones_share_a_batch(tensorflow_batched
     for one, other in zip(straight, answers, strict=True):
         assert other.code == grpc.StatusCode.OK, other
         assert tfs.answer(one.messages[0]) == tfs.answer(other.messages[0])
-    assert seen == {1: 1, 6: 1}
+    assert rows_of(seen) == 7 and sum(seen.values()) <= 3, seen
 
 
 def test_requests_that_differ_in_what_they_ask_never_meet(tensorflow_batched, held):
@@ -157,7 +157,7 @@ def test_every_datatype_is_divided(tensorflow_batched, held, datatype):
     answers, seen = held("types", made[0], made)
     for each, answer in zip(made, answers, strict=True):
         assert tfs.bits(tfs.outputs(answer)["y"]) == tfs.bits(tfs.array(each.inputs["x"]))
-    assert seen == {1: 1, 8: 1}
+    assert rows_of(seen) == 9 and sum(seen.values()) <= 3, seen
 
 
 def test_an_input_without_rows_keeps_requests_apart(tensorflow_batched, executed):

@@ -53,7 +53,11 @@ class Numeric(Model):
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidInput(f"{self.name}: {error}") from error
         if first:
-            outputs = [tensor(name, array) for name, array in found.items()]
+            wanted = [each.name for each in payload.request_outputs or []] or list(found)
+            unknown = set(wanted) - set(found)
+            if unknown:
+                raise InvalidInput(f"{self.name}: no output {sorted(unknown)}")
+            outputs = [tensor(name, found[name]) for name in wanted]
             return InferResponse(payload.id or "", self.name, outputs)
         return {"predictions": self.predictions(found)}
 

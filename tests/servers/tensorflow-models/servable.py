@@ -82,8 +82,7 @@ class Servable:
             if key not in self.callables:
                 options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
                 self.callables[key] = self.session._make_callable_from_options(options)
-        first = next(iter(feeds.values()))
-        self.count(first.shape[0] if first.ndim else 0)
+        self.count(next((each.shape[0] for each in feeds.values() if each.ndim), 0))
         try:
             return dict(zip(fetches, self.callables[key](*feeds.values()), strict=True))
         except tf.errors.OpError as error:
