@@ -16,5 +16,7 @@ pub mod rescue;
 pub mod server;
 pub mod stack;
 pub mod telemetry;
+pub mod tls;
 pub mod upstream;
+mod wire;
 pub mod worker;

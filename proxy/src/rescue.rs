@@ -11,10 +11,11 @@ use serde_json::json;
 
 use crate::{
     body::{self, Body},
-    codec::grpc,
+    codec::{self, grpc},
     server::Outcome,
-    stack::{GatheredTooMuch, TooLarge},
+    stack::{GatheredTooMuch, NotKnown, TooLarge},
     upstream::{self, Cause},
+    wire::NoLength,
 };
 
 /// How a failed request is told to its caller.
@@ -32,6 +33,9 @@ pub struct Verdict {
 /// | cause | gRPC | HTTP |
 /// | --- | --- | --- |
 /// | the server's own status | as it said | mapped |
+/// | the server's own HTTP status | mapped | as it said |
+/// | what the server's protocol cannot say | INVALID_ARGUMENT | 400 |
+/// | a message that is not understood, and no server could | INVALID_ARGUMENT | 400 |
 /// | a full queue | RESOURCE_EXHAUSTED | 429 |
 /// | a call given up by a runtime that ended | UNAVAILABLE | 503 |
 /// | a deadline that has passed | DEADLINE_EXCEEDED | 504 |
@@ -60,6 +64,12 @@ fn known(cause: &(dyn Error + 'static)) -> Option<Verdict> {
             trailers: headers(status.trailers()),
             ..Verdict::new(status.code(), status.message())
         });
+    }
+    if let Some(refused) = cause.downcast_ref::<upstream::Refused>() {
+        return Some(Verdict::new(refused.code(), refused.message()));
+    }
+    if is_malformed(cause) {
+        return Some(Verdict::new(Code::InvalidArgument, cause.to_string()));
     }
     if cause.is::<batch::Overloaded>() || cause.is::<GatheredTooMuch>() {
         return Some(Verdict::new(Code::ResourceExhausted, cause.to_string()));
@@ -93,6 +103,18 @@ fn known(cause: &(dyn Error + 'static)) -> Option<Verdict> {
         reset,
         ..Verdict::new(code, error.to_string())
     })
+}
+
+/// Tells whether the caller's message is at fault, or cannot be said in the server's protocol.
+fn is_malformed(cause: &(dyn Error + 'static)) -> bool {
+    cause.is::<codec::bridge::Unsayable>()
+        || cause.is::<codec::oip_grpc::Malformed>()
+        || cause.is::<codec::oip_rest::Malformed>()
+        || cause.is::<codec::tfs_grpc::Malformed>()
+        || cause.is::<codec::tfs_rest::Malformed>()
+        || cause.is::<NoLength>()
+        || cause.is::<NotKnown>()
+        || cause.is::<codec::grpc::Undecodable>()
 }
 
 fn headers(metadata: &Metadata) -> HeaderMap {

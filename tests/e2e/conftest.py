@@ -3,20 +3,23 @@
 import os
 import pathlib
 import sys
-from dataclasses import dataclass
 
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from harness import compare, oip, servers  # noqa: E402
-from harness.outrigger import Outrigger, binary  # noqa: E402
+from harness import servers  # noqa: E402
+from harness.bridges import Bridges  # noqa: E402
+from harness.gate import Gates  # noqa: E402
+from harness.outrigger import binary  # noqa: E402
+from harness.route import batching, route  # noqa: E402
 
 TRITON_MODELS = (
-    "big", "digits_forest", "digits_svm", "echo", "echo_alone", "marked", "sequence", "stream", "types", "unbatched",
-    "witness",
+    "big", "digits_forest", "digits_svm", "echo", "echo_alone", "linear", "marked", "sequence", "stream", "types",
+    "unbatched", "witness", "words",
 )  # fmt: skip
+TENSORFLOW_MODELS = ("half_plus_two", "linear", "types", "types_content", "words", "pair", "scaled", "total", "marked")
 
 
 def pytest_addoption(parser):
@@ -52,8 +55,14 @@ def direct(request):
 
 
 @pytest.fixture(scope="session")
-def triton(logs):
-    server = servers.triton(logs)
+def gates(logs):
+    """Stops models of Triton and TensorFlow for as long as a test wants."""
+    return Gates(logs / "gates")
+
+
+@pytest.fixture(scope="session")
+def triton(logs, gates):
+    server = servers.triton(logs, env=gates.env)
     yield server
     server.stop()
 
@@ -65,45 +74,18 @@ def mlserver(logs):
     server.stop()
 
 
-@dataclass
-class Route:
-    """A server, and the way to it through the proxy. With `batched`, its models are named in the configuration."""
-
-    server: servers.Server
-    grpc: str
-    rest: str
-    batched: bool
-    outrigger: Outrigger | None
-
-    def same(self, call):
-        """Makes the same call direct and through the proxy, demands the same answer byte for byte, and returns it."""
-        straight, proxied = call(self.server.grpc), call(self.grpc)
-        compare.assert_same(straight, proxied)
-        return proxied
-
-    def same_meaning(self, call, parse):
-        """As `same`, but messages are parsed: for those that hold maps, which a server writes in any order."""
-        straight, proxied = call(self.server.grpc), call(self.grpc)
-        compare.assert_same(straight, proxied, parse)
-        return proxied
-
-    def same_inference(self, call):
-        """As `same` where nothing is batched; batched, the same meaning, and a filter may add its headers."""
-        straight, proxied = call(self.server.grpc), call(self.grpc)
-        compare.assert_same(straight, proxied, oip.response if self.batched else None, self.batched)
-        return proxied
+@pytest.fixture(scope="session")
+def tensorflow(logs, gates):
+    server = servers.tensorflow(logs, env=gates.env)
+    yield server
+    server.stop()
 
 
-def route(server, folder, name, models, direct):
-    if direct:
-        yield Route(server, server.grpc, server.rest, bool(models), None)
-        return
-    upstreams = {name: ("oip-grpc", server.grpc), f"{name}-rest": ("oip-rest", server.rest)}
-    label = f"outrigger-{name}-{'batched' if models else 'untouched'}"
-    outrigger = Outrigger(folder, upstreams, models, label)
-    yield Route(server, outrigger.address[name], outrigger.address[f"{name}-rest"], bool(models), outrigger)
-    assert outrigger.process.alive(), f"the proxy died:\n{outrigger.process.tail()}"
-    outrigger.stop()
+@pytest.fixture(scope="session")
+def kserve(logs):
+    server = servers.kserve(logs)
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session")
@@ -113,8 +95,7 @@ def triton_untouched(triton, logs, direct):
 
 @pytest.fixture(scope="session")
 def triton_batched(triton, logs, direct):
-    models = {name: {"latency_objective": "200ms", "batch": {}} for name in TRITON_MODELS}
-    yield from route(triton, logs, "triton", models, direct)
+    yield from route(triton, logs, "triton", batching(TRITON_MODELS, "200ms"), direct)
 
 
 @pytest.fixture(params=["untouched", "batched"])
@@ -130,7 +111,7 @@ def mlserver_untouched(mlserver, logs, direct):
 
 @pytest.fixture(scope="session")
 def mlserver_batched(mlserver, logs, direct):
-    models = {name: {"latency_objective": "500ms", "batch": {"max_batch_size": 32}} for name in ("digits", "digits_undeclared")}
+    models = batching(("digits", "digits_undeclared", "linear"), max_batch_size=32)
     yield from route(mlserver, logs, "mlserver", models, direct)
 
 
@@ -150,3 +131,61 @@ def peer(logs):
 def peer_route(peer, logs, direct):
     """The gRPC peer direct, and through a proxy that knows nothing of it."""
     yield from route(peer, logs, "peer", None, direct)
+
+
+@pytest.fixture(scope="session")
+def tensorflow_untouched(tensorflow, logs, direct):
+    yield from route(tensorflow, logs, "tensorflow", None, direct, (("grpc", "tfserving-grpc"),))
+
+
+@pytest.fixture(scope="session")
+def tensorflow_batched(tensorflow, logs, direct):
+    # What is not said of `fixed` its metadata tell.
+    models = batching(TENSORFLOW_MODELS, max_batch_size=32, controller="fixed") | batching(["fixed"])
+    yield from route(tensorflow, logs, "tensorflow", models, direct, (("grpc", "tfserving-grpc"),))
+
+
+@pytest.fixture(params=["untouched", "batched"])
+def tensorflow_via(request):
+    return request.getfixturevalue(f"tensorflow_{request.param}")
+
+
+@pytest.fixture(scope="session")
+def kserve_untouched(kserve, logs, direct):
+    yield from route(kserve, logs, "kserve", None, direct)
+
+
+@pytest.fixture(scope="session")
+def kserve_batched(kserve, logs, direct):
+    yield from route(kserve, logs, "kserve", batching(("digits", "linear", "same"), max_batch_size=32), direct)
+
+
+@pytest.fixture(params=["untouched", "batched"])
+def kserve_via(request):
+    """KServe's server by V2, in gRPC and REST."""
+    return request.getfixturevalue(f"kserve_{request.param}")
+
+
+@pytest.fixture(scope="session")
+def kserve_v1_untouched(kserve, logs, direct):
+    yield from route(kserve, logs, "kserve-v1", None, direct, (("rest", "tfserving-rest"),))
+
+
+@pytest.fixture(scope="session")
+def kserve_v1_batched(kserve, logs, direct):
+    models = batching(("digits", "linear", "same"), max_batch_size=32)
+    yield from route(kserve, logs, "kserve-v1", models, direct, (("rest", "tfserving-rest"),))
+
+
+@pytest.fixture(params=["untouched", "batched"])
+def kserve_v1_via(request):
+    """KServe's server by V1, the row form of TensorFlow Serving."""
+    return request.getfixturevalue(f"kserve_v1_{request.param}")
+
+
+@pytest.fixture(scope="session")
+def bridges(logs, request):
+    """Proxies in front of one upstream each, which know its models in every protocol."""
+    made = Bridges(logs, request.getfixturevalue)
+    yield made
+    made.stop()

@@ -10,7 +10,7 @@ import pytest
 import tritonclient.grpc as grpc_client
 from tritonclient.grpc import service_pb2 as pb
 
-from harness import http1, oip, rpc
+from harness import http1, oip, rest, rpc
 from harness.compare import assert_same, differences
 
 RANDOM = np.random.default_rng(29)
@@ -83,11 +83,7 @@ def test_inference_in_json(mlserver_via):
     tensor = {"name": "predict", "shape": [2, 64], "datatype": "FP32", "data": IMAGES[:2].tolist()}
     body = json.dumps({"id": "fixed", "inputs": [tensor]}).encode()
     for target, body in [("digits", body), ("nobody", body), ("digits", b"{}"), ("digits", b"no json")]:
-        straight, proxied = (
-            http1.ask(address, "POST", f"/v2/models/{target}/infer", body, [("content-type", "application/json")])
-            for address in (mlserver_via.server.rest, mlserver_via.rest)
-        )
-        assert_same(straight, proxied, json.loads if mlserver_via.batched else None, mlserver_via.batched)
+        mlserver_via.same_rest(lambda address, t=target, b=body: rest.post(address, f"/v2/models/{t}/infer", b))
 
 
 @pytest.mark.proxy

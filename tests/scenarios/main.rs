@@ -10,6 +10,8 @@ mod garbage;
 mod merging;
 mod neighbours;
 mod one_answer;
+mod protocols;
 mod reload;
+mod tls;
 mod transport;
 mod untouched;

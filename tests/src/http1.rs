@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    io::{
+        AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _,
+        BufReader,
+    },
     net::TcpStream,
 };
 
@@ -13,8 +16,8 @@ use crate::wire::Reply;
 
 /// One HTTP/1.1 connection of a client.
 #[derive(Debug)]
-pub struct Http1 {
-    socket: BufReader<TcpStream>,
+pub struct Http1<T = TcpStream> {
+    socket: BufReader<T>,
 }
 
 impl Http1 {
@@ -26,14 +29,23 @@ impl Http1 {
     pub async fn connect(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).await.expect("it listens");
         socket.set_nodelay(true).expect("a socket");
+        Self::over(socket)
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Http1<T> {
+    /// Takes a connection over.
+    pub fn over(io: T) -> Self {
         Self {
-            socket: BufReader::new(socket),
+            socket: BufReader::new(io),
         }
     }
 
     /// Sends bytes; that the other side has closed shows when the answer is read.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.socket.write_all(bytes.as_ref()).await;
+        // TLS may keep back what the socket did not take at once.
+        let _ = self.socket.flush().await;
     }
 
     /// Sends a request and reads its answer.

@@ -8,4 +8,6 @@ pub mod metrics;
 pub mod model;
 pub mod origin;
 pub mod patience;
+pub mod protocol;
+pub mod tls;
 pub mod wire;

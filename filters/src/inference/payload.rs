@@ -200,10 +200,16 @@ impl Buf for Payload {
 }
 
 impl From<Bytes> for Payload {
+    #[inline]
     fn from(bytes: Bytes) -> Self {
-        let mut payload = Self::new();
-        payload.push(bytes);
-        payload
+        if bytes.is_empty() {
+            return Self::new();
+        }
+        Self {
+            len: bytes.len(),
+            first: bytes,
+            rest: None,
+        }
     }
 }
 

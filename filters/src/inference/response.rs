@@ -22,6 +22,7 @@ pub struct Response {
     pub trailers: Metadata,
     parts: ResponseParts,
     wire: Option<Wire>,
+    opaque: bool,
 }
 
 /// The fields of a [`Response`].
@@ -64,12 +65,20 @@ impl Response {
     /// Makes an answer that no codec understands: it can only be passed on as it came. It has no
     /// outputs, so it is never divided.
     pub fn opaque(wire: Wire) -> Self {
-        Self::from_wire(ResponseParts::default(), wire)
+        Self {
+            opaque: true,
+            ..Self::from_wire(ResponseParts::default(), wire)
+        }
+    }
+
+    /// Tells whether no codec understands the answer.
+    pub fn is_opaque(&self) -> bool {
+        self.opaque
     }
 
     /// Answers under another model's name, where the answer is understood.
     pub fn with_model(mut self, model: ByteString) -> Self {
-        if !self.parts.outputs.is_empty() {
+        if !self.opaque {
             self.model = model;
         }
         self
@@ -94,6 +103,7 @@ impl From<ResponseParts> for Response {
             trailers: Metadata::default(),
             parts,
             wire: None,
+            opaque: false,
         }
     }
 }

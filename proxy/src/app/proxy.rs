@@ -1,5 +1,6 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwapOption;
 use tracing::{info, warn};
 
 use super::State;
@@ -10,6 +11,7 @@ use crate::{
     server::{self, Drain},
     stack::{Route, Router, Table},
     telemetry::Metrics,
+    tls::{Acceptor, Keeper, Sets},
     upstream::Connector,
 };
 
@@ -24,6 +26,7 @@ pub struct Proxy {
     admin: Option<Administering>,
     connections: Arc<Connections>,
     workers: Arc<Workers<Router>>,
+    certificates: Keeper,
     /// Listeners that a reload has closed, whose connections have yet to end.
     retired: Vec<Drain>,
 }
@@ -34,6 +37,8 @@ struct Listening {
     configured: SocketAddr,
     listener: Listener,
     router: Router,
+    /// How hands are shaken with its next connections; not at all where there is no TLS.
+    tls: Arc<ArcSwapOption<Acceptor>>,
     drain: Drain,
 }
 
@@ -50,13 +55,17 @@ impl Proxy {
     ///
     /// # Errors
     ///
-    /// Fails where an address cannot be bound; nothing is left behind then.
+    /// Fails where an address cannot be bound, and where a certificate or key is faulty; nothing is
+    /// left behind then.
     pub fn start(config: Config, connector: Connector) -> io::Result<Self> {
         let metrics = Metrics::new();
         let connections =
             Connections::new(config.limits.max_connections, metrics.connections().clone());
         metrics.log_requests(config.telemetry.access_log);
-        let table = Table::build(config, None, &metrics, &connector);
+        let certificates = Keeper::new(metrics.tls().clone());
+        let sets = certificates.prepare(&config)?;
+        let with_tls = connector.with_tls(sets.dialers());
+        let table = Table::build(config, None, &metrics, &with_tls);
         let mut proxy = Self {
             state: Arc::new(State::new(table, metrics)),
             connector,
@@ -64,11 +73,12 @@ impl Proxy {
             admin: None,
             connections,
             workers: Arc::new(Workers::start()?),
+            certificates,
             retired: Vec::new(),
         };
         let table = proxy.state.table();
-        let (listening, admin) = proxy.bind(&table)?;
-        proxy.take_over(&table, listening, admin);
+        let (listening, admin) = proxy.bind(&table, &sets)?;
+        proxy.take_over(&table, listening, admin, sets);
         Ok(proxy)
     }
 
@@ -76,21 +86,38 @@ impl Proxy {
     ///
     /// # Errors
     ///
-    /// Fails where an address cannot be bound; then everything stays as it is.
+    /// Fails where an address cannot be bound, and where a certificate or key is faulty that was
+    /// not in use before ([`tls::Faults`](crate::tls::Faults)); then everything stays as it is.
     pub fn reload(&mut self, config: Config) -> io::Result<()> {
-        let last = self.state.table();
-        let table = Table::build(config, Some(&last), self.state.metrics(), &self.connector);
-        let result = self.bind(&table);
+        let result = self.go_over(config);
         self.state.metrics().reloaded(result.is_ok());
-        let (listening, admin) = result?;
+        result
+    }
+
+    fn go_over(&mut self, config: Config) -> io::Result<()> {
+        let last = self.state.table();
+        let sets = self.certificates.prepare(&config)?;
+        let connector = self.connector.with_tls(sets.dialers());
+        let table = Table::build(config, Some(&last), self.state.metrics(), &connector);
+        let (listening, admin) = self.bind(&table, &sets)?;
         self.state
             .metrics()
             .log_requests(table.config().telemetry.access_log);
         self.connections
             .allow(table.config().limits.max_connections);
         self.state.publish(table);
-        self.take_over(&self.state.table(), listening, admin);
+        self.take_over(&self.state.table(), listening, admin, sets);
         Ok(())
+    }
+
+    /// Reads the files of certificates and keys again, although nothing tells that they changed.
+    pub fn refresh_certificates(&self) {
+        self.certificates.refresh();
+    }
+
+    /// Tells whether the certificates and keys of a configuration are good.
+    pub fn can_secure(&self, config: &Config) -> bool {
+        self.certificates.prepare(config).is_ok()
     }
 
     /// Counts a configuration that was applied by changing nothing.
@@ -148,13 +175,18 @@ impl Proxy {
     }
 
     /// Binds what the table wants and is not bound yet.
-    fn bind(&self, table: &Table) -> io::Result<(Vec<Option<Listening>>, Option<Administering>)> {
+    fn bind(
+        &self,
+        table: &Table,
+        sets: &Sets,
+    ) -> io::Result<(Vec<Option<Listening>>, Option<Administering>)> {
         let mut kept = self.kept();
         let mut listening = Vec::new();
-        for (config, route) in table.config().listeners.iter().zip(table.routes()) {
+        let listeners = table.config().listeners.iter();
+        for ((config, route), tls) in listeners.zip(table.routes()).zip(sets.acceptors()) {
             listening.push(match take(&mut kept, config.address) {
                 Some(()) => None,
-                None => Some(self.listen(config.address, route.clone())?),
+                None => Some(self.listen(config.address, route.clone(), tls.clone())?),
             });
         }
         let admin = match &table.config().admin {
@@ -181,13 +213,13 @@ impl Proxy {
         table: &Table,
         bound: Vec<Option<Listening>>,
         admin: Option<Administering>,
+        sets: Sets,
     ) {
         let mut last = std::mem::take(&mut self.listening);
-        for ((config, route), bound) in table
-            .config()
-            .listeners
-            .iter()
+        let listeners = table.config().listeners.iter();
+        for (((config, route), tls), bound) in listeners
             .zip(table.routes())
+            .zip(sets.acceptors())
             .zip(bound)
         {
             let kept = last
@@ -198,6 +230,7 @@ impl Proxy {
                 (None, Some(kept)) => {
                     let listening = last.remove(kept);
                     listening.router.publish(route.clone());
+                    listening.tls.store(tls.clone());
                     self.listening.push(listening);
                 }
                 (None, None) => {}
@@ -210,20 +243,30 @@ impl Proxy {
             (_, admin) => std::mem::replace(&mut self.admin, admin),
         };
         self.retired.extend(last.map(Administering::retire));
+        self.certificates.commit(sets);
     }
 
-    fn listen(&self, address: SocketAddr, route: Arc<Route>) -> io::Result<Listening> {
+    fn listen(
+        &self,
+        address: SocketAddr,
+        route: Arc<Route>,
+        tls: Option<Arc<Acceptor>>,
+    ) -> io::Result<Listening> {
         let router = Router::new(route);
+        let tls = Arc::new(ArcSwapOption::new(tls));
+        let acceptor = tls.clone();
         let (workers, connections) = (self.workers.clone(), self.connections.clone());
         let handler = router.clone();
         let (drain, draining) = Drain::new();
         let listener = Listener::bind(address, move |socket| {
-            workers.serve(socket, handler.clone(), draining.clone(), &connections);
+            let (tls, handler) = (acceptor.load_full(), handler.clone());
+            workers.serve(socket, tls, handler, draining.clone(), &connections);
         })?;
         Ok(Listening {
             configured: address,
             listener,
             router,
+            tls,
             drain,
         })
     }

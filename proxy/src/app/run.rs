@@ -1,4 +1,4 @@
-use std::{io, process::ExitCode};
+use std::{io, process::ExitCode, time::Duration};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
@@ -6,6 +6,7 @@ use tracing::{error, info, warn};
 use super::Proxy;
 use crate::{
     config::{Config, Faults, Source, Watch},
+    tls,
     upstream::Connector,
 };
 
@@ -37,7 +38,7 @@ pub fn run(source: &Source) -> Exit {
     runtime.block_on(async {
         // Watched before it is read: what changes in between is then found.
         let watch = source.path().map(|path| Watch::new(path, None));
-        let config = match source.read() {
+        let config = match source.read_whole() {
             Ok(config) => config,
             Err(error) => return unread(&error),
         };
@@ -68,17 +69,27 @@ async fn serve(source: &Source, config: Config, mut watch: Option<Watch>) -> io:
     if let Some(address) = proxy.admin_address() {
         info!(%address, "admin pages");
     }
+    // A configuration that is good, but for certificates or keys that are not there yet.
+    let mut waiting: Option<Config> = None;
     loop {
         tokio::select! {
             () = signals.end.wait() => break,
-            _ = signals.reload.recv() => match source.read() {
-                Ok(config) => apply(&mut proxy, config),
+            _ = signals.reload.recv() => waiting = match source.read() {
+                Ok(config) => {
+                    proxy.refresh_certificates();
+                    apply(&mut proxy, config)
+                }
                 Err(error) => refuse(&proxy, &error),
             },
-            contents = changed(&mut watch) => match source.parse(contents) {
+            contents = changed(&mut watch) => waiting = match source.parse(contents) {
                 Ok(config) => apply(&mut proxy, config),
                 Err(faults) => refuse_faults(&proxy, &faults),
             },
+            () = tokio::time::sleep(AGAIN), if waiting.is_some() => {
+                if let Some(config) = waiting.take_if(|config| proxy.can_secure(config)) {
+                    waiting = apply(&mut proxy, config);
+                }
+            }
         }
     }
     tokio::select! {
@@ -88,31 +99,43 @@ async fn serve(source: &Source, config: Config, mut watch: Option<Watch>) -> io:
     Ok(())
 }
 
-fn apply(proxy: &mut Proxy, config: Config) {
+/// Goes over to a configuration; returns one whose certificates or keys are faulty, because time
+/// may mend that: whoever changes both writes one after the other.
+fn apply(proxy: &mut Proxy, config: Config) -> Option<Config> {
     if *proxy.state().table().config().as_ref() == config {
         proxy.reloaded();
         info!("the configuration says what it said before");
-        return;
+        return None;
     }
-    match proxy.reload(config) {
-        Ok(()) => info!("configuration applied"),
-        Err(error) => error!(%error, "configuration refused: the last one stays in force"),
-    }
+    let error = match proxy.reload(config.clone()) {
+        Ok(()) => {
+            info!("configuration applied");
+            return None;
+        }
+        Err(error) => error,
+    };
+    error!(%error, "configuration refused: the last one stays in force");
+    let may_mend = error
+        .get_ref()
+        .is_some_and(|error| error.is::<tls::Faults>());
+    may_mend.then_some(config)
 }
 
-fn refuse(proxy: &Proxy, error: &crate::config::Error) {
+fn refuse(proxy: &Proxy, error: &crate::config::Error) -> Option<Config> {
     match error {
         crate::config::Error::Faulty(faults) => refuse_faults(proxy, faults),
         unreadable @ crate::config::Error::Unreadable { .. } => {
             proxy.refused();
             error!(error = %unreadable, "configuration refused: the last one stays in force");
+            None
         }
     }
 }
 
-fn refuse_faults(proxy: &Proxy, faults: &Faults) {
+fn refuse_faults(proxy: &Proxy, faults: &Faults) -> Option<Config> {
     proxy.refused();
     error!(%faults, "configuration refused: the last one stays in force");
+    None
 }
 
 async fn changed(watch: &mut Option<Watch>) -> Vec<u8> {
@@ -163,3 +186,6 @@ impl From<Exit> for ExitCode {
         }
     }
 }
+
+/// Between two looks at certificates and keys that a new configuration waits for.
+const AGAIN: Duration = Duration::from_secs(5);

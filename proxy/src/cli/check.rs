@@ -30,7 +30,7 @@ fn check(file: &Path) -> Result<String, (u8, String)> {
         path: file.to_owned(),
         admin: None,
     };
-    match source.read() {
+    match source.read_whole() {
         Ok(config) => Ok(format!(
             "{}: no faults (listeners: {}, upstreams: {}, models: {})",
             file.display(),

@@ -20,7 +20,7 @@ pub struct Run {
         conflicts_with = "config"
     )]
     pub listen: Option<SocketAddr>,
-    /// The server behind, without a file: http://host:port.
+    /// The server behind, without a file: http://host:port, or https://host.
     #[arg(
         long,
         value_name = "URL",

@@ -1,8 +1,10 @@
 #![doc = include_str!("README.md")]
 
+pub mod bridge;
 pub mod grpc;
 pub mod json;
 pub mod oip_grpc;
+pub mod oip_rest;
 mod protobuf;
 pub mod tfs_grpc;
 pub mod tfs_rest;

@@ -1,15 +1,17 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use outrigger_filters::batch;
 use serde_json::{Map, Value as Json, json};
 
 use super::fault::{Collector, Faults, Place, Position};
 use super::read::Read;
+use super::resolve::Surroundings;
 use super::units::{format_duration, format_size};
 use super::{
-    Admin, Endpoint, HttpVersion, Limits, Listener, Model, Name, Protocol, Telemetry, Upstream,
-    document, file, resolve, secret,
+    Admin, ClientTls, Endpoint, HttpVersion, Identity, Limits, Listener, Model, Name, Protocol,
+    ServerTls, Telemetry, Upstream, document, file, resolve, secret,
 };
 
 /// A configuration that holds together: every name leads somewhere, every bound is one.
@@ -35,12 +37,20 @@ impl Config {
     /// Bytes of a configuration at most.
     pub const MAX_BYTES: usize = 1 << 20;
 
-    /// Reads YAML or JSON.
+    /// Reads YAML or JSON, and no other file.
     ///
     /// # Errors
     /// Everything that is wrong with it, with line, column and path.
     pub fn read(text: impl AsRef<[u8]>) -> Result<Self, Faults> {
-        let bytes = text.as_ref();
+        let surroundings = Surroundings {
+            folder: Path::new(""),
+            files_at: None,
+        };
+        Self::read_in(surroundings, text.as_ref())
+    }
+
+    /// Reads YAML or JSON in a place, perhaps with the files that it names.
+    pub(super) fn read_in(surroundings: Surroundings<'_>, bytes: &[u8]) -> Result<Self, Faults> {
         let mut faults = Collector::default();
         let text = match std::str::from_utf8(bytes) {
             Ok(text) => text,
@@ -62,7 +72,7 @@ impl Config {
         }
         let config = document::parse(text, &mut faults).and_then(|root| {
             let file = file::File::read(&root, &Place::root(root.position), &mut faults)?;
-            resolve::resolve(&file, &mut faults)
+            resolve::resolve(&file, surroundings, &mut faults)
         });
         faults.finish(config, text)
     }
@@ -82,12 +92,14 @@ impl Config {
             listeners: vec![Listener {
                 address: listen,
                 upstream: name.clone(),
+                tls: None,
             }],
             admin: None,
             upstreams: BTreeMap::from([(
                 name,
                 Upstream {
                     protocol,
+                    tls: upstream.is_tls().then(ClientTls::default),
                     endpoints: vec![upstream],
                     http: protocol.http(),
                 },
@@ -165,18 +177,65 @@ fn section<T>(values: &BTreeMap<Name, T>, show: impl Fn(&T) -> Json) -> Json {
 }
 
 fn listener(listener: &Listener) -> Json {
-    json!({ "address": listener.address.to_string(), "upstream": listener.upstream.as_str() })
+    let mut shown =
+        json!({ "address": listener.address.to_string(), "upstream": listener.upstream.as_str() });
+    if let Some(tls) = &listener.tls {
+        shown["tls"] = server_tls(tls);
+    }
+    shown
+}
+
+fn server_tls(tls: &ServerTls) -> Json {
+    let mut shown = Map::new();
+    identity(&tls.identity, &mut shown);
+    if let Some(clients) = &tls.clients {
+        shown.insert("client_ca".to_owned(), path(&clients.ca));
+        let auth = if clients.required {
+            "required"
+        } else {
+            "optional"
+        };
+        shown.insert("client_auth".to_owned(), auth.into());
+    }
+    shown.into()
+}
+
+fn client_tls(tls: &ClientTls) -> Json {
+    let mut shown = Map::new();
+    if let Some(ca) = &tls.ca {
+        shown.insert("ca".to_owned(), path(ca));
+    }
+    if let Some(identity) = &tls.identity {
+        self::identity(identity, &mut shown);
+    }
+    if let Some(name) = &tls.server_name {
+        shown.insert("server_name".to_owned(), name.to_str().into());
+    }
+    shown.into()
+}
+
+fn identity(identity: &Identity, shown: &mut Map<String, Json>) {
+    shown.insert("certificate".to_owned(), path(&identity.certificate));
+    shown.insert("key".to_owned(), path(&identity.key));
+}
+
+fn path(path: &Path) -> Json {
+    path.display().to_string().into()
 }
 
 fn upstream(upstream: &Upstream) -> Json {
-    json!({
+    let mut shown = json!({
         "protocol": upstream.protocol.as_str(),
         "endpoints": upstream.endpoints.iter().map(Endpoint::to_string).collect::<Vec<_>>(),
         "http": match upstream.http {
             HttpVersion::Http1 => 1,
             HttpVersion::Http2 => 2,
         },
-    })
+    });
+    if let Some(tls) = &upstream.tls {
+        shown["tls"] = client_tls(tls);
+    }
+    shown
 }
 
 fn model(model: &Model) -> Json {

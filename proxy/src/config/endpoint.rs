@@ -1,18 +1,32 @@
 use std::fmt;
 use std::str::FromStr;
 
-use http::uri::Authority;
+use http::uri::{Authority, Scheme};
 
-use super::read::not_yet;
-
-/// Where a server listens: `http://host:port`.
+/// Where a server listens: `http://host:port` or `https://host:port`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
+    tls: bool,
     authority: Authority,
     port: u16,
 }
 
 impl Endpoint {
+    /// Whether TLS is spoken.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// The scheme of its URLs.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        match self.tls {
+            true => Scheme::HTTPS,
+            false => Scheme::HTTP,
+        }
+    }
+
     /// The host and port as written, for `:authority` and `host`.
     #[must_use]
     pub fn authority(&self) -> &Authority {
@@ -41,11 +55,11 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Self, String> {
         let wanted = "needs a URL like http://127.0.0.1:8001";
         let (scheme, rest) = text.split_once("://").ok_or(wanted)?;
-        match scheme {
-            "http" => {}
-            "https" => return Err(not_yet("https://", "TLS")),
-            _ => return Err(format!("{wanted}; the scheme must be http")),
-        }
+        let tls = match scheme {
+            "http" => false,
+            "https" => true,
+            _ => return Err(format!("{wanted}; the scheme must be http or https")),
+        };
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         if authority.contains('@') {
             return Err(format!(
@@ -56,19 +70,31 @@ impl FromStr for Endpoint {
             return Err(format!("{wanted}; the path comes from the request"));
         }
         let authority: Authority = authority.parse().map_err(|_| wanted)?;
-        match authority.port_u16() {
+        let port = match authority.port_u16() {
+            // A port that is written and is none is not left out.
+            None if tls && authority.as_str() == authority.host() => Some(HTTPS),
+            port => port.filter(|port| *port != 0),
+        };
+        match port {
             _ if authority.host().is_empty() => Err(format!("{wanted}; the host is missing")),
-            None | Some(0) => Err(format!("{wanted}; the port is missing")),
-            Some(port) => Ok(Self { authority, port }),
+            None => Err(format!("{wanted}; the port is missing")),
+            Some(port) => Ok(Self {
+                tls,
+                authority,
+                port,
+            }),
         }
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.authority)
+        write!(f, "{}://{}", self.scheme(), self.authority)
     }
 }
+
+/// The port of `https://` where none is written.
+const HTTPS: u16 = 443;
 
 #[cfg(test)]
 mod tests {
@@ -80,6 +106,9 @@ mod tests {
             ("http://127.0.0.1:8001", "127.0.0.1", 8001),
             ("http://triton.models.svc:8001/", "triton.models.svc", 8001),
             ("http://[::1]:80", "::1", 80),
+            ("https://triton.models.svc:8001", "triton.models.svc", 8001),
+            ("https://triton.models.svc", "triton.models.svc", 443),
+            ("https://[::1]/", "::1", 443),
         ] {
             let endpoint: Endpoint = text.parse().expect("an endpoint");
             assert_eq!((endpoint.host(), endpoint.port()), (host, port));
@@ -93,7 +122,10 @@ mod tests {
             "",
             "127.0.0.1:8001",
             "grpc://127.0.0.1:8001",
-            "https://127.0.0.1:8001",
+            "https://",
+            "https://host:",
+            "https://host:0",
+            "https://host:99999",
             "http://",
             "http://host",
             "http://host:",

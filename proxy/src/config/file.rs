@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::leaf::{Controller, Delay, InFlight, Size};
+use super::leaf::{ClientAuth, Controller, Delay, FilePath, InFlight, ServerName, Size};
 use super::read::{At, Named, section};
 use super::{Endpoint, HttpVersion, Name, Protocol};
 
@@ -40,10 +40,27 @@ section! {
         address: SocketAddr = required,
         /// The upstream of everything that no model claims.
         upstream: Name = required,
+        /// Speaks TLS with clients. Left out: plain text.
+        tls: ServerTls = optional,
     }
     later {
-        tls: "TLS",
         transparent: "transparent listeners",
+    }
+}
+
+section! {
+    /// TLS with clients. Files are in PEM form, and are read again when they change; what is
+    /// relative begins at the folder of the configuration.
+    struct ServerTls {
+        /// The file of the certificate, and of those that lead from it to its authority.
+        certificate: FilePath = required,
+        /// The file of the certificate's private key.
+        key: FilePath = required,
+        /// The file of the authorities of clients' certificates. Left out: clients are not asked.
+        client_ca: FilePath = optional,
+        /// What is done with clients that show no certificate: `required` (default) refuses them,
+        /// `optional` serves them. A wrong certificate is refused either way.
+        client_auth: ClientAuth = optional,
     }
 }
 
@@ -60,13 +77,29 @@ section! {
     struct Upstream {
         /// What the servers speak.
         protocol: Protocol = required,
-        /// Their URLs, like `http://127.0.0.1:8001`. Requests are shared out among them.
+        /// Their URLs, like `http://127.0.0.1:8001` or `https://models.example`, all of one scheme.
+        /// Requests are shared out among them.
         endpoints: Vec<At<Endpoint>> = required,
         /// The version of HTTP that carries the protocol. Default: 2 for gRPC, 1 for REST.
         http: HttpVersion = optional,
+        /// How TLS is spoken to endpoints with `https://`. Left out: with the system's roots, and
+        /// without a certificate of our own.
+        tls: ClientTls = optional,
     }
-    later {
-        tls: "TLS",
+}
+
+section! {
+    /// TLS with servers. Files are in PEM form, and are read again when they change; what is
+    /// relative begins at the folder of the configuration.
+    struct ClientTls {
+        /// The file of the authorities of servers' certificates. Left out: the system's.
+        ca: FilePath = optional,
+        /// The file of the certificate that servers are shown. Left out: none.
+        certificate: FilePath = optional,
+        /// The file of its private key.
+        key: FilePath = optional,
+        /// The name that servers' certificates must be for. Left out: the endpoint's host.
+        server_name: ServerName = optional,
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderName;
+use rustls::pki_types;
 use serde_json::{Value as Json, json};
 
 use super::document::Scalar;
@@ -30,6 +32,21 @@ pub(super) enum Controller {
     Aimd,
     Fixed,
 }
+
+/// The path of a file, as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FilePath(pub(super) PathBuf);
+
+/// What is done with clients that show no certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClientAuth {
+    Required,
+    Optional,
+}
+
+/// A name that a certificate may be for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ServerName(pub(super) pki_types::ServerName<'static>);
 
 impl Leaf for Name {
     const WANTED: &'static str = "a name";
@@ -67,7 +84,7 @@ impl Leaf for Endpoint {
     }
 
     fn schema() -> Json {
-        json!({ "type": "string", "pattern": "^http://[^/?#@ ]+:[0-9]{1,5}/?$" })
+        json!({ "type": "string", "pattern": "^(http://[^/?#@ ]+:[0-9]{1,5}|https://[^/?#@ ]+)/?$" })
     }
 }
 
@@ -216,6 +233,55 @@ impl Leaf for Controller {
 
     fn schema() -> Json {
         json!({ "enum": ["aimd", "fixed"] })
+    }
+}
+
+impl Leaf for FilePath {
+    const WANTED: &'static str = "the path of a file";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        match text::<Self>(scalar)? {
+            "" => Err(needs::<Self>()),
+            path if path.contains('\0') => Err(needs::<Self>()),
+            path => Ok(Self(path.into())),
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "string", "minLength": 1 })
+    }
+}
+
+impl Leaf for ClientAuth {
+    const WANTED: &'static str = "required or optional";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        match text::<Self>(scalar)? {
+            "required" => Ok(Self::Required),
+            "optional" => Ok(Self::Optional),
+            other => {
+                let known = ["required", "optional"].into_iter();
+                Err(unknown("way with clients", other, known))
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "enum": ["required", "optional"] })
+    }
+}
+
+impl Leaf for ServerName {
+    const WANTED: &'static str = "a host's name or an IP address";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let name = pki_types::ServerName::try_from(text::<Self>(scalar)?);
+        name.map(|name| Self(name.to_owned()))
+            .map_err(|_| needs::<Self>())
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "string", "minLength": 1 })
     }
 }
 

@@ -1,6 +1,6 @@
 use std::net::SocketAddr;
 
-use super::Name;
+use super::{Name, ServerTls};
 
 /// Where clients come in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,6 +9,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Where everything goes that no model claims: a key of the upstreams.
     pub upstream: Name,
+    /// How TLS is spoken; none for plain text.
+    pub tls: Option<ServerTls>,
 }
 
 /// Where operators and probes come in.

@@ -1,5 +1,6 @@
 #![doc = include_str!("README.md")]
 
+mod changes;
 mod configuration;
 mod document;
 mod endpoint;
@@ -16,10 +17,12 @@ mod secret;
 mod source;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod units;
 mod upstream;
 mod watch;
 
+pub(crate) use self::changes::Changes;
 pub use self::configuration::{Config, schema};
 pub use self::endpoint::Endpoint;
 pub use self::fault::{Fault, Faults, Position};
@@ -29,6 +32,7 @@ pub use self::model::{Arm, Model};
 pub use self::name::Name;
 pub use self::secret::mask;
 pub use self::source::{Error, Source};
+pub use self::tls::{ClientAuth, ClientTls, Identity, ServerTls};
 pub use self::units::{format_duration, format_size, parse_duration, parse_size};
 pub use self::upstream::{HttpVersion, Protocol, Upstream};
 pub use self::watch::Watch;

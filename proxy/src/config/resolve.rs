@@ -3,19 +3,31 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::HeaderName;
 use outrigger_filters::batch;
+use rustls::pki_types::{ServerName, UnixTime};
 
 use super::fault::{Collector, Place};
 use super::file;
 use super::leaf;
 use super::read::{At, Named, not_yet, unknown};
 use super::{
-    Admin, Arm, Config, Endpoint, HttpVersion, Limits, Listener, Model, Name, Protocol, Telemetry,
-    Upstream,
+    Admin, Arm, ClientAuth, ClientTls, Config, Endpoint, HttpVersion, Identity, Limits, Listener,
+    Model, Name, Protocol, ServerTls, Telemetry, Upstream,
 };
+use crate::tls;
+
+/// Where a configuration stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Surroundings<'a> {
+    /// What relative paths begin at.
+    pub(super) folder: &'a Path,
+    /// Whether the files that it names are to be good, too, and at which time.
+    pub(super) files_at: Option<UnixTime>,
+}
 
 /// What is needed of the upstreams while the rest is resolved: those that were read whole, and the
 /// names of those that were not, so that one fault does not bring others with it.
@@ -27,11 +39,15 @@ struct Upstreams<'a> {
 }
 
 /// Makes the configuration, if nothing is wrong with it.
-pub(super) fn resolve(file: &file::File, faults: &mut Collector) -> Option<Config> {
+pub(super) fn resolve(
+    file: &file::File,
+    surroundings: Surroundings<'_>,
+    faults: &mut Collector,
+) -> Option<Config> {
     let upstreams = Upstreams::of(file.upstreams.as_ref());
-    let listeners = listeners(file, &upstreams, faults);
+    let listeners = listeners(file, &upstreams, surroundings, faults);
     let models = models(file, &upstreams, faults);
-    let defined = self::upstreams(file.upstreams.as_ref(), faults);
+    let defined = self::upstreams(file.upstreams.as_ref(), surroundings, faults);
     unused(file, faults);
     let admin = file.admin.as_ref().and_then(|admin| admin.address.as_ref());
     let admin = admin.map(|address| {
@@ -90,6 +106,7 @@ impl<'a> Upstreams<'a> {
 fn listeners(
     file: &file::File,
     upstreams: &Upstreams<'_>,
+    surroundings: Surroundings<'_>,
     faults: &mut Collector,
 ) -> Option<Vec<Listener>> {
     let sections = &file.listeners.as_ref()?.value;
@@ -105,15 +122,62 @@ fn listeners(
         if let Some(upstream) = &section.upstream {
             upstreams.protocol(upstream, faults);
         }
+        let tls = section.tls.as_ref();
+        let tls = tls.and_then(|tls| server_tls(tls, surroundings, faults));
         if let (Some(address), Some(upstream)) = (&section.address, &section.upstream) {
             let upstream = upstream.value.clone();
             listeners.push(Listener {
                 address: address.value,
                 upstream,
+                tls,
             });
         }
     }
     Some(listeners)
+}
+
+fn server_tls(
+    section: &At<file::ServerTls>,
+    surroundings: Surroundings<'_>,
+    faults: &mut Collector,
+) -> Option<ServerTls> {
+    if let (Some(auth), None) = (&section.client_auth, &section.client_ca) {
+        faults.add(
+            &auth.place,
+            "needs `client_ca`: without it no client is asked",
+        );
+    }
+    let path = |path: &At<leaf::FilePath>| surroundings.path(path);
+    let tls = ServerTls {
+        identity: Identity {
+            certificate: path(section.certificate.as_ref()?),
+            key: path(section.key.as_ref()?),
+        },
+        clients: section.client_ca.as_ref().map(|ca| ClientAuth {
+            ca: path(ca),
+            required: section
+                .client_auth
+                .as_ref()
+                .is_none_or(|auth| auth.value == leaf::ClientAuth::Required),
+        }),
+    };
+    if let Some(now) = surroundings.files_at {
+        for fault in tls::check_server(&tls, now) {
+            let place = match fault.setting() {
+                tls::Setting::Certificate => section.certificate.as_ref().map(|at| &at.place),
+                tls::Setting::Key => section.key.as_ref().map(|at| &at.place),
+                tls::Setting::Authorities => section.client_ca.as_ref().map(|at| &at.place),
+            };
+            faults.add(place.unwrap_or(&section.place), fault);
+        }
+    }
+    Some(tls)
+}
+
+impl Surroundings<'_> {
+    fn path(&self, path: &At<leaf::FilePath>) -> PathBuf {
+        self.folder.join(&path.value.0)
+    }
 }
 
 /// Finds fault with two addresses that the system would not bind at the same time.
@@ -136,29 +200,46 @@ pub(super) fn clashing(first: SocketAddr, second: SocketAddr) -> bool {
 
 fn upstreams(
     section: Option<&At<Named<Name, file::Upstream>>>,
+    surroundings: Surroundings<'_>,
     faults: &mut Collector,
 ) -> Option<BTreeMap<Name, Upstream>> {
     let mut upstreams = BTreeMap::new();
     for (name, section) in &section?.0 {
-        if let Some(upstream) = upstream(section, faults) {
+        if let Some(upstream) = upstream(section, surroundings, faults) {
             upstreams.insert(name.clone(), upstream);
         }
     }
     Some(upstreams)
 }
 
-fn upstream(section: &file::Upstream, faults: &mut Collector) -> Option<Upstream> {
+fn upstream(
+    section: &At<file::Upstream>,
+    surroundings: Surroundings<'_>,
+    faults: &mut Collector,
+) -> Option<Upstream> {
     let mut endpoints: Vec<Endpoint> = Vec::new();
     for endpoint in section
         .endpoints
         .iter()
         .flat_map(|endpoints| endpoints.value.iter())
     {
-        if endpoints.contains(&endpoint.value) {
+        let same = |other: &Endpoint| {
+            (other.host(), other.port()) == (endpoint.value.host(), endpoint.value.port())
+        };
+        if endpoints.iter().any(same) {
             faults.add(&endpoint.place, "the endpoint is named twice");
+        }
+        let first = endpoints.first();
+        if first.is_some_and(|first| first.is_tls() != endpoint.value.is_tls()) {
+            // One upstream is one kind of server; half of its traffic in the clear is a slip.
+            faults.add(
+                &endpoint.place,
+                "the endpoints of an upstream are all http:// or all https://",
+            );
         }
         endpoints.push(endpoint.value.clone());
     }
+    let tls = client_tls(section, surroundings, faults);
     let protocol = section.protocol.as_ref()?.value;
     let http = match &section.http {
         None => protocol.http(),
@@ -175,7 +256,71 @@ fn upstream(section: &file::Upstream, faults: &mut Collector) -> Option<Upstream
         protocol,
         endpoints,
         http,
+        tls,
     })
+}
+
+/// How TLS is spoken to an upstream's endpoints, if they want it.
+fn client_tls(
+    upstream: &At<file::Upstream>,
+    surroundings: Surroundings<'_>,
+    faults: &mut Collector,
+) -> Option<ClientTls> {
+    let section = upstream.tls.as_ref();
+    let endpoints = upstream.endpoints.as_ref()?;
+    let first = endpoints.iter().next()?;
+    if !first.is_tls() {
+        if let Some(section) = section {
+            faults.add(
+                &section.place,
+                "the endpoints are http://, where no TLS is spoken; write https://",
+            );
+        }
+        return None;
+    }
+    let identity = section.and_then(|section| match (&section.certificate, &section.key) {
+        (Some(certificate), Some(key)) => Some(Identity {
+            certificate: surroundings.path(certificate),
+            key: surroundings.path(key),
+        }),
+        (Some(certificate), None) => {
+            faults.add(&certificate.place, "needs a `key` beside it");
+            None
+        }
+        (None, Some(key)) => {
+            faults.add(&key.place, "needs a `certificate` beside it");
+            None
+        }
+        (None, None) => None,
+    });
+    let ca = section.and_then(|section| section.ca.as_ref());
+    let server_name = section.and_then(|section| section.server_name.as_ref());
+    let tls = ClientTls {
+        ca: ca.map(|ca| surroundings.path(ca)),
+        identity,
+        server_name: server_name.map(|name| name.value.0.clone()),
+    };
+    if tls.server_name.is_none() {
+        for endpoint in endpoints.iter() {
+            if ServerName::try_from(endpoint.host()).is_err() {
+                faults.add(
+                    &endpoint.place,
+                    "no certificate can be for this host; name another as `tls.server_name`",
+                );
+            }
+        }
+    }
+    if let Some(now) = surroundings.files_at {
+        for fault in tls::check_client(&tls, now) {
+            let place = section.and_then(|section| match fault.setting() {
+                tls::Setting::Certificate => section.certificate.as_ref().map(|at| &at.place),
+                tls::Setting::Key => section.key.as_ref().map(|at| &at.place),
+                tls::Setting::Authorities => section.ca.as_ref().map(|at| &at.place),
+            });
+            faults.add(place.unwrap_or(&endpoints.place), fault);
+        }
+    }
+    Some(tls)
 }
 
 /// Finds fault with upstreams that nothing leads to: the mistake is then in the name elsewhere.
@@ -210,14 +355,7 @@ fn models(
     for (name, section) in file.models.iter().flat_map(|models| models.0.iter()) {
         let arms = match &section.arms {
             Some(arms) => self::arms(arms, upstreams, faults),
-            None => {
-                if !recognised(file, upstreams) {
-                    let message = "no listener's upstream is oip-grpc, so nobody can ask for this \
-                                   model; name the upstream of one, or an arm";
-                    faults.add(&section.place, message);
-                }
-                vec![Arm::same(name)]
-            }
+            None => vec![Arm::same(name)],
         };
         let latency_objective = match &section.latency_objective {
             Some(At {
@@ -246,20 +384,6 @@ fn models(
     models
 }
 
-/// Whether a model without arms has a listener to be asked at. Where something else is at fault
-/// that may be the reason, it has.
-fn recognised(file: &file::File, upstreams: &Upstreams<'_>) -> bool {
-    let Some(listeners) = &file.listeners else {
-        return true;
-    };
-    let mut protocols = listeners.iter().map(|listener| {
-        let name = listener.upstream.as_ref()?;
-        upstreams.protocols.get(name.as_str()).copied().flatten()
-    });
-    listeners.is_empty()
-        || protocols.any(|protocol| protocol.is_none_or(|protocol| protocol == Protocol::OipGrpc))
-}
-
 fn arms(
     section: &At<Named<Name, file::Arm>>,
     upstreams: &Upstreams<'_>,
@@ -274,13 +398,7 @@ fn arms(
     let mut arms = Vec::new();
     for (name, section) in &section.0 {
         if let Some(upstream) = &section.upstream {
-            match upstreams.protocol(upstream, faults) {
-                None | Some(Protocol::OipGrpc) => {}
-                Some(other) => {
-                    let message = not_yet(format_args!("an arm over {other}"), "more protocols");
-                    faults.add(&upstream.place, message);
-                }
-            }
+            upstreams.protocol(upstream, faults);
         }
         if let (Some(upstream), Some(model)) = (&section.upstream, &section.model) {
             arms.push(Arm {

@@ -3,8 +3,10 @@ use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use rustls::pki_types::UnixTime;
 use thiserror::Error;
 
+use super::resolve::Surroundings;
 use super::{Config, Faults};
 
 /// Where a configuration comes from, at the start and again at each reload.
@@ -47,7 +49,7 @@ impl Source {
         }
     }
 
-    /// Reads the configuration as it is now.
+    /// Reads the configuration as it is now; of the files that it names, none is read.
     ///
     /// # Errors
     /// The file cannot be read, or is wrong.
@@ -58,17 +60,39 @@ impl Source {
         }
     }
 
+    /// Reads the configuration as it is now, and the certificates and keys that it names.
+    ///
+    /// # Errors
+    /// The file cannot be read, it is wrong, or one of those files is.
+    pub fn read_whole(&self) -> Result<Config, Error> {
+        match self {
+            Self::File { path, .. } => Ok(self.parse_at(Some(UnixTime::now()), &contents(path)?)?),
+            Self::Flags(config) => Ok(config.clone()),
+        }
+    }
+
     /// Makes the configuration of contents that the file has, or had.
     ///
     /// # Errors
     /// Everything that is wrong with them.
     pub fn parse(&self, contents: impl AsRef<[u8]>) -> Result<Config, Faults> {
+        self.parse_at(None, contents.as_ref())
+    }
+
+    fn parse_at(&self, files_at: Option<UnixTime>, contents: &[u8]) -> Result<Config, Faults> {
         match self {
             Self::File { path, admin } => {
-                let config = Config::read(contents).and_then(|config| match admin {
-                    Some(admin) => config.with_admin(*admin),
-                    None => Ok(config),
-                });
+                // Absolute: what is shown of the configuration must mean the same elsewhere.
+                let whole = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                let surroundings = Surroundings {
+                    folder: whole.parent().unwrap_or(Path::new("")),
+                    files_at,
+                };
+                let config =
+                    Config::read_in(surroundings, contents).and_then(|config| match admin {
+                        Some(admin) => config.with_admin(*admin),
+                        None => Ok(config),
+                    });
                 config.map_err(|faults| faults.of(path.display().to_string()))
             }
             Self::Flags(config) => Ok(config.clone()),

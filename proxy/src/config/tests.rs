@@ -70,11 +70,13 @@ fn the_whole_of_the_contract_is_read() {
         [
             Listener {
                 address: "0.0.0.0:9001".parse().unwrap(),
-                upstream: name("triton")
+                upstream: name("triton"),
+                tls: None,
             },
             Listener {
                 address: "0.0.0.0:9000".parse().unwrap(),
-                upstream: name("triton-rest")
+                upstream: name("triton-rest"),
+                tls: None,
             },
         ]
     );
@@ -90,6 +92,7 @@ fn the_whole_of_the_contract_is_read() {
             protocol: Protocol::OipGrpc,
             endpoints: vec!["http://127.0.0.1:8001".parse().unwrap()],
             http: HttpVersion::Http2,
+            tls: None,
         }
     );
     assert_eq!(config.upstreams["triton-rest"].http, HttpVersion::Http2);
@@ -291,45 +294,30 @@ fn what_belongs_to_later_versions_is_a_fault_that_says_so() {
             "{faults:?}"
         );
     }
-    for (listener, upstream) in [
-        (
-            "tls: { certificate: c, key: k }",
-            "endpoints: ['http://h:1']",
-        ),
-        ("transparent: true", "endpoints: ['http://h:1']"),
-        ("", "endpoints: ['https://h:1']"),
-    ] {
-        let faults = faults(&format!(
-            "listeners: [{{ address: '127.0.0.1:1', upstream: u, {listener} }}]\n\
-             upstreams: {{ u: {{ protocol: oip-grpc, {upstream} }} }}"
-        ));
-        assert!(
-            faults.len() == 1 && faults[0].contains("is not in this version"),
-            "{faults:?}"
-        );
-    }
+    let faults = faults(
+        "listeners: [{ address: '127.0.0.1:1', upstream: u, transparent: true }]\n\
+         upstreams: { u: { protocol: oip-grpc, endpoints: ['http://h:1'] } }",
+    );
+    assert!(
+        faults.len() == 1 && faults[0].contains("is not in this version"),
+        "{faults:?}"
+    );
 }
 
 #[test]
-fn batching_another_protocol_comes_later_and_passing_it_through_does_not() {
-    for protocol in ["oip-rest", "tfserving-grpc", "tfserving-rest"] {
-        let text = format!(
-            "listeners: [{{ address: '127.0.0.1:1', upstream: u }}]\n\
-             upstreams: {{ u: {{ protocol: {protocol}, endpoints: ['http://h:1'] }} }}\n"
-        );
-        read(&text);
-        let with_arm =
-            format!("{text}models: {{ m: {{ arms: {{ a: {{ upstream: u, model: a }} }} }} }}");
-        let found = faults(&with_arm);
-        assert!(
-            found.len() == 1 && found[0].contains("is not in this version"),
-            "{found:?}"
-        );
-        let without = faults(&format!("{text}models: {{ m: {{}} }}"));
-        assert!(
-            without.len() == 1 && without[0].contains("no listener's upstream"),
-            "{without:?}"
-        );
+fn a_model_may_be_served_in_every_protocol() {
+    for protocol in ["oip-grpc", "oip-rest", "tfserving-grpc", "tfserving-rest"] {
+        for model in [
+            "{ batch: {} }",
+            "{ arms: { a: { upstream: u, model: b } } }",
+        ] {
+            let config = read(&format!(
+                "listeners: [{{ address: '127.0.0.1:1', upstream: u }}]\n\
+                 upstreams: {{ u: {{ protocol: {protocol}, endpoints: ['http://h:1'] }} }}\n\
+                 models: {{ m: {model} }}"
+            ));
+            assert_eq!(config.models.len(), 1);
+        }
     }
 }
 
@@ -727,4 +715,149 @@ proptest! {
             }
         }
     }
+}
+
+/// A configuration whose listener and upstream say these things of TLS.
+fn with_tls(listener: &str, upstream: &str) -> String {
+    format!(
+        "listeners: [{{ address: '127.0.0.1:1', upstream: u{listener} }}]\n\
+         upstreams: {{ u: {{ protocol: oip-grpc, {upstream} }} }}\n"
+    )
+}
+
+#[test]
+fn tls_is_read_whole() {
+    let config = read(&with_tls(
+        ", tls: { certificate: tls.crt, key: tls.key, client_ca: ca.crt }",
+        "endpoints: ['https://h', 'https://h:1'], \
+         tls: { ca: ca.crt, certificate: c.crt, key: c.key, server_name: models.example }",
+    ));
+    let tls = config.listeners[0].tls.as_ref().expect("TLS");
+    assert_eq!(tls.identity.certificate, Path::new("tls.crt"));
+    let clients = tls.clients.as_ref().expect("clients are asked");
+    assert!(clients.required, "unless it says otherwise");
+    let upstream = &config.upstreams["u"];
+    assert_eq!(upstream.endpoints[0].port(), 443);
+    let tls = upstream.tls.as_ref().expect("TLS");
+    assert_eq!(
+        tls.server_name.as_ref().expect("a name").to_str(),
+        "models.example"
+    );
+    assert_eq!(tls.files().count(), 3);
+    assert_eq!(read(&config.effective().to_string()), config);
+    assert_valid(&schema(), &config.effective(), "");
+
+    let config = read(&with_tls(
+        ", tls: { certificate: a, key: b, client_ca: c, client_auth: optional }",
+        "endpoints: ['https://h']",
+    ));
+    let clients = &config.listeners[0].tls.as_ref().expect("TLS").clients;
+    assert!(!clients.as_ref().expect("clients are asked").required);
+    assert_eq!(config.upstreams["u"].tls, Some(ClientTls::default()));
+    assert_eq!(read(&config.effective().to_string()), config);
+}
+
+#[test]
+fn what_contradicts_itself_in_tls_is_a_fault() {
+    const HTTPS: &str = "endpoints: ['https://h']";
+    for (listener, upstream, found) in [
+        (
+            ", tls: { certificate: c }",
+            HTTPS,
+            "listeners[0].tls: `key` is missing",
+        ),
+        (
+            ", tls: { certificate: c, key: k, client_auth: optional }",
+            HTTPS,
+            "listeners[0].tls.client_auth: needs `client_ca`: without it no client is asked",
+        ),
+        (
+            ", tls: { certificate: '', key: k }",
+            HTTPS,
+            "listeners[0].tls.certificate: needs the path of a file",
+        ),
+        (
+            "",
+            "endpoints: ['http://h:1'], tls: {}",
+            "upstreams.u.tls: the endpoints are http://, where no TLS is spoken; write \
+             https://",
+        ),
+        (
+            "",
+            "endpoints: ['https://h', 'http://h:1']",
+            "upstreams.u.endpoints[1]: the endpoints of an upstream are all http:// or all \
+             https://",
+        ),
+        (
+            "",
+            "endpoints: ['https://h', 'https://h:443']",
+            "upstreams.u.endpoints[1]: the endpoint is named twice",
+        ),
+        (
+            "",
+            "endpoints: ['https://h'], tls: { certificate: c }",
+            "upstreams.u.tls.certificate: needs a `key` beside it",
+        ),
+        (
+            "",
+            "endpoints: ['https://h'], tls: { key: k }",
+            "upstreams.u.tls.key: needs a `certificate` beside it",
+        ),
+        (
+            "",
+            "endpoints: ['https://h'], tls: { server_name: 'no name' }",
+            "upstreams.u.tls.server_name: needs a host's name or an IP address",
+        ),
+        (
+            "",
+            "endpoints: ['https://h$h']",
+            "upstreams.u.endpoints[0]: no certificate can be for this host; name another as \
+             `tls.server_name`",
+        ),
+    ] {
+        let all = Config::read(with_tls(listener, upstream)).expect_err("a fault");
+        let all: Vec<_> = all.iter().map(Fault::to_string).collect();
+        assert_eq!(all, [found]);
+    }
+}
+
+#[test]
+fn files_of_tls_are_found_beside_the_configuration_and_every_fault_is_told_in_its_place() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("proxy.yaml");
+    let text = "\
+listeners:
+  - address: 127.0.0.1:1
+    upstream: u
+    tls: { certificate: tls.crt, key: keys/tls.key }
+upstreams:
+  u:
+    protocol: oip-grpc
+    endpoints: ['https://h']
+    tls: { ca: ca.crt }
+limits: { drain: soon }
+";
+    fs::write(&path, text).expect("a file");
+    fs::write(directory.path().join("ca.crt"), "no certificate").expect("a file");
+    let source = Source::File { path, admin: None };
+    let error = source.read_whole().expect_err("faults").to_string();
+    let at = directory.path().display();
+    for fault in [
+        format!("{at}/tls.crt: cannot be read: there is no such file"),
+        format!("{at}/keys/tls.key: cannot be read: there is no such file"),
+        format!("{at}/ca.crt: is not in PEM form: no line begins with `-----BEGIN`"),
+        "limits.drain: needs a duration".to_owned(),
+    ] {
+        assert!(error.contains(&fault), "{fault}: {error}");
+    }
+    for place in [
+        ":4:25: listeners[0].tls.certificate: ",
+        ":4:39: listeners[0].tls.key: ",
+        ":9:16: upstreams.u.tls.ca: ",
+    ] {
+        assert!(error.contains(place), "{place}: {error}");
+    }
+    // A reload has the last good files to go on with.
+    let faults = source.parse(text).expect_err("a fault");
+    assert_eq!(faults.count(), 1);
 }

@@ -1,8 +1,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::Endpoint;
 use super::read::unknown;
+use super::{ClientTls, Endpoint};
 
 /// Servers that answer the same calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Upstream {
     pub endpoints: Vec<Endpoint>,
     /// The HTTP that carries it.
     pub http: HttpVersion,
+    /// How TLS is spoken to the endpoints, which are then all `https://`; none for plain text.
+    pub tls: Option<ClientTls>,
 }
 
 /// An inference protocol on its transport.
@@ -33,7 +35,7 @@ pub enum Protocol {
 pub enum HttpVersion {
     /// HTTP/1.1.
     Http1,
-    /// HTTP/2 by prior knowledge.
+    /// HTTP/2: by prior knowledge, or as TLS agrees on it.
     Http2,
 }
 

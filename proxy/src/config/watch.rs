@@ -1,36 +1,25 @@
 use std::error::Error;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
-use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::mpsc;
 use tokio::task;
-use tokio::time::{self, MissedTickBehavior};
 use tracing::{debug, warn};
 
+use super::Changes;
 use super::source;
 
 /// Watches a file for new contents.
 ///
-/// It looks at the contents, not at the file: Kubernetes mounts a ConfigMap as a link through
-/// `..data`, which is swapped for another, and editors rename a new file over the old one. So the
-/// directory is watched, and whatever happens there is a reason to read again; beyond that the
-/// file is read every few seconds, because links may lead out of the directory, and because the
-/// system may lose events or have no watch to give.
+/// It looks at the contents, not at the file: whatever happens in its directory is a reason to read
+/// it again, and so are a few seconds in which nothing does.
 #[derive(Debug)]
 pub struct Watch {
     path: PathBuf,
     /// What was last told, or was there at the start.
     contents: Option<Vec<u8>>,
-    events: mpsc::Receiver<()>,
-    poll: time::Interval,
-    /// Whether the file is to be looked at, although the call that began with it is gone.
-    due: bool,
+    changes: Changes,
     /// How often in a row the file could not be read.
     missed: u32,
-    /// Held for its end: without it no events come.
-    _watcher: Option<RecommendedWatcher>,
 }
 
 impl Watch {
@@ -46,20 +35,14 @@ impl Watch {
                 "the file is a mount of its own (a subPath?), which Kubernetes never updates"
             );
         }
-        let (sender, events) = mpsc::channel(1);
         // Watched before it is read: a change in between is then told twice, not never.
-        let watcher = watch(&path, sender);
+        let changes = Changes::near([path.as_path()]);
         let contents = contents.or_else(|| source::contents(&path).ok());
-        let mut poll = time::interval(POLL);
-        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             path,
             contents,
-            events,
-            poll,
-            due: false,
+            changes,
             missed: 0,
-            _watcher: watcher,
         }
     }
 
@@ -69,18 +52,9 @@ impl Watch {
     /// the future is dropped: what changed meanwhile is found by the next call.
     pub async fn changed(&mut self) -> Vec<u8> {
         loop {
-            if !self.due {
-                tokio::select! {
-                    Some(()) = self.events.recv() => {}
-                    _ = self.poll.tick() => {}
-                }
-                self.due = true;
-            }
-            // Writers need a moment from the first event to the last.
-            time::sleep(SETTLE).await;
-            let _ = self.events.try_recv();
+            self.changes.due().await;
             let contents = self.look().await;
-            self.due = false;
+            self.changes.looked();
             if let Some(contents) = contents {
                 return contents;
             }
@@ -116,35 +90,6 @@ impl Watch {
     }
 }
 
-/// Starts the system's watch on the file's directory.
-fn watch(path: &Path, events: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
-    let directory = match path.parent() {
-        Some(parent) if parent.components().next().is_some() => parent,
-        Some(_) | None => Path::new("."),
-    };
-    let told = move |event: notify::Result<notify::Event>| {
-        // Our own reading is no change; anything else may be.
-        if !event.is_ok_and(|event| event.kind.is_access()) {
-            // Full means that a look is due already.
-            let _ = events.try_send(());
-        }
-    };
-    let watcher = notify::recommended_watcher(told).and_then(|mut watcher| {
-        watcher.watch(directory, RecursiveMode::NonRecursive)?;
-        Ok(watcher)
-    });
-    match watcher {
-        Ok(watcher) => Some(watcher),
-        Err(error) => {
-            warn!(
-                error = &error as &dyn Error,
-                "no watch on the configuration's directory; the file is read every {POLL:?}"
-            );
-            None
-        }
-    }
-}
-
 /// Whether the file itself, and not a directory above it, is a mount point, by the system's table.
 fn is_mount(mounts: &str, path: &Path) -> bool {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -157,12 +102,6 @@ fn is_mount(mounts: &str, path: &Path) -> bool {
             .any(|line| line.split(' ').nth(4).map(Path::new) == Some(&absolute))
 }
 
-/// From the first event to the reading: longer than an editor's write, shorter than patience.
-const SETTLE: Duration = Duration::from_millis(50);
-
-/// Between two looks when no event comes.
-const POLL: Duration = Duration::from_secs(5);
-
 /// Readings that fail in a row before it is worth a warning: a file may be away for a moment.
 const PATIENCE: u32 = 3;
 
@@ -172,8 +111,10 @@ const MOUNTS: &str = "/proc/self/mountinfo";
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::time::Duration;
 
     use tempfile::TempDir;
+    use tokio::time;
 
     use super::*;
 
@@ -276,8 +217,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = write(&directory, "config.yaml", "one");
         let mut watch = Watch::new(&path, None);
-        watch._watcher = None;
-        while watch.events.recv().await.is_some() {}
+        watch.changes.lose_events().await;
         fs::write(&path, "two").expect("a file");
         assert_eq!(watch.changed().await, b"two");
     }

@@ -88,6 +88,8 @@ impl<T: AsyncWrite + Unpin> Shared<T> {
                 Err(error) => return self.fail(error),
             }
         }
+        // A socket keeps nothing back, but TLS may: it takes more than the socket does.
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
         if self.buffer.capacity() > KEPT {
             self.buffer = BytesMut::new();
         }

@@ -14,6 +14,7 @@ use tracing::warn;
 use crate::{
     io::tune,
     server::{self, Draining, Handler},
+    tls::Acceptor,
     worker,
 };
 
@@ -39,6 +40,7 @@ pub struct Connections {
 #[derive(Debug)]
 struct Accepted<H> {
     socket: std::net::TcpStream,
+    tls: Option<Arc<Acceptor>>,
     handler: H,
     draining: Draining,
     place: Place,
@@ -78,11 +80,13 @@ impl<H: Handler> Workers<H> {
         })
     }
 
-    /// Hands a connection to the worker whose turn it is, or closes it where there are as many as
+    /// Hands a connection to the worker whose turn it is, which shakes hands first where there is
+    /// TLS, or closes it where there are as many as
     /// there may be.
     pub fn serve(
         &self,
         socket: TcpStream,
+        tls: Option<Arc<Acceptor>>,
         handler: H,
         draining: Draining,
         connections: &Arc<Connections>,
@@ -101,6 +105,7 @@ impl<H: Handler> Workers<H> {
                 // A worker ends only when this sender does.
                 let _ = self.senders[turn].send(Accepted {
                     socket,
+                    tls,
                     handler,
                     draining,
                     place,
@@ -125,6 +130,7 @@ impl<H: Handler> Workers<H> {
 async fn work<H: Handler>(mut accepted: mpsc::UnboundedReceiver<Accepted<H>>) {
     while let Some(Accepted {
         socket,
+        tls,
         handler,
         draining,
         place,
@@ -133,7 +139,14 @@ async fn work<H: Handler>(mut accepted: mpsc::UnboundedReceiver<Accepted<H>>) {
         match TcpStream::from_std(socket) {
             Ok(socket) => {
                 tokio::spawn(async move {
-                    server::serve(socket, handler, draining).await;
+                    match tls {
+                        None => server::serve(socket, handler, draining).await,
+                        Some(tls) => {
+                            if let Some(socket) = tls.accept(socket, &draining).await {
+                                server::serve(socket, handler, draining).await;
+                            }
+                        }
+                    }
                     drop(place);
                 });
             }

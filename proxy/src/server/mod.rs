@@ -4,11 +4,11 @@ mod drain;
 mod http1;
 mod http2;
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use bytes::BytesMut;
 use http::{Request, Response};
-use tokio::io::{self, AsyncReadExt as _};
+use tokio::io::{self, AsyncReadExt as _, AsyncWriteExt as _};
 use tracing::debug;
 
 pub use self::drain::{Drain, Draining};
@@ -35,7 +35,10 @@ pub enum Outcome {
 /// Serves one connection until it ends, in the version of HTTP in which its client begins.
 pub async fn serve<H: Handler>(mut socket: impl Stream, handler: H, draining: Draining) {
     match preface(&mut socket, draining.clone()).await {
-        Ok(None) => {}
+        Ok(None) => {
+            // Nothing was asked; where there is TLS, its end is said.
+            let _ = tokio::time::timeout(FAREWELL, socket.shutdown()).await;
+        }
         Ok(Some((first, true))) => {
             http2::serve(Rewind::new(first.freeze(), socket), handler, draining).await;
         }
@@ -73,6 +76,9 @@ async fn preface(
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How long the last bytes may take to a client that asked for nothing.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A client's preface, settings and first request mostly arrive together.
 const FIRST_READ: usize = 4 << 10;

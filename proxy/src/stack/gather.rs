@@ -35,6 +35,15 @@ pub(super) struct Gathering {
     held: Held,
 }
 
+/// A body without frames, as far as it has come.
+#[derive(Debug)]
+pub(super) struct Whole {
+    pieces: Payload,
+    /// Small pieces behind the others, to be joined.
+    small: BytesMut,
+    held: Held,
+}
+
 /// The messages of all calls together are over the bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GatheredTooMuch {
@@ -186,6 +195,51 @@ impl Gathering {
     }
 }
 
+impl Whole {
+    /// Begins with nothing.
+    pub(super) fn new(held: Held) -> Self {
+        Self {
+            pieces: Payload::new(),
+            small: BytesMut::new(),
+            held,
+        }
+    }
+
+    /// Adds what came next.
+    ///
+    /// # Errors
+    ///
+    /// Says that all calls together hold too much.
+    pub(super) fn push(&mut self, data: &Payload) -> Result<(), GatheredTooMuch> {
+        for piece in data.pieces() {
+            if piece.len() < SMALL {
+                self.small.extend_from_slice(piece);
+            } else {
+                self.flush();
+                self.pieces.push(piece.clone());
+            }
+        }
+        self.held.take(data.len())
+    }
+
+    /// Returns the bytes that have come.
+    pub(super) fn len(&self) -> usize {
+        self.pieces.len() + self.small.len()
+    }
+
+    /// Returns the body in one piece, copied only where it came in several, and what counts it.
+    pub(super) fn finish(mut self) -> (Bytes, Held) {
+        self.flush();
+        (self.pieces.to_bytes(), self.held)
+    }
+
+    fn flush(&mut self) {
+        if !self.small.is_empty() {
+            self.pieces.push(self.small.split().freeze());
+        }
+    }
+}
+
 impl std::fmt::Display for GatheredTooMuch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
@@ -236,6 +290,27 @@ mod tests {
         let pieces = pieces.pieces().len();
         assert!(pieces < PREFIX + LOOKED_AT + 100, "{pieces} pieces");
         assert!(held.len > 100_000 + LOOKED_AT * size_of::<Bytes>());
+        drop(held);
+        assert_eq!(gathered.0.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_body_in_pieces_is_the_body() {
+        let gathered = Arc::default();
+        let bytes: Bytes = (0..40_000_u32).map(|n| (n / 7) as u8).collect();
+        let mut whole = Whole::new(held(&gathered, usize::MAX));
+        let mut rest = bytes.clone();
+        for len in [3000, 1, 2, 1023, 5000, 7].into_iter().cycle() {
+            let piece = rest.split_to(rest.len().min(len));
+            whole.push(&piece.into()).unwrap();
+            if rest.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(whole.len(), bytes.len());
+        assert_eq!(gathered.0.load(Ordering::Relaxed), bytes.len());
+        let (body, held) = whole.finish();
+        assert_eq!(body, bytes);
         drop(held);
         assert_eq!(gathered.0.load(Ordering::Relaxed), 0);
     }

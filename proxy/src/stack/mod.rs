@@ -1,6 +1,7 @@
 //! Where filters are placed: from a listener's table to a model's stack.
 
 mod balance;
+mod describe;
 mod gather;
 mod infer;
 mod model;
@@ -12,7 +13,7 @@ mod watch;
 
 pub use self::{
     gather::GatheredTooMuch,
-    infer::TooLarge,
+    infer::{NotKnown, TooLarge},
     model::Model,
     router::Router,
     table::{Route, Table},

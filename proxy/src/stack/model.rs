@@ -2,10 +2,10 @@ use std::sync::Arc;
 
 use outrigger_filters::{
     batch::{Batch, BatchLayer, Batchable, Capability},
-    inference::{BoxInfer, Metadata, Request},
+    inference::{BoxInfer, Form, Metadata, Request},
 };
 use serde_json::json;
-use tokio::task::JoinHandle;
+use tokio::runtime::Handle;
 use tower::{
     Layer as _, ServiceBuilder,
     util::{BoxCloneSyncService, option_layer},
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config::{self, Limits, Protocol},
     telemetry::{Metrics, Requests},
-    upstream::{self, Endpoint, OipGrpc, Upstream},
+    upstream::{Client, Description, Endpoint, Learned, Upstream},
 };
 
 /// A model of the configuration on one upstream: its stack of filters, and what they learned.
@@ -33,11 +33,11 @@ pub struct Model {
     arm: config::Arm,
     upstream: Arc<Upstream>,
     stack: BoxInfer,
-    batches: Vec<(Arc<Endpoint>, Batch<OipGrpc>)>,
-    capability: Capability,
-    requests: Arc<Requests>,
-    /// Asks the server what the model can take; ends with the stack.
-    learning: Option<JoinHandle<()>>,
+    batches: Vec<(Arc<Endpoint>, Batch<Client>)>,
+    /// What the server says of the model; asking ends with the stack.
+    learned: Learned,
+    /// The counts of requests, by what their callers speak.
+    requests: [Arc<Requests>; Protocol::ALL.len()],
 }
 
 impl Model {
@@ -50,33 +50,34 @@ impl Model {
         limits: &Limits,
         metrics: &Metrics,
     ) -> Self {
-        let capability = Capability::new(Batchable::Unasked);
+        let learned = Learned::new(
+            Handle::current(),
+            upstream.clone(),
+            arm.model.clone(),
+            arm.version.clone(),
+            Capability::new(Batchable::Unasked),
+        );
         let duration = metrics.upstream(upstream.name());
         let calls = upstream.endpoints().iter().map(|endpoint| {
-            let call = OipGrpc::new(
+            let call = Client::new(
                 upstream.clone(),
                 endpoint.clone(),
+                learned.clone(),
                 limits.max_message,
                 duration.clone(),
             );
             (endpoint.clone(), call)
         });
         let mut batches = Vec::new();
-        let mut learning = None;
         let rename = option_layer(RenameLayer::new(config, arm));
         let stack = match &config.batch {
             Some(batch) => {
                 let handles = metrics.batch().handles(&config.name, &arm.name);
-                let layer = BatchLayer::new(batch.clone(), capability.clone(), handles);
+                let layer = BatchLayer::new(batch.clone(), learned.capability().clone(), handles);
                 batches = calls
                     .map(|(endpoint, call)| (endpoint, layer.layer(call)))
                     .collect::<Vec<_>>();
-                learning = Some(tokio::spawn(upstream::learn(
-                    upstream.clone(),
-                    arm.model.clone(),
-                    arm.version.clone(),
-                    capability.clone(),
-                )));
+                learned.begin();
                 let balance = Balance::new(batches.clone());
                 BoxCloneSyncService::new(ServiceBuilder::new().layer(rename).service(balance))
             }
@@ -92,9 +93,9 @@ impl Model {
             upstream: upstream.clone(),
             stack,
             batches,
-            capability,
-            requests: Arc::new(metrics.requests(&config.name, Protocol::OipGrpc.as_str())),
-            learning,
+            learned,
+            requests: Protocol::ALL
+                .map(|protocol| Arc::new(metrics.requests(&config.name, protocol.as_str()))),
         }
     }
 }
@@ -123,14 +124,53 @@ impl Model {
         )
     }
 
+    /// Returns what its server says of it.
+    pub(super) fn learned(&self) -> &Learned {
+        &self.learned
+    }
+
     /// Returns the stack; a clone shares its queues.
     pub(super) fn stack(&self) -> BoxInfer {
         self.stack.clone()
     }
 
-    /// Returns the counts of its requests.
-    pub(super) fn requests(&self) -> &Arc<Requests> {
-        &self.requests
+    /// Returns the counts of its requests from callers who speak a protocol.
+    pub(super) fn requests(&self, protocol: Protocol) -> &Arc<Requests> {
+        &self.requests[protocol as usize]
+    }
+
+    /// Tells whether nothing shall happen to a caller's requests: no filter, no other name, and
+    /// the server speaks what the caller speaks. They are passed through like those for a model
+    /// that is not named.
+    pub(super) fn is_plain(&self, protocol: Protocol) -> bool {
+        self.config.batch.is_none()
+            && self.arm.upstream.is_none()
+            && self.arm.model == self.name
+            && self.arm.version.is_none()
+            && self.upstream.protocol() == protocol
+    }
+
+    /// Returns what the server says of the model, where a caller's request is read by it; it is
+    /// waited for where the request cannot be said in the server's protocol without.
+    pub(super) async fn description(&self, caller: Protocol) -> Option<Arc<Description>> {
+        let server = self.upstream.protocol();
+        let used = caller == Protocol::TfservingRest || !server.is_grpc();
+        match (used, caller == server) {
+            (false, _) => None,
+            (true, true) => self.learned.description(),
+            (true, false) => self.learned.wait().await,
+        }
+    }
+
+    /// Returns the form in which the server takes tensors: requests of all protocols are brought
+    /// into it, and so can share a call.
+    pub(super) fn form(&self, description: Option<&Description>) -> Form {
+        match self.upstream.protocol() {
+            Protocol::OipGrpc | Protocol::TfservingGrpc => Form::Raw,
+            Protocol::OipRest if description.is_some_and(|known| known.binary) => Form::Raw,
+            Protocol::OipRest => Form::Flat,
+            Protocol::TfservingRest => Form::Rows,
+        }
     }
 
     /// Takes the headers that may differ within a batch out of what decides who shares one.
@@ -157,7 +197,7 @@ impl Model {
     /// Tells whether the model's server has been asked what the model can take; some servers do
     /// not say.
     pub fn is_learned(&self) -> bool {
-        self.config.batch.is_none() || self.capability.get() != Batchable::Unasked
+        self.config.batch.is_none() || self.learned.capability().get() != Batchable::Unasked
     }
 
     /// Shows what was learned, for `/models`.
@@ -180,7 +220,7 @@ impl Model {
         json!({
             "upstream": self.upstream.name(),
             "model": &*self.arm.model,
-            "batchable": match self.capability.get() {
+            "batchable": match self.learned.capability().get() {
                 Batchable::Unasked => json!("unasked"),
                 Batchable::Unknown => json!("unknown"),
                 Batchable::No(reason) => json!(format!("no: {reason}")),
@@ -196,21 +236,13 @@ impl Model {
     }
 }
 
-impl Drop for Model {
-    fn drop(&mut self) {
-        if let Some(learning) = &self.learning {
-            learning.abort();
-        }
-    }
-}
-
-impl Loaded for Batch<OipGrpc> {
+impl Loaded for Batch<Client> {
     fn load(&self) -> usize {
         Batch::load(self)
     }
 }
 
-impl Loaded for OipGrpc {
+impl Loaded for Client {
     fn load(&self) -> usize {
         self.endpoint().calls()
     }

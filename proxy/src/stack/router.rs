@@ -1,11 +1,11 @@
 use std::{future::Future, sync::Arc};
 
 use arc_swap::ArcSwap;
-use futures_util::future::Either;
+use futures_util::{FutureExt as _, future::Either};
 use http::Request;
 use tracing::Instrument as _;
 
-use super::{Route, infer, passthrough};
+use super::{Route, describe, infer, passthrough};
 use crate::{
     body::Body,
     detect::Call,
@@ -38,10 +38,14 @@ impl Handler for Router {
         );
         let handling = match Call::detect(&request) {
             // Boxed, because it is ten times as large as a pass-through, which most calls are.
-            Call::OipGrpcInfer if !route.models.is_empty() => {
-                Either::Left(Box::pin(async move { infer::infer(&route, request).await }))
+            _ if route.models.is_empty() => Either::Right(passthrough::pass(&route, request)),
+            Call::Infer(call) => {
+                Either::Left(async move { infer::infer(&route, call, request).await }.boxed())
             }
-            _ => Either::Right(passthrough::pass(&route, request)),
+            Call::Other => match describe::Call::detect(&request) {
+                Some(call) => Either::Left(describe::answer(route, call, request).boxed()),
+                None => Either::Right(passthrough::pass(&route, request)),
+            },
         };
         handling.instrument(span)
     }

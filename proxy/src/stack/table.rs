@@ -4,7 +4,7 @@ use bytestring::ByteString;
 
 use super::{Model, gather::Gathered};
 use crate::{
-    config::{self, Config, Protocol},
+    config::{self, Config},
     telemetry::{Metrics, Requests},
     upstream::{Connector, Upstream},
 };
@@ -82,9 +82,6 @@ impl Table {
                 let Some(target) = upstreams.get(target) else {
                     continue;
                 };
-                if !is_claimed(model, arm) || target.protocol() != Protocol::OipGrpc {
-                    continue;
-                }
                 let key = (
                     name.clone(),
                     arm.upstream.clone().unwrap_or(listener.upstream.clone()),
@@ -143,12 +140,4 @@ impl Table {
     pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.upstreams.values()
     }
-}
-
-/// A model to which nothing shall happen is passed through like one that is not named.
-fn is_claimed(model: &config::Model, arm: &config::Arm) -> bool {
-    model.batch.is_some()
-        || arm.upstream.is_some()
-        || arm.model != model.name
-        || arm.version.is_some()
 }

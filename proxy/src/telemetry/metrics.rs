@@ -13,6 +13,8 @@ use prometheus_client::{
 use tokio::time::Instant;
 use tracing::info;
 
+use crate::tls;
+
 /// All metrics of a process. Handles are taken when stacks are built; a request only adds.
 #[derive(Debug)]
 pub struct Metrics {
@@ -23,6 +25,7 @@ pub struct Metrics {
     reloads: Family<ReloadLabels, Counter>,
     connections: Gauge,
     batch: batch::Metrics,
+    tls: tls::Metrics,
     access_log: Arc<AtomicBool>,
 }
 
@@ -35,6 +38,8 @@ pub struct Requests {
     protocol: &'static str,
     family: Family<RequestLabels, Counter>,
     grpc: [OnceLock<Counter>; Code::ALL.len()],
+    /// By status, beginning with 100; there where one request was not gRPC's.
+    http: OnceLock<Box<[OnceLock<Counter>; HTTP_STATUSES]>>,
     duration: Histogram,
     access_log: Arc<AtomicBool>,
 }
@@ -100,6 +105,7 @@ impl Metrics {
             "Open connections of clients",
             connections.clone(),
         );
+        let tls = tls::Metrics::register(registry);
         let batch = batch::Metrics::register(&mut whole);
         Self {
             registry: Mutex::new(whole),
@@ -109,6 +115,7 @@ impl Metrics {
             reloads,
             connections,
             batch,
+            tls,
             access_log: Arc::default(),
         }
     }
@@ -123,6 +130,7 @@ impl Metrics {
             protocol,
             family: self.requests.clone(),
             grpc: Default::default(),
+            http: OnceLock::new(),
             duration: self.request_duration.get_or_create(&labels).clone(),
             access_log: self.access_log.clone(),
         }
@@ -144,6 +152,11 @@ impl Metrics {
     /// Returns the batch filter's metrics.
     pub fn batch(&self) -> &batch::Metrics {
         &self.batch
+    }
+
+    /// Returns the metrics of TLS.
+    pub fn tls(&self) -> &tls::Metrics {
+        &self.tls
     }
 
     /// Counts a reload, applied or refused.
@@ -183,8 +196,20 @@ impl Requests {
 
     /// Counts a request of another kind that ended with an HTTP status.
     pub fn ended_http(&self, status: http::StatusCode, timer: &Timer) {
-        self.counter(status.as_str()).inc();
+        let kept = usize::from(status.as_u16())
+            .checked_sub(100)
+            .and_then(|index| self.http_counters().get(index));
+        match kept {
+            Some(counter) => counter.get_or_init(|| self.counter(status.as_str())).inc(),
+            // No standard has one; a server may.
+            None => self.counter(status.as_str()).inc(),
+        };
         self.ended(status.as_str(), timer);
+    }
+
+    fn http_counters(&self) -> &[OnceLock<Counter>; HTTP_STATUSES] {
+        self.http
+            .get_or_init(|| Box::new([const { OnceLock::new() }; HTTP_STATUSES]))
     }
 
     fn ended(&self, code: &str, timer: &Timer) {
@@ -219,7 +244,44 @@ impl Timer {
     }
 }
 
+/// From 100 to 599: those that have a class.
+const HTTP_STATUSES: usize = 500;
+
 /// From what a proxy adds to what people give up on; 20 ms is the usual objective.
 const DURATIONS: [f64; 11] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0,
 ];
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn each_status_of_http_is_counted_by_its_own_code() {
+        let metrics = Metrics::new();
+        let requests = metrics.requests("digits", "oip-rest");
+        let timer = Timer::start();
+        for status in [200, 200, 404, 100, 599, 600, 999] {
+            let status = StatusCode::from_u16(status).unwrap();
+            requests.ended_http(status, &timer);
+        }
+        requests.ended_grpc(Code::Ok, &timer);
+        let text = metrics.text();
+        for (code, count) in [
+            ("200", 2),
+            ("404", 1),
+            ("100", 1),
+            ("599", 1),
+            ("600", 1),
+            ("999", 1),
+            ("OK", 1),
+        ] {
+            let line = format!(
+                "outrigger_requests_total{{model=\"digits\",protocol=\"oip-rest\",code=\"{code}\"}} {count}\n"
+            );
+            assert!(text.contains(&line), "{line}{text}");
+        }
+    }
+}

@@ -1,6 +1,9 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
-use http::{Request, Response, uri::Authority};
+use http::{
+    Request, Response,
+    uri::{Authority, Scheme},
+};
 use parking_lot::Mutex;
 use tokio::{io, sync::Semaphore, time::Instant};
 
@@ -54,6 +57,11 @@ impl Endpoint {
     /// Returns the host and port.
     pub fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    /// Returns the scheme of its URLs.
+    pub(crate) fn scheme(&self) -> Scheme {
+        self.connector.scheme()
     }
 
     /// Returns the version of HTTP in which the endpoint is spoken to.

@@ -93,7 +93,15 @@ impl std::fmt::Display for Error {
             }
             Cause::NoEndpoint => f.write_str("the upstream has no endpoints"),
             Cause::Http2(error) => write!(f, "the stream broke: {error}"),
-            Cause::Http1(error) => write!(f, "the connection broke: {error}"),
+            Cause::Http1(error) => {
+                write!(f, "the connection broke: {error}")?;
+                // Which end broke it, and why, is a level below: the alert of a server that does
+                // not trust us comes when the handshake is over for our side.
+                match std::error::Error::source(error.as_ref()) {
+                    Some(source) => write!(f, ": {source}"),
+                    None => Ok(()),
+                }
+            }
             Cause::Body(_) => f.write_str("the request broke off"),
             Cause::Request(error) => write!(f, "the request cannot be passed on: {error}"),
         }

@@ -5,7 +5,8 @@ use http::{
 
 use crate::{body::Body, config::HttpVersion};
 
-/// Says a request in the upstream's version of HTTP; within one version it stays as it is.
+/// Says a request in the upstream's version of HTTP; within one version it stays as it is, but for
+/// the scheme, which is that of the upstream's endpoints.
 ///
 /// # Errors
 ///
@@ -13,11 +14,12 @@ use crate::{body::Body, config::HttpVersion};
 pub(crate) fn for_upstream(
     mut request: Request<Body>,
     http: HttpVersion,
+    scheme: &Scheme,
 ) -> Result<Request<Body>, http::Error> {
     let from = request.version();
     match http {
         HttpVersion::Http2 => {
-            if from == Version::HTTP_2 && is_absolute(request.uri()) {
+            if from == Version::HTTP_2 && is_absolute(request.uri(), scheme) {
                 return Ok(request);
             }
             if from != Version::HTTP_2 {
@@ -28,7 +30,7 @@ pub(crate) fn for_upstream(
                 None => host(request.headers()),
             };
             let mut uri = std::mem::take(request.uri_mut()).into_parts();
-            uri.scheme = Some(Scheme::HTTP);
+            uri.scheme = Some(scheme.clone());
             uri.authority = Some(authority.unwrap_or_else(|| Authority::from_static("localhost")));
             uri.path_and_query
                 .get_or_insert_with(|| PathAndQuery::from_static("/"));
@@ -68,8 +70,8 @@ pub(crate) fn from_upstream(mut answer: Response<Body>, http: HttpVersion) -> Re
     answer
 }
 
-fn is_absolute(uri: &Uri) -> bool {
-    uri.scheme() == Some(&Scheme::HTTP) && uri.authority().is_some()
+fn is_absolute(uri: &Uri, scheme: &Scheme) -> bool {
+    uri.scheme() == Some(scheme) && uri.authority().is_some()
 }
 
 fn host(headers: &HeaderMap) -> Option<Authority> {
@@ -158,7 +160,7 @@ mod tests {
             .header("connection", "keep-alive")
             .body(Body::empty())
             .unwrap();
-        let request = for_upstream(request, HttpVersion::Http2).unwrap();
+        let request = for_upstream(request, HttpVersion::Http2, &Scheme::HTTP).unwrap();
         assert_eq!(request.uri(), "http://models:8000/v2/health/ready?x=1");
         assert_eq!(request.version(), Version::HTTP_2);
         assert!(request.headers().is_empty());
@@ -172,9 +174,36 @@ mod tests {
             .header("cookie", "b=2")
             .body(Body::empty())
             .unwrap();
-        let request = for_upstream(request, HttpVersion::Http1).unwrap();
+        let request = for_upstream(request, HttpVersion::Http1, &Scheme::HTTP).unwrap();
         assert_eq!(request.uri(), "/v2?x=1");
         assert_eq!(request.headers()["host"], "models:8000");
         assert_eq!(request.headers()["cookie"], "a=1; b=2");
+    }
+    #[test]
+    fn the_scheme_is_that_of_the_endpoints() {
+        for (from, scheme, to) in [
+            (
+                "http://models:8000/v2",
+                Scheme::HTTPS,
+                "https://models:8000/v2",
+            ),
+            (
+                "https://models:8000/v2",
+                Scheme::HTTP,
+                "http://models:8000/v2",
+            ),
+            (
+                "https://models:8000/v2",
+                Scheme::HTTPS,
+                "https://models:8000/v2",
+            ),
+        ] {
+            let request = Request::get(from)
+                .version(Version::HTTP_2)
+                .body(Body::empty())
+                .unwrap();
+            let request = for_upstream(request, HttpVersion::Http2, &scheme).unwrap();
+            assert_eq!(request.uri(), to);
+        }
     }
 }

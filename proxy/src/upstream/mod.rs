@@ -1,31 +1,40 @@
 //! The servers behind the proxy: their endpoints, connections and the calls to them.
 
 mod backoff;
+mod client;
 mod connector;
 mod control;
 mod endpoint;
 mod error;
+mod grpc;
 mod http1;
 mod http2;
 mod load;
 mod message;
-mod oip_grpc;
+mod rest;
 
 use std::{future::Future, sync::Arc};
 
-use http::{Request, Response};
+use http::{Request, Response, uri::Scheme};
 use rand::RngExt as _;
 use smallvec::SmallVec;
 
+#[cfg(test)]
+pub(crate) use self::control::servers;
 use self::error::Failed;
 pub use self::{
+    client::Client,
     connector::Connector,
-    control::learn,
+    control::{Description, Learned},
     endpoint::Endpoint,
     error::Error,
-    oip_grpc::{Answer, Call, OipGrpc},
+    rest::Refused,
 };
-pub(crate) use self::{control::unready, oip_grpc::Unreadable};
+pub(crate) use self::{
+    control::{Served, describe, is_ready, unready},
+    grpc::Unreadable,
+    rest::encoding,
+};
 pub(crate) use self::{error::Cause, http1::Borrowed, load::Underway};
 use crate::{
     body::Body,
@@ -38,12 +47,14 @@ pub struct Upstream {
     name: Box<str>,
     protocol: Protocol,
     http: HttpVersion,
+    scheme: Scheme,
     endpoints: Vec<Arc<Endpoint>>,
 }
 
 impl Upstream {
     /// Makes an upstream that connects when it is called.
     pub fn new(name: &str, config: &config::Upstream, connector: &Connector) -> Self {
+        let connector = connector.to(name, config);
         let endpoints = config
             .endpoints
             .iter()
@@ -56,6 +67,7 @@ impl Upstream {
             name: name.into(),
             protocol: config.protocol,
             http: config.http,
+            scheme: connector.scheme(),
             endpoints,
         }
     }
@@ -87,7 +99,7 @@ impl Upstream {
         self: &Arc<Self>,
         request: Request<Body>,
     ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<> {
-        let request = prepare(request, self.http);
+        let request = prepare(request, self.http, &self.scheme);
         let tries = self.endpoints.len() + 2;
         let upstream = self.clone();
         attempt(request, self.http, tries, None, move || {
@@ -105,7 +117,7 @@ impl Upstream {
         endpoint: &Arc<Endpoint>,
         request: Request<Body>,
     ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<> {
-        let request = prepare(request, self.http);
+        let request = prepare(request, self.http, &self.scheme);
         let tries = self.endpoints.len() + 2;
         let (first, upstream) = (Some(endpoint.clone()), self.clone());
         attempt(request, self.http, tries, first, move || {
@@ -147,7 +159,7 @@ pub(crate) fn call_endpoint(
     endpoint: &Arc<Endpoint>,
     request: Request<Body>,
 ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<> {
-    let request = prepare(request, endpoint.http());
+    let request = prepare(request, endpoint.http(), &endpoint.scheme());
     let endpoint = endpoint.clone();
     attempt(request, endpoint.http(), 2, None, move || {
         Some(endpoint.clone())
@@ -156,8 +168,12 @@ pub(crate) fn call_endpoint(
 
 /// Says a request in the upstream's version of HTTP, and puts it behind a pointer: the futures of
 /// a call are moved more often than they are polled.
-fn prepare(request: Request<Body>, http: HttpVersion) -> Result<Box<Request<Body>>, Error> {
-    match message::for_upstream(request, http) {
+fn prepare(
+    request: Request<Body>,
+    http: HttpVersion,
+    scheme: &Scheme,
+) -> Result<Box<Request<Body>>, Error> {
+    match message::for_upstream(request, http, scheme) {
         Ok(request) => Ok(Box::new(request)),
         Err(error) => Err(Error::new(None, Cause::Request(Arc::new(error)))),
     }

@@ -1,5 +1,6 @@
 """Messages of the Open Inference Protocol, built from the client library's own definitions."""
 
+import ml_dtypes
 import numpy as np
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.utils import serialize_byte_tensor
@@ -32,6 +33,7 @@ NUMPY = {
     "UINT32": np.uint32,
     "UINT64": np.uint64,
     "FP16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
     "FP32": np.float32,
     "FP64": np.float64,
 }
@@ -70,6 +72,47 @@ def response(message):
         if not output.contents.ByteSize():
             output.ClearField("contents")
     return found
+
+
+def meaning(message):
+    """What an answer means, whether its contents are raw or typed: its head, and the tensors bit for bit."""
+    found = response(message)
+    values = tensors(found)
+    told = [(name, each.datatype, each.shape, bits(values[name])) for name, each in ((o.name, o) for o in found.outputs)]
+    for output in found.outputs:
+        output.ClearField("contents")
+    del found.raw_output_contents[:]
+    return found, told
+
+
+def tensors(found):
+    """The outputs of a ModelInferResponse: {name: array}, bytes as objects."""
+    made = {}
+    for index, tensor in enumerate(found.outputs):
+        if found.raw_output_contents:
+            flat = raw_elements(tensor.datatype, found.raw_output_contents[index])
+        else:
+            listed = list(getattr(tensor.contents, TYPED[tensor.datatype]))
+            flat = np.array(listed, NUMPY.get(tensor.datatype, np.object_))
+        made[tensor.name] = flat.reshape(tuple(tensor.shape))
+    return made
+
+
+def raw_elements(datatype, raw):
+    """The elements of raw contents."""
+    if datatype != "BYTES":
+        return np.frombuffer(raw, NUMPY[datatype])
+    found = []
+    while raw:
+        size = int.from_bytes(raw[:4], "little")
+        found.append(raw[4 : 4 + size])
+        raw = raw[4 + size :]
+    return np.array(found, np.object_)
+
+
+def bits(array):
+    """Shape and elements, equal only where every bit is."""
+    return array.shape, tuple(array.reshape(-1)) if array.dtype == np.object_ else (array.dtype.name, array.tobytes())
 
 
 def array(answer, output, datatype):

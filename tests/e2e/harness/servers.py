@@ -1,4 +1,4 @@
-"""The upstreams: real Triton, real MLServer, and peers of our own on stock stacks."""
+"""The upstreams: real Triton, MLServer, KServe and TensorFlow, and peers of our own on stock stacks."""
 
 import signal
 import sys
@@ -22,11 +22,11 @@ class Server:
         return self.process.stop(self.stop_signal)
 
 
-def triton(folder, models="*", name="triton"):
+def triton(folder, models="*", name="triton", env=None):
     """Triton with `models` of our repository loaded; models can be loaded and unloaded over its API."""
     http, grpc, metrics = free_ports(3)
     command = [SERVERS / "triton", http, grpc, metrics, "--model-control-mode=explicit", f"--load-model={models}"]
-    process = Process(name, command, folder)
+    process = Process(name, command, folder, env)
     try:
         process.await_ready(lambda: http_status(f"http://127.0.0.1:{http}/v2/health/ready") == 200, 120)
     except RuntimeError:
@@ -36,7 +36,7 @@ def triton(folder, models="*", name="triton"):
 
 
 def mlserver(folder):
-    """MLServer with the digits SVM, once with declared metadata and once without."""
+    """MLServer with the digits SVM, once with declared metadata and once without, and the linear model."""
     http, grpc, metrics = free_ports(3)
     process = Process("mlserver", [SERVERS / "mlserver", http, grpc, metrics, folder / "mlserver-models"], folder)
     try:
@@ -47,9 +47,33 @@ def mlserver(folder):
     return Server(process, f"127.0.0.1:{http}", f"127.0.0.1:{grpc}")
 
 
-def peer(folder, script, name=None):
+def tensorflow(folder, env=None):
+    """TensorFlow's runtime behind TensorFlow Serving's gRPC API; `rest` has the page of what was executed."""
+    grpc, pages = free_ports(2)
+    process = Process("tensorflow", [SERVERS / "tensorflow", grpc, pages, folder / "tensorflow-models"], folder, env)
+    try:
+        process.await_ready(lambda: http_status(f"http://127.0.0.1:{pages}/ready") == 200, 120)
+    except RuntimeError:
+        process.stop()
+        raise
+    return Server(process, f"127.0.0.1:{pages}", f"127.0.0.1:{grpc}")
+
+
+def kserve(folder):
+    """KServe's Python server: V1 and V2 on the REST port, V2 on the gRPC port."""
+    http, grpc = free_ports(2)
+    process = Process("kserve", [SERVERS / "kserve", http, grpc], folder)
+    try:
+        process.await_ready(lambda: http_status(f"http://127.0.0.1:{http}/v2/health/ready") == 200, 120)
+    except RuntimeError:
+        process.stop()
+        raise
+    return Server(process, f"127.0.0.1:{http}", f"127.0.0.1:{grpc}")
+
+
+def peer(folder, script, name=None, env=None):
     """A peer of our own: it binds port 0 and prints where."""
-    process = Process(name or script.removesuffix(".py"), [sys.executable, "-u", PEERS / script], folder)
+    process = Process(name or script.removesuffix(".py"), [sys.executable, "-u", PEERS / script], folder, env)
     process.await_ready(lambda: "listening on " in process.tail(), 30)
     address = process.tail().split("listening on ")[1].split()[0]
     return Server(process, address, address)

@@ -1,4 +1,4 @@
-"""Writes the MLServer model repository: `digits`, and `digits_undeclared` whose metadata says nothing."""
+"""Writes the MLServer model repository: `digits`, `digits_undeclared` whose metadata says nothing, and `linear`."""
 
 import json
 import pathlib
@@ -11,6 +11,18 @@ from sklearn.svm import SVC
 DECLARED = {
     "inputs": [{"name": "predict", "datatype": "FP32", "shape": [-1, 64]}],
     "outputs": [{"name": "predict", "datatype": "INT64", "shape": [-1, 1]}],
+}
+
+
+LINEAR = {
+    "name": "linear",
+    "implementation": "linear_runtime.Linear",
+    "parameters": {"version": "v1"},
+    "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 64]}],
+    "outputs": [
+        {"name": "label", "datatype": "INT64", "shape": [-1, 1]},
+        {"name": "scores", "datatype": "FP32", "shape": [-1, 10]},
+    ],
 }
 
 
@@ -34,3 +46,5 @@ if __name__ == "__main__":
     root = pathlib.Path(sys.argv[1])
     write(root, "digits", svm, DECLARED)
     write(root, "digits_undeclared", svm, {})
+    (root / "linear").mkdir(exist_ok=True)
+    (root / "linear" / "model-settings.json").write_text(json.dumps(LINEAR))

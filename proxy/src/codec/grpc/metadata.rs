@@ -24,9 +24,22 @@ pub fn role(name: &str) -> Role {
         return Role::Transport;
     }
     match name {
-        "accept" | "accept-encoding" | "connection" | "content-encoding" | "content-length"
-        | "content-type" | "expect" | "host" | "http2-settings" | "keep-alive"
-        | "proxy-connection" | "te" | "trailer" | "transfer-encoding" | "upgrade"
+        "accept"
+        | "accept-encoding"
+        | "connection"
+        | "content-encoding"
+        | "content-length"
+        | "content-type"
+        | "expect"
+        | "host"
+        | "http2-settings"
+        | "inference-header-content-length"
+        | "keep-alive"
+        | "proxy-connection"
+        | "te"
+        | "trailer"
+        | "transfer-encoding"
+        | "upgrade"
         | "user-agent" => Role::Transport,
         "b3"
         | "baggage"

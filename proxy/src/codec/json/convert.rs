@@ -33,7 +33,7 @@ pub fn convert(tensor: &Tensor, wanted: Form, strings: Strings) -> Result<Payloa
         (form @ (Form::Flat | Form::Rows), Form::Raw | Form::Typed) => {
             let elements = shape.elements().ok_or(Malformed::Count)?;
             let text = tensor.data.to_bytes();
-            let parsed = parse_all(&text, tensor.datatype, strings)?;
+            let parsed = parse_all(&text, tensor.datatype, strings, elements)?;
             let regular =
                 form == Form::Flat || shape.dimensions().is_empty() || agree(shape, &parsed.shape);
             if parsed.elements != elements || !regular {
@@ -42,6 +42,11 @@ pub fn convert(tensor: &Tensor, wanted: Form, strings: Strings) -> Result<Payloa
             Ok(Bytes::from(parsed.data).into())
         }
     }
+}
+
+/// Takes the brackets off the text of one array: what is left are the values in it.
+pub fn within(array: &Bytes) -> Bytes {
+    array.slice(1.min(array.len())..array.len().saturating_sub(1).max(1.min(array.len())))
 }
 
 /// Takes the brackets out of the text of rows, or of a whole array, of a shape.

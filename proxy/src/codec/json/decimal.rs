@@ -14,6 +14,26 @@ pub(super) trait Float: Copy {
     const INFINITY: i32;
 
     fn from_parts(negative: bool, power: u64, fraction: u64) -> Self;
+
+    /// Rounds what was rounded once, or returns `None` where that may be one time too much.
+    fn from_quotient(quotient: f64) -> Option<Self>;
+}
+
+/// Returns the number nearest to `mantissa / 10^fraction`, as [`nearest`] does.
+///
+/// Where both fit an FP64 exactly, a division rounds correctly by itself.
+#[inline]
+pub(super) fn plain<F: Float>(negative: bool, mantissa: u64, fraction: u32) -> Option<F> {
+    if mantissa >> 53 == 0
+        && let Some(power) = TENS.get(fraction as usize)
+    {
+        let quotient = mantissa as f64 / power;
+        let sign = u64::from(negative) << 63;
+        if let Some(number) = F::from_quotient(f64::from_bits(quotient.to_bits() | sign)) {
+            return Some(number);
+        }
+    }
+    nearest(negative, mantissa, -(fraction as i32))
 }
 
 /// Returns the number nearest to `mantissa * 10^exponent`, or `None` where this way cannot say.
@@ -75,6 +95,13 @@ impl Float for f32 {
     fn from_parts(negative: bool, power: u64, fraction: u64) -> Self {
         Self::from_bits(u32::from(negative) << 31 | (power as u32) << 23 | fraction as u32)
     }
+
+    #[inline]
+    fn from_quotient(quotient: f64) -> Option<Self> {
+        // Just between two numbers: it may have come there from either side. What is divided by
+        // no more than 10^22 is far from where these bits would be others.
+        (quotient.to_bits() & 0x1fff_ffff != 0x1000_0000).then_some(quotient as f32)
+    }
 }
 
 impl Float for f64 {
@@ -85,6 +112,11 @@ impl Float for f64 {
     #[inline]
     fn from_parts(negative: bool, power: u64, fraction: u64) -> Self {
         Self::from_bits(u64::from(negative) << 63 | power << 52 | fraction)
+    }
+
+    #[inline]
+    fn from_quotient(quotient: f64) -> Option<Self> {
+        Some(quotient)
     }
 }
 
@@ -134,3 +166,9 @@ const SMALLEST: i32 = -54;
 const LARGEST: i32 = 55;
 const POWERS: usize = (LARGEST - SMALLEST + 1) as usize;
 static FIVES: [(u64, u64); POWERS] = fives();
+
+/// The powers of ten that an FP64 holds exactly, as far as plain numbers need them.
+static TENS: [f64; 20] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
+    1e17, 1e18, 1e19,
+];

@@ -3,9 +3,11 @@
 //! No tree is built. A [`Reader`] is pulled through a message; what stands in a tensor is either
 //! only [scanned](scan) and kept as text, or [parsed](parse) into canonical bytes, in one pass.
 
+mod block;
 mod convert;
 mod cursor;
 mod decimal;
+mod grammar;
 mod malformed;
 mod number;
 mod parse;
@@ -18,7 +20,7 @@ mod walk;
 mod write;
 
 pub use self::{
-    convert::{convert, flat, rows},
+    convert::{convert, flat, rows, within},
     malformed::Malformed,
     parse::{Parsed, parse},
     reader::{Kind, Reader},

@@ -75,6 +75,83 @@ pub(super) fn read(text: &[u8], from: usize) -> Option<(Numeral, usize)> {
     Some((Numeral::Number(number), at))
 }
 
+/// A number of digits and at most one point, which is what most numbers are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plain {
+    pub(super) mantissa: u64,
+    /// How many of the digits stand behind the point.
+    pub(super) fraction: u32,
+    /// Whether there is no point.
+    pub(super) whole: bool,
+}
+
+/// Reads the plain number that stands from `begin` to `end`, with its point at `point` if that is
+/// not before it. Returns `None` for [`read`] to have a look: the number is long, has an exponent,
+/// is none, or stands at the beginning of the text.
+///
+/// Where both ends are known, digits are put together from the last one on, eight at a time.
+#[inline(always)]
+pub(super) fn plain(text: &[u8], begin: usize, point: usize, end: usize) -> Option<Plain> {
+    if point < begin {
+        return Some(Plain {
+            mantissa: integer(text, begin, end)?,
+            fraction: 0,
+            whole: true,
+        });
+    }
+    let integer = integer(text, begin, point)?;
+    let fraction = end.checked_sub(point + 1)?;
+    let mantissa = match fraction {
+        1..=8 => last(text, end, fraction)? + integer * POWERS[fraction],
+        9..=16 => {
+            let low = last(text, end, 8)? + POWERS[8] * last(text, end - 8, fraction - 8)?;
+            low + integer.checked_mul(POWERS[fraction])?
+        }
+        // One digit before the point, or two: nineteen digits fit.
+        17 | 18 if integer < 10 => {
+            let low = last(text, end, 8)? + POWERS[8] * last(text, end - 8, 8)?;
+            low + POWERS[16] * last(text, end - 16, fraction - 16)? + integer * POWERS[fraction]
+        }
+        _ => return None,
+    };
+    Some(Plain {
+        mantissa,
+        fraction: fraction as u32,
+        whole: false,
+    })
+}
+
+/// Reads up to eight digits that stand from `begin` to `end`.
+#[inline(always)]
+fn integer(text: &[u8], begin: usize, end: usize) -> Option<u64> {
+    let first = text.get(begin)?.wrapping_sub(b'0');
+    let count = end.wrapping_sub(begin);
+    if count == 1 {
+        return (first < 10).then_some(first.into());
+    }
+    if !(2..=8).contains(&count) || first == 0 {
+        return None;
+    }
+    last(text, end, count)
+}
+
+/// Reads the last digits before `end`, one to eight of them.
+#[inline(always)]
+fn last(text: &[u8], end: usize, count: usize) -> Option<u64> {
+    let chunk: &[u8; 8] = text.get(end.wrapping_sub(8)..end)?.try_into().ok()?;
+    let word = u64::from_le_bytes(*chunk) ^ ZEROS;
+    // What stands before becomes zeros.
+    let word = word & (u64::MAX << (64 - 8 * count));
+    (others(word) == 0).then(|| eight(word))
+}
+
+/// Returns the highest bit of each byte that is no digit. A carry may set it in a byte behind one,
+/// which does not matter: the first one counts, and bytes that carry are not ASCII.
+#[inline(always)]
+fn others(word: u64) -> u64 {
+    (word.wrapping_add(0x7676_7676_7676_7676) | word) & 0x8080_8080_8080_8080
+}
+
 /// Steps over the number that begins at `from`; tells whether it is a whole one, and where it ends.
 #[inline]
 pub(super) fn skip(text: &[u8], from: usize) -> Option<(bool, usize)> {
@@ -89,10 +166,9 @@ pub(super) fn skip(text: &[u8], from: usize) -> Option<(bool, usize)> {
 #[inline(always)]
 fn digits(text: &[u8], mut at: usize, mantissa: &mut u64) -> usize {
     while let Some(chunk) = text.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-        // Digits become 0 to 9; what is no digit gets its highest bit in `others`. A carry may set
-        // it in a later byte too, which does not matter: the first one counts.
-        let word = u64::from_le_bytes(*chunk) ^ 0x3030_3030_3030_3030;
-        let others = (word.wrapping_add(0x7676_7676_7676_7676) | word) & 0x8080_8080_8080_8080;
+        // Digits become 0 to 9.
+        let word = u64::from_le_bytes(*chunk) ^ ZEROS;
+        let others = others(word);
         if others == 0 {
             *mantissa = mantissa.wrapping_mul(100_000_000).wrapping_add(eight(word));
             at += 8;
@@ -161,4 +237,15 @@ fn special(text: &[u8], at: usize, negative: bool) -> Option<(Numeral, usize)> {
 
 /// Digits that a mantissa holds, whichever they are.
 const MAX_DIGITS: usize = 19;
-const POWERS: [u64; 8] = [1, 10, 100, 1000, 10_000, 100_000, 1_000_000, 10_000_000];
+/// Eight times the digit zero.
+const ZEROS: u64 = 0x3030_3030_3030_3030;
+/// Powers of ten.
+const POWERS: [u64; 19] = {
+    let mut powers = [1; 19];
+    let mut index = 1;
+    while index < powers.len() {
+        powers[index] = 10 * powers[index - 1];
+        index += 1;
+    }
+    powers
+};

@@ -9,9 +9,10 @@ use outrigger_filters::inference::{Datatype, Shape};
 
 use super::{
     Malformed, Strings,
+    block::Block,
     cursor::Cursor,
     decimal,
-    number::{self, Number, Numeral},
+    number::{self, Number, Numeral, Plain},
     string,
     walk::{self, Leaves},
 };
@@ -36,10 +37,24 @@ pub struct Parsed {
 /// they are rounded as FP64 before, as Python does. A finite number that is too large, and a
 /// fraction where the datatype has none, are no elements.
 pub fn parse(text: &[u8], datatype: Datatype, strings: Strings) -> Result<Parsed, Malformed> {
+    parse_expected(text, datatype, strings, FEW)
+}
+
+/// Does the same where so many elements are expected, for which room is made; there may be others.
+pub(super) fn parse_expected(
+    text: &[u8],
+    datatype: Datatype,
+    strings: Strings,
+    expected: usize,
+) -> Result<Parsed, Malformed> {
     let mut cursor = Cursor::new(text);
-    with(&mut cursor, datatype, strings, |cursor, leaves| {
-        walk::value(cursor, leaves)
-    })
+    with(
+        &mut cursor,
+        datatype,
+        strings,
+        expected,
+        |cursor, leaves| walk::value(cursor, leaves),
+    )
 }
 
 /// Reads values up to the end of the text as those of one array.
@@ -47,11 +62,16 @@ pub(super) fn parse_all(
     text: &[u8],
     datatype: Datatype,
     strings: Strings,
+    expected: usize,
 ) -> Result<Parsed, Malformed> {
     let mut cursor = Cursor::new(text);
-    with(&mut cursor, datatype, strings, |cursor, leaves| {
-        walk::values(cursor, leaves)
-    })
+    with(
+        &mut cursor,
+        datatype,
+        strings,
+        expected,
+        |cursor, leaves| walk::values(cursor, leaves),
+    )
 }
 
 /// Steps over an object `{"b64": "..."}` and returns where its text stands, and whether there are
@@ -76,6 +96,9 @@ trait Element: Sized {
 
     fn read(numeral: Numeral, text: &[u8]) -> Option<Self>;
 
+    /// Reads the same from a plain number, or leaves it to [`read`](Self::read).
+    fn plain(negative: bool, number: Plain) -> Option<Self>;
+
     fn bytes(self) -> Self::Bytes;
 }
 
@@ -83,16 +106,19 @@ fn with(
     cursor: &mut Cursor<'_>,
     datatype: Datatype,
     strings: Strings,
+    expected: usize,
     walk: impl Fn(&mut Cursor<'_>, &mut dyn Leaves) -> Result<Shape, Malformed>,
 ) -> Result<Parsed, Malformed> {
-    fn numbers<E: Element>(datatype: Datatype, text: &[u8]) -> Numbers<E> {
+    fn numbers<E: Element>(datatype: Datatype, room: usize) -> Numbers<E> {
         Numbers {
-            out: Vec::with_capacity(estimate(text, datatype)),
+            out: Vec::with_capacity(room),
             datatype,
             element: std::marker::PhantomData,
         }
     }
-    let text = cursor.text;
+    // Each element takes two bytes of text, but for the last one.
+    let expected = expected.min(cursor.text.len() / 2 + 1);
+    let room = expected.saturating_mul(datatype.size().unwrap_or(8));
     macro_rules! walk {
         ($leaves:expr, $size:expr) => {{
             let mut leaves = $leaves;
@@ -100,45 +126,40 @@ fn with(
             (shape, leaves.out.len() / $size, leaves.out)
         }};
     }
-    let (shape, elements, data) = match datatype {
+    let (shape, elements, mut data) = match datatype {
         Datatype::Bool => walk!(Bools::default(), 1),
-        Datatype::Uint8 => walk!(numbers::<u8>(datatype, text), 1),
-        Datatype::Uint16 => walk!(numbers::<u16>(datatype, text), 2),
-        Datatype::Uint32 => walk!(numbers::<u32>(datatype, text), 4),
-        Datatype::Uint64 => walk!(numbers::<u64>(datatype, text), 8),
-        Datatype::Int8 => walk!(numbers::<i8>(datatype, text), 1),
-        Datatype::Int16 => walk!(numbers::<i16>(datatype, text), 2),
-        Datatype::Int32 => walk!(numbers::<i32>(datatype, text), 4),
-        Datatype::Int64 => walk!(numbers::<i64>(datatype, text), 8),
-        Datatype::Fp16 => walk!(numbers::<Fp16>(datatype, text), 2),
-        Datatype::Bf16 => walk!(numbers::<Bf16>(datatype, text), 2),
-        Datatype::Fp32 => walk!(numbers::<f32>(datatype, text), 4),
-        Datatype::Fp64 => walk!(numbers::<f64>(datatype, text), 8),
+        Datatype::Uint8 => walk!(numbers::<u8>(datatype, room), 1),
+        Datatype::Uint16 => walk!(numbers::<u16>(datatype, room), 2),
+        Datatype::Uint32 => walk!(numbers::<u32>(datatype, room), 4),
+        Datatype::Uint64 => walk!(numbers::<u64>(datatype, room), 8),
+        Datatype::Int8 => walk!(numbers::<i8>(datatype, room), 1),
+        Datatype::Int16 => walk!(numbers::<i16>(datatype, room), 2),
+        Datatype::Int32 => walk!(numbers::<i32>(datatype, room), 4),
+        Datatype::Int64 => walk!(numbers::<i64>(datatype, room), 8),
+        Datatype::Fp16 => walk!(numbers::<Fp16>(datatype, room), 2),
+        Datatype::Bf16 => walk!(numbers::<Bf16>(datatype, room), 2),
+        Datatype::Fp32 => walk!(numbers::<f32>(datatype, room), 4),
+        Datatype::Fp64 => walk!(numbers::<f64>(datatype, room), 8),
         Datatype::Bytes => {
             let mut leaves = Texts {
                 strings,
                 count: 0,
-                out: Vec::with_capacity(text.len()),
+                out: Vec::with_capacity(room),
             };
             let shape = walk(cursor, &mut leaves)?;
             (shape, leaves.count, leaves.out)
         }
     };
+    if data.capacity() > 2 * data.len() {
+        // It is kept for as long as the request waits.
+        data.shrink_to_fit();
+    }
     Ok(Parsed {
         shape,
         elements,
         data,
         len: cursor.at,
     })
-}
-
-/// Guesses how many bytes the elements of a text will take; at most a small multiple of it.
-fn estimate(text: &[u8], datatype: Datatype) -> usize {
-    let head = text.get(..256).unwrap_or(text);
-    let commas = head.iter().filter(|byte| **byte == b',').count();
-    let elements = (commas + 1).saturating_mul(text.len() / head.len().max(1) + 1);
-    // A part more, or a guess that is a little low copies everything.
-    (elements + elements / 8).saturating_mul(datatype.size().unwrap_or(8))
 }
 
 #[derive(Debug)]
@@ -149,6 +170,53 @@ struct Numbers<E> {
 }
 
 impl<E: Element> Numbers<E> {
+    /// Takes plain numbers with a comma behind them and a space at most; returns how many. Where
+    /// they end is found for a block at once, so that none waits for the one before it.
+    #[inline]
+    fn plain(&mut self, cursor: &mut Cursor<'_>) -> usize {
+        let text = cursor.text;
+        let before = self.out.len();
+        let mut begin = cursor.at;
+        let mut at = cursor.at;
+        let mut point = 0;
+        'blocks: while let Some(bytes) = text.get(at..).and_then(|rest| rest.first_chunk()) {
+            let block = Block::new(bytes);
+            let mut commas = block.equal(b',');
+            let points = block.equal(b'.');
+            let brackets = block.equal(b']');
+            // Those behind the bracket belong to another row.
+            commas &= brackets.wrapping_sub(1) & !brackets;
+            while commas != 0 {
+                let index = commas.trailing_zeros();
+                let comma = at + index as usize;
+                commas &= commas - 1;
+                let points = points & !(u64::MAX << index);
+                if points != 0 {
+                    point = at + 63 - points.leading_zeros() as usize;
+                }
+                let negative = text.get(begin) == Some(&b'-');
+                let first = begin + usize::from(negative);
+                let element = number::plain(text, first, point, comma)
+                    .and_then(|number| E::plain(negative, number));
+                let Some(element) = element else {
+                    break 'blocks;
+                };
+                self.out.extend_from_slice(element.bytes().as_ref());
+                begin = comma + 1;
+                begin += usize::from(text.get(begin) == Some(&b' '));
+            }
+            if brackets != 0 {
+                break;
+            }
+            if points != 0 {
+                point = at + 63 - points.leading_zeros() as usize;
+            }
+            at += Block::LEN;
+        }
+        cursor.at = begin;
+        (self.out.len() - before) / size_of::<E::Bytes>()
+    }
+
     #[cold]
     fn fault(&self, cursor: &Cursor<'_>) -> Malformed {
         // A value that is no number is well formed; what is no value is not.
@@ -166,6 +234,10 @@ impl<E: Element> Leaves for Numbers<E> {
     fn run(&mut self, cursor: &mut Cursor<'_>) -> Result<usize, Malformed> {
         let mut count = 0;
         loop {
+            count += self.plain(cursor);
+            if cursor.space() == Some(b'[') {
+                return Err(Malformed::Irregular);
+            }
             self.one(cursor)?;
             count += 1;
             if !cursor.comma()? {
@@ -308,6 +380,14 @@ macro_rules! integers {
             }
 
             #[inline]
+            fn plain(negative: bool, number: Plain) -> Option<Self> {
+                // It has less than nineteen digits.
+                let mantissa = number.mantissa as i64;
+                number.whole.then_some(())?;
+                Self::try_from(if negative { -mantissa } else { mantissa }).ok()
+            }
+
+            #[inline]
             fn bytes(self) -> Self::Bytes {
                 self.to_le_bytes()
             }
@@ -344,6 +424,11 @@ macro_rules! floats {
             }
 
             #[inline]
+            fn plain(negative: bool, number: Plain) -> Option<Self> {
+                decimal::plain(negative, number.mantissa, number.fraction)
+            }
+
+            #[inline]
             fn bytes(self) -> Self::Bytes {
                 self.to_le_bytes()
             }
@@ -369,6 +454,10 @@ impl Element for Fp16 {
         narrow::<5, 10>(f64::read(numeral, text)?).map(Self)
     }
 
+    fn plain(negative: bool, number: Plain) -> Option<Self> {
+        narrow::<5, 10>(f64::plain(negative, number)?).map(Self)
+    }
+
     fn bytes(self) -> [u8; 2] {
         self.0.to_le_bytes()
     }
@@ -382,6 +471,10 @@ impl Element for Bf16 {
 
     fn read(numeral: Numeral, text: &[u8]) -> Option<Self> {
         narrow::<8, 7>(f64::read(numeral, text)?).map(Self)
+    }
+
+    fn plain(negative: bool, number: Plain) -> Option<Self> {
+        narrow::<8, 7>(f64::plain(negative, number)?).map(Self)
     }
 
     fn bytes(self) -> [u8; 2] {
@@ -418,3 +511,6 @@ pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
+
+/// Elements for which room is made where nothing says how many there are.
+const FEW: usize = 128;

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use outrigger_filters::inference::Datatype;
 
-use super::{Malformed, Parsed, Scan, Strings, cursor::Cursor, parse, scan, string};
+use super::{
+    Malformed, Parsed, Scan, Strings, cursor::Cursor, parse, parse::parse_expected, scan, string,
+};
 
 /// Pulls values out of a JSON message, of which texts are slices.
 ///
@@ -38,6 +40,8 @@ pub struct Reader<'a> {
     cursor: Cursor<'a>,
     /// Whether the next member or element is the first one of its object or array.
     first: bool,
+    /// Where the last member's name begins.
+    member: usize,
 }
 
 /// What a value is, as its first byte says.
@@ -64,6 +68,7 @@ impl<'a> Reader<'a> {
             source,
             cursor: Cursor::new(source),
             first: false,
+            member: 0,
         }
     }
 
@@ -98,9 +103,19 @@ impl<'a> Reader<'a> {
         if !self.next(b'}')? {
             return Ok(None);
         }
+        self.cursor.space();
+        self.member = self.cursor.at;
         let name = self.string()?;
         self.cursor.expect(b':', "a colon")?;
         Ok(Some(name))
+    }
+
+    /// Returns the text of the member whose name was read last, from there on: its name, its colon
+    /// and its value, which is checked, and not read.
+    pub fn whole_member(&mut self) -> Result<Bytes, Malformed> {
+        let begin = self.member;
+        let value = self.skip()?;
+        Ok(self.source.slice(begin..value.end))
     }
 
     /// Goes into an array; its elements follow.
@@ -182,12 +197,18 @@ impl<'a> Reader<'a> {
 
     /// Reads the text of a tensor into canonical bytes.
     pub fn parse(&mut self, datatype: Datatype, strings: Strings) -> Result<Parsed, Malformed> {
-        let begin = self.cursor.at;
-        let rest = self.cursor.text.get(begin..).unwrap_or_default();
-        let parsed =
-            parse(rest, datatype, strings).map_err(|malformed| malformed.shifted(begin))?;
-        self.cursor.at = begin + parsed.len;
-        Ok(parsed)
+        self.parsed(|text| parse(text, datatype, strings))
+    }
+
+    /// Reads the text of a tensor that should have so many elements. It may have others, which
+    /// whoever asks must not accept: room is made for those that are expected.
+    pub fn parse_expected(
+        &mut self,
+        datatype: Datatype,
+        strings: Strings,
+        elements: usize,
+    ) -> Result<Parsed, Malformed> {
+        self.parsed(|text| parse_expected(text, datatype, strings, elements))
     }
 
     /// Checks that nothing follows.
@@ -196,6 +217,17 @@ impl<'a> Reader<'a> {
             None => Ok(()),
             Some(_) => Err(self.cursor.expected("the end")),
         }
+    }
+
+    fn parsed(
+        &mut self,
+        parse: impl Fn(&[u8]) -> Result<Parsed, Malformed>,
+    ) -> Result<Parsed, Malformed> {
+        let begin = self.cursor.at;
+        let rest = self.cursor.text.get(begin..).unwrap_or_default();
+        let parsed = parse(rest).map_err(|malformed| malformed.shifted(begin))?;
+        self.cursor.at = begin + parsed.len;
+        Ok(parsed)
     }
 
     fn next(&mut self, close: u8) -> Result<bool, Malformed> {

@@ -1,6 +1,6 @@
 use outrigger_filters::inference::{Datatype, Shape};
 
-use super::{Malformed, Strings, cursor::Cursor, parse::b64_object, walk};
+use super::{Malformed, Strings, cursor::Cursor, grammar, parse::b64_object, walk};
 
 /// What a scan finds in a tensor's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,9 +94,11 @@ impl Kinds {
     }
 
     fn numbers(&mut self, cursor: &mut Cursor<'_>) -> Result<usize, Malformed> {
-        let mut count = 0;
-        let mut whole = true;
+        let (mut count, mut whole) = grammar::numbers(cursor);
         loop {
+            if cursor.space() == Some(b'[') {
+                return Err(Malformed::Irregular);
+            }
             whole &= cursor.number().map_err(|malformed| match cursor.peek() {
                 Some(b't' | b'f' | b'"' | b'{') => Malformed::Mixed,
                 _ => malformed,
@@ -105,6 +107,9 @@ impl Kinds {
             if !cursor.comma()? {
                 break;
             }
+            let (more, still_whole) = grammar::numbers(cursor);
+            count += more;
+            whole &= still_whole;
         }
         self.add(if whole { Leaf::Integer } else { Leaf::Number })?;
         Ok(count)

@@ -406,6 +406,20 @@ fn text_of_another_shape_is_not_read() {
 }
 
 #[test]
+fn no_more_room_is_made_than_elements_take() {
+    let text = format!("[[1],{}", " ".repeat(1 << 20));
+    let read = super::parse(&text.as_bytes()[1..], Datatype::Fp64, Strings::Plain).unwrap();
+    assert!(read.data.capacity() <= 16);
+    let read = super::parse(b"[\"a\"]", Datatype::Bytes, Strings::Plain).unwrap();
+    assert!(read.data.capacity() <= 16);
+    let message = Bytes::from("[1,2,3]");
+    let read = Reader::new(&message)
+        .parse_expected(Datatype::Fp64, Strings::Plain, usize::MAX)
+        .unwrap();
+    assert!(read.data.capacity() <= 48);
+}
+
+#[test]
 fn nothing_is_written_without_contents_that_pay_for_it() {
     let empty = tensor(Datatype::Fp32, &[i64::MAX, 0], Vec::new());
     let told = convert(&empty, Form::Rows, Strings::Plain);
@@ -507,6 +521,54 @@ proptest! {
             }
             Err(Malformed::Element { .. }) => {}
             Err(_) => prop_assert!(scanned.is_err(), "{}", text),
+        }
+    }
+
+    #[test]
+    fn long_lists_are_checked_as_well_as_short_ones(
+        numbers in vec("-?(0|[1-9][0-9]{0,9})(\\.[0-9]{1,18})?([eE][+-]?[0-9]{1,2})?", 1..40),
+        comma in "( |\n|  )?,( |\n|  )?",
+        spoil in prop::option::of((any::<prop::sample::Index>(), "[-+.eE0-9, \\[\\]]")),
+    ) {
+        let mut text = format!("[{}]", numbers.join(&comma));
+        if let Some((index, byte)) = spoil {
+            let at = 1 + index.index(text.len() - 1);
+            text.replace_range(at..=at, &byte);
+        }
+        let message = Bytes::from(text.clone());
+        let theirs: Result<Vec<&serde_json::value::RawValue>, _> = serde_json::from_str(&text);
+        let flat = theirs.ok().filter(|all| all.iter().all(|one| !one.get().starts_with('[')));
+        let mut reader = Reader::new(&message);
+        let value = reader.value().and_then(|_| reader.end());
+        prop_assert_eq!(
+            value.is_ok(),
+            serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok(),
+            "{}", text
+        );
+        let mut reader = Reader::new(&message);
+        let scanned = reader.scan().and_then(|found| reader.end().map(|()| found.0));
+        let mut reader = Reader::new(&message);
+        let parsed = reader.parse(Datatype::Fp64, Strings::Plain)
+            .and_then(|parsed| reader.end().map(|()| parsed));
+        match flat {
+            Some(all) => {
+                let scanned = scanned.unwrap();
+                prop_assert_eq!(scanned.shape.dimensions(), &[all.len() as i64]);
+                let whole = !all.iter().any(|one| one.get().contains(['.', 'e', 'E']));
+                let leaf = match (all.is_empty(), whole) {
+                    (true, _) => Leaf::None,
+                    (false, true) => Leaf::Integer,
+                    (false, false) => Leaf::Number,
+                };
+                prop_assert_eq!(scanned.leaf, leaf, "{}", text);
+                let wanted: Vec<f64> =
+                    all.iter().map(|one| one.get().parse().unwrap()).collect();
+                if wanted.iter().all(|number| number.is_finite()) {
+                    let wanted: Vec<u8> = wanted.into_iter().flat_map(f64::to_le_bytes).collect();
+                    prop_assert_eq!(parsed.unwrap().data, wanted, "{}", text);
+                }
+            }
+            None => prop_assert!(scanned.is_err() && parsed.is_err() || text.contains("[["), "{}", text),
         }
     }
 

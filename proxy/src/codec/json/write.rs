@@ -86,7 +86,7 @@ pub(super) fn nest(
         brackets += 1;
     }
     let runs = runs.checked_mul(size(rows)?).ok_or(Malformed::TooLong)?;
-    if runs.saturating_mul(brackets) > MAX_NESTING.saturating_mul(len.saturating_add(1024)) {
+    if runs.saturating_mul(brackets) > MAX_NESTING.saturating_mul(len.saturating_add(16)) {
         return Err(Malformed::TooLong);
     }
     for index in 0..runs {

@@ -1,10 +1,21 @@
 use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use outrigger_filters::inference::{Datatype, Payload, Tensor};
+use outrigger_filters::inference::{Datatype, Form, Payload, Tensor};
 
-use super::Malformed;
+use super::{Cause, rope::Rope};
 use crate::codec::protobuf::{Put, Source, Value, nested_len, varint_len};
+
+/// Typed contents as they are written.
+#[derive(Debug)]
+pub(super) enum Typed<'a> {
+    /// None, or none in this message.
+    Nothing,
+    /// A list of this number whose elements stand on the wire as they are.
+    Packed(u32, &'a Payload),
+    /// What had to be made.
+    Made(Bytes),
+}
 
 /// Reads typed contents, the message at `range`, into canonical bytes.
 ///
@@ -16,8 +27,8 @@ pub(super) fn read(
     range: Range<usize>,
     datatype: Datatype,
     elements: usize,
-) -> Result<Payload, Malformed> {
-    let list = list(datatype).ok_or(Malformed::Misplaced)?;
+) -> Result<Payload, Cause> {
+    let list = list(datatype).ok_or(Cause::Misplaced)?;
     let mut count = 0;
     let mut len = 0;
     let mut packed = None;
@@ -33,11 +44,11 @@ pub(super) fn read(
                 len += LENGTH + bytes.len();
                 1
             }
-            (number @ 1..=8, _) => return Err(Malformed::Type(number)),
-            (number, _) => return Err(Malformed::Unknown(number)),
+            (number @ 1..=8, _) => return Err(Cause::Type(number)),
+            (number, _) => return Err(Cause::Unknown(number)),
         };
         if field.number != list {
-            return Err(Malformed::Misplaced);
+            return Err(Cause::Misplaced);
         }
         if let (6 | 7, Value::Bytes(bytes)) = (list, field.value) {
             // Shared only if it is the one and only record.
@@ -48,13 +59,13 @@ pub(super) fn read(
         count += found;
     }
     if count != elements {
-        return Err(Malformed::Length);
+        return Err(Cause::Length);
     }
     if let Some(bytes) = packed {
         return Ok(source.share(bytes).into());
     }
     let len = datatype.size().map_or(len, |size| count * size);
-    source.make(len).ok_or(Malformed::TooLong)?;
+    source.make(len).ok_or(Cause::TooLong)?;
     let mut data = BytesMut::with_capacity(len);
     let mut fields = source.fields(range);
     while let Some(field) = fields.next()? {
@@ -69,7 +80,7 @@ pub(super) fn read(
             Value::Bytes(bytes) | Value::Fixed32(bytes) | Value::Fixed64(bytes) => {
                 let bytes = source.bytes().get(bytes).unwrap_or_default();
                 if field.number == 8 {
-                    data.put_u32_le(u32::try_from(bytes.len()).map_err(|_| Malformed::Length)?);
+                    data.put_u32_le(u32::try_from(bytes.len()).map_err(|_| Cause::Length)?);
                 }
                 // An empty packed record of another list adds nothing.
                 data.extend_from_slice(bytes);
@@ -80,31 +91,59 @@ pub(super) fn read(
     Ok(data.freeze().into())
 }
 
-/// Writes canonical bytes as typed contents, or returns `None` where the datatype has no typed
-/// form or the bytes are not its elements. Floats are shared.
-pub(super) fn write(tensor: &Tensor) -> Option<Payload> {
-    if tensor.data.is_empty() {
-        return Some(Payload::new());
+impl<'a> Typed<'a> {
+    /// Makes typed contents of canonical bytes, or returns `None` where the datatype has no typed
+    /// form or the bytes are not its elements. Floats are shared.
+    pub(super) fn of(tensor: &'a Tensor) -> Option<Self> {
+        if tensor.form == Form::Absent || tensor.data.is_empty() {
+            return Some(Self::Nothing);
+        }
+        let number = list(tensor.datatype)?;
+        let data = &tensor.data;
+        match tensor.datatype.size() {
+            Some(size) if !data.len().is_multiple_of(size) => None,
+            Some(_) if number >= FP32_CONTENTS => return Some(Self::Packed(number, data)),
+            Some(size) => make_list(tensor.datatype, size, number, &data.to_bytes()),
+            None => make_bytes(number, &data.to_bytes()),
+        }
+        .map(Self::Made)
     }
-    let number = list(tensor.datatype)?;
-    let size = match tensor.datatype.size() {
-        Some(size) if tensor.data.len().is_multiple_of(size) => size,
-        Some(_) => return None,
-        None => return write_bytes(number, &tensor.data.to_bytes()),
-    };
-    if number >= 6 {
-        let mut head =
-            BytesMut::with_capacity(nested_len(number, tensor.data.len()) - tensor.data.len());
-        head.put_head(number, tensor.data.len());
-        let mut contents = Payload::with_capacity(1 + tensor.data.pieces().len());
-        contents.push(head.freeze());
-        contents.append(&tensor.data);
-        return Some(contents);
+
+    /// Returns the bytes of the contents.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::Packed(number, data) => nested_len(*number, data.len()),
+            Self::Made(contents) => contents.len(),
+        }
     }
-    let data = tensor.data.to_bytes();
+
+    /// Adds to what a rope should expect to share.
+    pub(super) fn expect(&self, rope: &mut Rope) {
+        match self {
+            Self::Nothing => {}
+            Self::Packed(_, data) => rope.expect(data),
+            Self::Made(contents) => rope.expect_piece(contents),
+        }
+    }
+
+    /// Writes the contents.
+    pub(super) fn write(&self, rope: &mut Rope) {
+        match self {
+            Self::Nothing => {}
+            Self::Packed(number, data) => {
+                rope.small().put_head(*number, data.len());
+                rope.share(data);
+            }
+            Self::Made(contents) => rope.share_piece(contents),
+        }
+    }
+}
+
+fn make_list(datatype: Datatype, size: usize, number: u32, data: &[u8]) -> Option<Bytes> {
     let values = || {
         data.chunks_exact(size)
-            .map(|element| value(tensor.datatype, element))
+            .map(|element| value(datatype, element))
     };
     let len = values()
         .map(|value| value.map(varint_len))
@@ -114,7 +153,7 @@ pub(super) fn write(tensor: &Tensor) -> Option<Payload> {
     values()
         .flatten()
         .for_each(|value| contents.put_varint(value));
-    Some(contents.freeze().into())
+    Some(contents.freeze())
 }
 
 /// Tells whether raw bytes are as many elements as a tensor should have.
@@ -133,8 +172,8 @@ pub(super) fn is_raw(datatype: Datatype, elements: usize, data: &[u8]) -> bool {
     }
 }
 
-fn write_bytes(number: u32, data: &Bytes) -> Option<Payload> {
-    let mut rest = &**data;
+fn make_bytes(number: u32, data: &[u8]) -> Option<Bytes> {
+    let mut rest = data;
     let mut len = 0;
     while let Some((element, behind)) = split_element(rest) {
         len += nested_len(number, element.len());
@@ -150,7 +189,7 @@ fn write_bytes(number: u32, data: &Bytes) -> Option<Payload> {
         contents.extend_from_slice(element);
         rest = behind;
     }
-    Some(contents.freeze().into())
+    Some(contents.freeze())
 }
 
 /// Splits the first element of `BYTES` off, or returns `None` where there is no whole one.
@@ -180,30 +219,30 @@ fn terminators(source: &Source<'_>, bytes: &Range<usize>) -> usize {
     bytes.iter().filter(|byte| **byte < 0x80).count()
 }
 
-fn whole(len: usize, size: usize) -> Result<usize, Malformed> {
+fn whole(len: usize, size: usize) -> Result<usize, Cause> {
     if len.is_multiple_of(size) {
         Ok(len / size)
     } else {
-        Err(Malformed::Length)
+        Err(Cause::Length)
     }
 }
 
 /// Writes one element of a list of varints; those of 32 bits drop the upper half, as everywhere
 /// in protobuf.
-fn put_element(datatype: Datatype, value: u64, data: &mut BytesMut) -> Result<(), Malformed> {
+fn put_element(datatype: Datatype, value: u64, data: &mut BytesMut) -> Result<(), Cause> {
     let signed = value as i32;
     let unsigned = value as u32;
     match datatype {
         Datatype::Bool => data.put_u8(u8::from(value != 0)),
-        Datatype::Int8 => data.put_i8(signed.try_into().map_err(|_| Malformed::Range)?),
-        Datatype::Int16 => data.put_i16_le(signed.try_into().map_err(|_| Malformed::Range)?),
+        Datatype::Int8 => data.put_i8(signed.try_into().map_err(|_| Cause::Range)?),
+        Datatype::Int16 => data.put_i16_le(signed.try_into().map_err(|_| Cause::Range)?),
         Datatype::Int32 => data.put_i32_le(signed),
-        Datatype::Uint8 => data.put_u8(unsigned.try_into().map_err(|_| Malformed::Range)?),
-        Datatype::Uint16 => data.put_u16_le(unsigned.try_into().map_err(|_| Malformed::Range)?),
+        Datatype::Uint8 => data.put_u8(unsigned.try_into().map_err(|_| Cause::Range)?),
+        Datatype::Uint16 => data.put_u16_le(unsigned.try_into().map_err(|_| Cause::Range)?),
         Datatype::Uint32 => data.put_u32_le(unsigned),
         Datatype::Int64 | Datatype::Uint64 => data.put_u64_le(value),
         Datatype::Fp16 | Datatype::Bf16 | Datatype::Fp32 | Datatype::Fp64 | Datatype::Bytes => {
-            return Err(Malformed::Misplaced);
+            return Err(Cause::Misplaced);
         }
     }
     Ok(())
@@ -228,3 +267,6 @@ fn value(datatype: Datatype, element: &[u8]) -> Option<u64> {
 
 /// The bytes before an element of `BYTES` that say its length.
 const LENGTH: usize = 4;
+
+/// The first of the lists whose elements are canonical on the wire.
+const FP32_CONTENTS: u32 = 6;

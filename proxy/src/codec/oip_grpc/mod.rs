@@ -15,7 +15,7 @@ mod tests;
 mod witness;
 
 pub use self::{
-    malformed::Malformed,
+    malformed::{Cause, Malformed},
     peek::{Peek, model_name},
     request::{decode_request, encode_request, form},
     response::{decode_response, encode_response, fits},

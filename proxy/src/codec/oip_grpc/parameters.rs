@@ -4,7 +4,7 @@ use bytes::{BufMut, BytesMut};
 use bytestring::ByteString;
 use outrigger_filters::inference::{Parameter, Parameters};
 
-use super::Malformed;
+use super::Cause;
 use crate::codec::protobuf::{Kind, Put, Source, Value, key_len, nested_len, text_len, varint_len};
 
 /// Reads one entry of a map of parameters into `parameters`.
@@ -12,20 +12,20 @@ pub(super) fn read(
     source: &mut Source<'_>,
     entry: Range<usize>,
     parameters: &mut Parameters,
-) -> Result<(), Malformed> {
-    source.count().ok_or(Malformed::TooMany)?;
+) -> Result<(), Cause> {
+    source.count().ok_or(Cause::TooMany)?;
     if parameters.len() >= MAX_PARAMETERS {
-        return Err(Malformed::TooMany);
+        return Err(Cause::TooMany);
     }
     let mut name = ByteString::new();
     let mut value = Parameter::Unset;
     let mut fields = source.fields(entry);
     while let Some(field) = fields.next()? {
         match (field.number, field.value) {
-            (1, Value::Bytes(text)) => name = source.text(text).ok_or(Malformed::Text)?,
+            (1, Value::Bytes(text)) => name = source.text(text).ok_or(Cause::Text)?,
             (2, Value::Bytes(message)) => read_value(source, message, &mut value)?,
-            (number @ 1..=2, _) => return Err(Malformed::Type(number)),
-            (number, _) => return Err(Malformed::Unknown(number)),
+            (number @ 1..=2, _) => return Err(Cause::Type(number)),
+            (number, _) => return Err(Cause::Unknown(number)),
         }
     }
     parameters.insert(name, value);
@@ -77,22 +77,22 @@ fn read_value(
     source: &Source<'_>,
     message: Range<usize>,
     value: &mut Parameter,
-) -> Result<(), Malformed> {
+) -> Result<(), Cause> {
     let mut fields = source.fields(message);
     while let Some(field) = fields.next()? {
         *value = match (field.number, field.value) {
             (1, Value::Varint(value)) => Parameter::Bool(value != 0),
             (2, Value::Varint(value)) => Parameter::Int64(value as i64),
-            (3, Value::Bytes(text)) => Parameter::String(source.text(text).ok_or(Malformed::Text)?),
+            (3, Value::Bytes(text)) => Parameter::String(source.text(text).ok_or(Cause::Text)?),
             (4, Value::Fixed64(bytes)) => source
                 .bytes()
                 .get(bytes)
                 .and_then(|bytes| bytes.try_into().ok())
                 .map(|bytes| Parameter::Double(f64::from_le_bytes(bytes)))
-                .ok_or(Malformed::Type(4))?,
+                .ok_or(Cause::Type(4))?,
             (5, Value::Varint(value)) => Parameter::Uint64(value),
-            (number @ 1..=5, _) => return Err(Malformed::Type(number)),
-            (number, _) => return Err(Malformed::Unknown(number)),
+            (number @ 1..=5, _) => return Err(Cause::Type(number)),
+            (number, _) => return Err(Cause::Unknown(number)),
         };
     }
     Ok(())

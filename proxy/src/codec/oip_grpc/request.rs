@@ -1,16 +1,19 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use outrigger_filters::inference::{
-    Form, Head, Parameter, Parameters, Payload, RequestParts, RequestedOutput,
+    Form, Head, Metadata, Method, Parameter, Parameters, Payload, RequestParts, RequestedOutput,
 };
 
 use super::{
-    Malformed, parameters,
+    Cause, Malformed,
+    malformed::Place,
+    parameters,
     rope::Rope,
-    tensor::{self, Raw, Tensors},
+    tensor::{self, Found, Tensors},
 };
-use crate::codec::protobuf::{Put, Source, Unknown, Value, nested_len, text_len};
+use crate::codec::protobuf::{Key, Kind, Put, Source, Unknown, Value, nested_len, text_len};
 
 /// Reads a `ModelInferRequest`. Names and contents are slices of the message.
 ///
@@ -22,43 +25,69 @@ use crate::codec::protobuf::{Put, Source, Unknown, Value, nested_len, text_len};
 /// Fails where the message is not understood to its last field; the server may well understand it.
 pub fn decode_request(message: &Bytes) -> Result<RequestParts, Malformed> {
     let mut source = Source::new(message);
-    let mut parts = RequestParts::default();
-    let mut raw = Raw::new();
+    let (mut model, mut version, mut id) = (0..0, 0..0, 0..0);
+    let mut parameters = Parameters::default();
+    let mut found = Found::default();
+    let mut outputs = Vec::new();
     let mut unknown = Unknown::default();
     let mut fields = source.all();
-    while let Some(field) = fields.next()? {
-        match (field.number, field.value) {
-            (1, Value::Bytes(text)) => {
-                parts.head.model = source.text(text).ok_or(Malformed::Text)?;
+    while let Some(key) = fields.next_key()? {
+        match key {
+            MODEL_NAME => source
+                .set_text(&mut model, fields.delimited()?)
+                .ok_or(Cause::Text)?,
+            MODEL_VERSION => source
+                .set_text(&mut version, fields.delimited()?)
+                .ok_or(Cause::Text)?,
+            ID => source
+                .set_text(&mut id, fields.delimited()?)
+                .ok_or(Cause::Text)?,
+            PARAMETERS => parameters::read(&mut source, fields.delimited()?, &mut parameters)?,
+            INPUTS => {
+                source.count().ok_or(Cause::TooMany)?;
+                found.tensors.push(fields.delimited()?);
             }
-            (2, Value::Bytes(text)) => {
-                parts.head.version = source.text(text).ok_or(Malformed::Text)?;
+            OUTPUTS => {
+                let output = read_output(&mut source, fields.delimited()?)
+                    .map_err(|cause| cause.at(Place::Output(outputs.len())))?;
+                outputs.push(output);
             }
-            (3, Value::Bytes(text)) => parts.head.id = source.text(text).ok_or(Malformed::Text)?,
-            (4, Value::Bytes(entry)) => {
-                parameters::read(&mut source, entry, &mut parts.parameters)?;
+            RAW_INPUT_CONTENTS => {
+                source.count().ok_or(Cause::TooMany)?;
+                found.raw.push(fields.delimited()?);
             }
-            (5, Value::Bytes(message)) => {
-                tensor::read(&mut source, message, &mut parts.inputs)?;
+            key if key.number() <= RAW_INPUT_CONTENTS.number() => {
+                return Err(Cause::Type(key.number()).into());
             }
-            (6, Value::Bytes(message)) => {
-                let output = read_output(&mut source, message)?;
-                parts.outputs.push(output);
-            }
-            (7, Value::Bytes(contents)) => {
-                source.count().ok_or(Malformed::TooMany)?;
-                raw.push(contents);
-            }
-            (number @ 1..=7, _) => return Err(Malformed::Type(number)),
-            _ => unknown
-                .keep(&mut source, field.span)
-                .ok_or(Malformed::TooMany)?,
+            key => unknown
+                .keep(&mut source, fields.skip(key)?)
+                .ok_or(Cause::TooMany)?,
         }
     }
-    tensor::attach(&source, &mut parts.inputs, raw)?;
-    parts.unknown = unknown.finish(&source);
-    parts.head.priority = priority(&parts.parameters);
-    Ok(parts)
+    let inputs = tensor::read(&mut source, &found, Place::Input)?;
+    let unknown = unknown.finish(&source);
+    let model = source.text(model).ok_or(Cause::Text)?;
+    let version = source.text(version).ok_or(Cause::Text)?;
+    let id = source.text(id).ok_or(Cause::Text)?;
+    let priority = priority(&parameters);
+    Ok(RequestParts {
+        head: Head {
+            model,
+            version,
+            label: ByteString::new(),
+            signature: ByteString::new(),
+            method: Method::Infer,
+            id,
+            deadline: None,
+            priority,
+            context: None,
+            metadata: Metadata::default(),
+        },
+        inputs,
+        outputs,
+        parameters,
+        unknown,
+    })
 }
 
 /// Writes a request as one gRPC message with its five bytes before it.
@@ -72,7 +101,7 @@ pub fn encode_request(request: &RequestParts) -> Result<Payload, Malformed> {
     let Head {
         model, version, id, ..
     } = &request.head;
-    let inputs = Tensors::new(&request.inputs, form(request))?;
+    let inputs = Tensors::new(&request.inputs, form(request), Place::Input)?;
     let len = text_len(1, model)
         + text_len(2, version)
         + text_len(3, id)
@@ -117,25 +146,25 @@ pub fn form(request: &RequestParts) -> Form {
     tensor::form(&request.inputs)
 }
 
-fn read_output(source: &mut Source<'_>, range: Range<usize>) -> Result<RequestedOutput, Malformed> {
-    source.count().ok_or(Malformed::TooMany)?;
-    let mut output = RequestedOutput {
-        name: Default::default(),
-        parameters: Parameters::default(),
-        unknown: Payload::new(),
-    };
+fn read_output(source: &mut Source<'_>, range: Range<usize>) -> Result<RequestedOutput, Cause> {
+    source.count().ok_or(Cause::TooMany)?;
+    let mut name = 0..0;
+    let mut parameters = Parameters::default();
     let mut unknown = Unknown::default();
     let mut fields = source.fields(range);
     while let Some(field) = fields.next()? {
         match (field.number, field.value) {
-            (1, Value::Bytes(text)) => output.name = source.text(text).ok_or(Malformed::Text)?,
-            (2, Value::Bytes(entry)) => parameters::read(source, entry, &mut output.parameters)?,
-            (number @ 1..=2, _) => return Err(Malformed::Type(number)),
-            _ => unknown.keep(source, field.span).ok_or(Malformed::TooMany)?,
+            (1, Value::Bytes(text)) => source.set_text(&mut name, text).ok_or(Cause::Text)?,
+            (2, Value::Bytes(entry)) => parameters::read(source, entry, &mut parameters)?,
+            (number @ 1..=2, _) => return Err(Cause::Type(number)),
+            _ => unknown.keep(source, field.span).ok_or(Cause::TooMany)?,
         }
     }
-    output.unknown = unknown.finish(source);
-    Ok(output)
+    Ok(RequestedOutput {
+        name: source.text(name).ok_or(Cause::Text)?,
+        parameters,
+        unknown: unknown.finish(source),
+    })
 }
 
 fn output_len(output: &RequestedOutput) -> usize {
@@ -149,3 +178,11 @@ fn priority(parameters: &Parameters) -> u64 {
         _ => 0,
     }
 }
+
+const MODEL_NAME: Key = Key::new(1, Kind::Bytes);
+const MODEL_VERSION: Key = Key::new(2, Kind::Bytes);
+const ID: Key = Key::new(3, Kind::Bytes);
+const PARAMETERS: Key = Key::new(4, Kind::Bytes);
+const INPUTS: Key = Key::new(5, Kind::Bytes);
+const OUTPUTS: Key = Key::new(6, Kind::Bytes);
+const RAW_INPUT_CONTENTS: Key = Key::new(7, Kind::Bytes);

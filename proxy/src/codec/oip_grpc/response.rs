@@ -1,12 +1,14 @@
 use bytes::Bytes;
-use outrigger_filters::inference::{Form, Payload, ResponseParts};
+use outrigger_filters::inference::{Form, Parameters, Payload, ResponseParts};
 
 use super::{
-    Malformed, parameters,
+    Cause, Malformed,
+    malformed::Place,
+    parameters,
     rope::Rope,
-    tensor::{self, Raw, Tensors},
+    tensor::{self, Found, Tensors},
 };
-use crate::codec::protobuf::{Put, Source, Unknown, Value, text_len};
+use crate::codec::protobuf::{Key, Kind, Put, Source, Unknown, text_len};
 
 /// Reads a `ModelInferResponse`. Names and contents are slices of the message.
 ///
@@ -15,34 +17,47 @@ use crate::codec::protobuf::{Put, Source, Unknown, Value, text_len};
 /// Fails where the message is not understood to its last field; the caller may well understand it.
 pub fn decode_response(message: &Bytes) -> Result<ResponseParts, Malformed> {
     let mut source = Source::new(message);
-    let mut parts = ResponseParts::default();
-    let mut raw = Raw::new();
+    let (mut model, mut version, mut id) = (0..0, 0..0, 0..0);
+    let mut parameters = Parameters::default();
+    let mut found = Found::default();
     let mut unknown = Unknown::default();
     let mut fields = source.all();
-    while let Some(field) = fields.next()? {
-        match (field.number, field.value) {
-            (1, Value::Bytes(text)) => parts.model = source.text(text).ok_or(Malformed::Text)?,
-            (2, Value::Bytes(text)) => parts.version = source.text(text).ok_or(Malformed::Text)?,
-            (3, Value::Bytes(text)) => parts.id = source.text(text).ok_or(Malformed::Text)?,
-            (4, Value::Bytes(entry)) => {
-                parameters::read(&mut source, entry, &mut parts.parameters)?;
+    while let Some(key) = fields.next_key()? {
+        match key {
+            MODEL_NAME => source
+                .set_text(&mut model, fields.delimited()?)
+                .ok_or(Cause::Text)?,
+            MODEL_VERSION => source
+                .set_text(&mut version, fields.delimited()?)
+                .ok_or(Cause::Text)?,
+            ID => source
+                .set_text(&mut id, fields.delimited()?)
+                .ok_or(Cause::Text)?,
+            PARAMETERS => parameters::read(&mut source, fields.delimited()?, &mut parameters)?,
+            OUTPUTS => {
+                source.count().ok_or(Cause::TooMany)?;
+                found.tensors.push(fields.delimited()?);
             }
-            (5, Value::Bytes(message)) => {
-                tensor::read(&mut source, message, &mut parts.outputs)?;
+            RAW_OUTPUT_CONTENTS => {
+                source.count().ok_or(Cause::TooMany)?;
+                found.raw.push(fields.delimited()?);
             }
-            (6, Value::Bytes(contents)) => {
-                source.count().ok_or(Malformed::TooMany)?;
-                raw.push(contents);
+            key if key.number() <= RAW_OUTPUT_CONTENTS.number() => {
+                return Err(Cause::Type(key.number()).into());
             }
-            (number @ 1..=6, _) => return Err(Malformed::Type(number)),
-            _ => unknown
-                .keep(&mut source, field.span)
-                .ok_or(Malformed::TooMany)?,
+            key => unknown
+                .keep(&mut source, fields.skip(key)?)
+                .ok_or(Cause::TooMany)?,
         }
     }
-    tensor::attach(&source, &mut parts.outputs, raw)?;
-    parts.unknown = unknown.finish(&source);
-    Ok(parts)
+    Ok(ResponseParts {
+        outputs: tensor::read(&mut source, &found, Place::Output)?,
+        model: source.text(model).ok_or(Cause::Text)?,
+        version: source.text(version).ok_or(Cause::Text)?,
+        id: source.text(id).ok_or(Cause::Text)?,
+        parameters,
+        unknown: unknown.finish(&source),
+    })
 }
 
 /// Writes a response as one gRPC message with its five bytes before it.
@@ -58,7 +73,7 @@ pub fn encode_response(response: &ResponseParts, wanted: Form) -> Result<Payload
         Form::Raw => Form::Raw,
         _ => tensor::form(&response.outputs),
     };
-    let outputs = Tensors::new(&response.outputs, form)?;
+    let outputs = Tensors::new(&response.outputs, form, Place::Output)?;
     let len = text_len(1, &response.model)
         + text_len(2, &response.version)
         + text_len(3, &response.id)
@@ -87,3 +102,10 @@ pub fn encode_response(response: &ResponseParts, wanted: Form) -> Result<Payload
 pub fn fits(response: &ResponseParts, wanted: Form) -> bool {
     wanted != Form::Raw || tensor::form(&response.outputs) != Form::Typed
 }
+
+const MODEL_NAME: Key = Key::new(1, Kind::Bytes);
+const MODEL_VERSION: Key = Key::new(2, Kind::Bytes);
+const ID: Key = Key::new(3, Kind::Bytes);
+const PARAMETERS: Key = Key::new(4, Kind::Bytes);
+const OUTPUTS: Key = Key::new(5, Kind::Bytes);
+const RAW_OUTPUT_CONTENTS: Key = Key::new(6, Kind::Bytes);

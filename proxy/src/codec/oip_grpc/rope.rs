@@ -33,7 +33,12 @@ impl Rope {
 
     /// Says that these contents will be [shared](Self::share).
     pub(in crate::codec) fn expect(&mut self, contents: &Payload) {
-        for piece in contents.pieces().filter(|piece| is_shared(piece)) {
+        contents.pieces().for_each(|piece| self.expect_piece(piece));
+    }
+
+    /// Says that this piece will be [shared](Self::share_piece).
+    pub(super) fn expect_piece(&mut self, piece: &Bytes) {
+        if is_shared(piece) {
             self.pieces += 1;
             self.shared += piece.len();
         }
@@ -55,13 +60,16 @@ impl Rope {
 
     /// Adds contents; of their pieces, those that are too small to be worth sharing are copied.
     pub(in crate::codec) fn share(&mut self, contents: &Payload) {
-        for piece in contents.pieces() {
-            if is_shared(piece) {
-                self.cut();
-                self.payload.push(piece.clone());
-            } else {
-                self.small.extend_from_slice(piece);
-            }
+        contents.pieces().for_each(|piece| self.share_piece(piece));
+    }
+
+    /// Adds one piece, as [`Self::share`] does.
+    pub(super) fn share_piece(&mut self, piece: &Bytes) {
+        if is_shared(piece) {
+            self.cut();
+            self.payload.push(piece.clone());
+        } else {
+            self.small.extend_from_slice(piece);
         }
     }
 

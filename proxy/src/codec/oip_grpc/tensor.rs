@@ -1,133 +1,146 @@
 use std::ops::Range;
 
 use bytes::BytesMut;
-use bytestring::ByteString;
 use outrigger_filters::inference::{Datatype, Form, Parameters, Payload, Shape, Tensor};
 use smallvec::SmallVec;
 
-use super::{Malformed, contents, parameters, rope::Rope};
-use crate::codec::protobuf::{Put, Source, Unknown, Value, nested_len, text_len, varint_len};
+use super::{
+    Cause, Malformed,
+    contents::{self, Typed},
+    malformed::Place,
+    parameters,
+    rope::Rope,
+};
+use crate::codec::protobuf::{Key, Kind, Put, Source, Unknown, nested_len, text_len, varint_len};
 
-/// Where the raw contents of a message stand, in their order.
-pub(super) type Raw = SmallVec<[Range<usize>; 4]>;
-
-/// The contents with which tensors are written.
-#[derive(Debug)]
-pub(super) enum Contents {
-    /// Typed, each tensor's within it.
-    Typed(Vec<Payload>),
-    /// Raw, beside the tensors.
-    Raw,
+/// The tensors of a message and their raw contents, found and not yet read.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) tensors: Ranges,
+    pub(super) raw: Ranges,
 }
 
-/// Reads `InferInputTensor` or `InferOutputTensor`, which look alike, into the last place of
-/// `tensors`. Whoever calls attaches the raw contents when the whole message has been read.
+/// Most messages have few tensors, and are read without a list on the heap.
+type Ranges = SmallVec<[Range<usize>; 4]>;
+
+/// What is left of a message's raw contents.
+#[derive(Debug)]
+struct Raw<'a> {
+    /// There were none from the beginning.
+    is_typed: bool,
+    ranges: std::slice::Iter<'a, Range<usize>>,
+}
+
+/// Reads the tensors that were found in a whole message, each with its contents. `place` names one
+/// by its index.
+#[inline]
 pub(super) fn read(
     source: &mut Source<'_>,
+    found: &Found,
+    place: fn(usize) -> Place,
+) -> Result<Vec<Tensor>, Malformed> {
+    let mut raw = Raw {
+        is_typed: found.raw.is_empty(),
+        ranges: found.raw.iter(),
+    };
+    let mut tensors = Vec::with_capacity(found.tensors.len());
+    for (index, range) in found.tensors.iter().enumerate() {
+        match read_one(source, range.clone(), &mut raw) {
+            Ok(tensor) => tensors.push(tensor),
+            Err(cause) => return Err(cause.at(place(index))),
+        }
+    }
+    match raw.ranges.next() {
+        Some(_) => Err(Cause::RawCount.into()),
+        None => Ok(tensors),
+    }
+}
+
+/// Reads `InferInputTensor` or `InferOutputTensor`, which look alike.
+#[inline]
+fn read_one(
+    source: &mut Source<'_>,
     range: Range<usize>,
-    tensors: &mut Vec<Tensor>,
-) -> Result<(), Malformed> {
-    source.count().ok_or(Malformed::TooMany)?;
-    let mut name = ByteString::new();
+    raw: &mut Raw<'_>,
+) -> Result<Tensor, Cause> {
+    let mut name = 0..0;
     let mut datatype = 0..0;
     let mut shape = Shape::default();
     let mut parameters = Parameters::default();
     let mut typed = None;
     let mut unknown = Unknown::default();
     let mut fields = source.fields(range);
-    while let Some(field) = fields.next()? {
-        match (field.number, field.value) {
-            (1, Value::Bytes(text)) => name = source.text(text).ok_or(Malformed::Text)?,
-            (2, Value::Bytes(text)) => datatype = text,
-            (3, Value::Bytes(packed)) => {
-                let mut dimensions = source.fields(packed);
+    while let Some(key) = fields.next_key()? {
+        match key {
+            NAME => source
+                .set_text(&mut name, fields.delimited()?)
+                .ok_or(Cause::Text)?,
+            DATATYPE => datatype = fields.delimited()?,
+            SHAPE => {
+                let mut dimensions = source.fields(fields.delimited()?);
                 while let Some(dimension) = dimensions.next_varint()? {
                     push_dimension(&mut shape, dimension)?;
                 }
             }
-            (3, Value::Varint(dimension)) => push_dimension(&mut shape, dimension)?,
-            (4, Value::Bytes(entry)) => parameters::read(source, entry, &mut parameters)?,
-            (5, Value::Bytes(message)) => {
-                if typed.replace(message).is_some() {
-                    return Err(Malformed::Repeated);
+            SHAPE_UNPACKED => push_dimension(&mut shape, fields.varint()?)?,
+            PARAMETERS => parameters::read(source, fields.delimited()?, &mut parameters)?,
+            CONTENTS => {
+                if typed.replace(fields.delimited()?).is_some() {
+                    return Err(Cause::Repeated);
                 }
             }
-            (number @ 1..=5, _) => return Err(Malformed::Type(number)),
-            _ => unknown.keep(source, field.span).ok_or(Malformed::TooMany)?,
+            key if key.number() <= CONTENTS.number() => return Err(Cause::Type(key.number())),
+            key => unknown
+                .keep(source, fields.skip(key)?)
+                .ok_or(Cause::TooMany)?,
         }
     }
     let datatype = source
         .bytes()
         .get(datatype)
         .and_then(datatype_from_name)
-        .ok_or(Malformed::Datatype)?;
+        .ok_or(Cause::Datatype)?;
     let (form, data) = match typed {
         _ if is_elsewhere(&parameters) => match typed {
-            Some(_) => return Err(Malformed::Misplaced),
+            Some(_) => return Err(Cause::Misplaced),
             None => (Form::Absent, Payload::new()),
         },
         Some(message) if !message.is_empty() => {
-            let elements = shape.elements().ok_or(Malformed::Length)?;
-            (
-                Form::Typed,
-                contents::read(source, message, datatype, elements)?,
-            )
+            if !raw.is_typed {
+                return Err(Cause::Misplaced);
+            }
+            let elements = shape.elements().ok_or(Cause::Shape)?;
+            let data = contents::read(source, message, datatype, elements)?;
+            (Form::Typed, data)
         }
         // MLServer writes empty typed contents beside the raw ones.
-        _ => (Form::Raw, Payload::new()),
+        _ => {
+            let elements = shape.elements().ok_or(Cause::Shape)?;
+            match raw.ranges.next() {
+                Some(range) => {
+                    let data = source.bytes().get(range.clone()).unwrap_or_default();
+                    if !contents::is_raw(datatype, elements, data) {
+                        return Err(Cause::Length);
+                    }
+                    (Form::Raw, source.share(range.clone()).into())
+                }
+                // A list without elements is not there at all.
+                None if raw.is_typed && elements == 0 => (Form::Typed, Payload::new()),
+                None => return Err(Cause::RawCount),
+            }
+        }
     };
-    if tensors.is_empty() {
-        // Most messages have one; a vector would make room for four.
-        tensors.reserve_exact(1);
-    }
-    tensors.push(Tensor {
+    let name = source.text(name).ok_or(Cause::Text)?;
+    let unknown = unknown.finish(source);
+    Ok(Tensor {
         name,
         datatype,
         shape,
         parameters,
         data,
         form,
-        unknown: unknown.finish(source),
-    });
-    Ok(())
-}
-
-/// Gives the tensors of a message their raw contents.
-pub(super) fn attach(
-    source: &Source<'_>,
-    tensors: &mut [Tensor],
-    raw: Raw,
-) -> Result<(), Malformed> {
-    let all_typed = raw.is_empty();
-    let mut raw = raw.into_iter();
-    for tensor in tensors {
-        match tensor.form {
-            Form::Absent | Form::Flat | Form::Rows => {}
-            Form::Typed if all_typed => {}
-            Form::Typed => return Err(Malformed::Misplaced),
-            Form::Raw => {
-                let elements = tensor.shape.elements().ok_or(Malformed::Length)?;
-                if all_typed {
-                    // A list without elements is not there at all.
-                    if elements > 0 {
-                        return Err(Malformed::RawCount);
-                    }
-                    tensor.form = Form::Typed;
-                    continue;
-                }
-                let range = raw.next().ok_or(Malformed::RawCount)?;
-                let data = source.bytes().get(range.clone()).unwrap_or_default();
-                if !contents::is_raw(tensor.datatype, elements, data) {
-                    return Err(Malformed::Length);
-                }
-                tensor.data.push(source.share(range));
-            }
-        }
-    }
-    match raw.next() {
-        Some(_) => Err(Malformed::RawCount),
-        None => Ok(()),
-    }
+        unknown,
+    })
 }
 
 /// Tells the form in which tensors stand in a message, which is one for all.
@@ -143,52 +156,39 @@ pub(super) fn form(tensors: &[Tensor]) -> Form {
     form
 }
 
-impl Contents {
-    /// Makes what is written for `tensors`: typed if they came so, and it can be done.
-    pub(super) fn new(tensors: &[Tensor], form: Form) -> Self {
-        if form == Form::Raw {
-            return Self::Raw;
-        }
-        let typed = tensors.iter().map(|tensor| match tensor.form {
-            Form::Absent => Some(Payload::new()),
-            _ => contents::write(tensor),
-        });
-        typed.collect::<Option<_>>().map_or(Self::Raw, Self::Typed)
-    }
-
-    fn of(&self, index: usize) -> Option<&Payload> {
-        match self {
-            Self::Typed(all) => all.get(index).filter(|contents| !contents.is_empty()),
-            Self::Raw => None,
-        }
-    }
-}
-
 /// The tensors of a message, with what is known before they are written.
 #[derive(Debug)]
 pub(super) struct Tensors<'a> {
     tensors: &'a [Tensor],
-    contents: Contents,
+    /// The typed contents, each tensor's within it; `None` where they are raw, beside the tensors.
+    typed: Option<SmallVec<[Typed<'a>; 2]>>,
     lens: SmallVec<[usize; 4]>,
 }
 
 impl<'a> Tensors<'a> {
     /// Fails where a tensor is still text, which stands in no message of this protocol.
-    pub(super) fn new(tensors: &'a [Tensor], form: Form) -> Result<Self, Malformed> {
-        if tensors.iter().any(|tensor| tensor.form.is_text()) {
-            return Err(Malformed::Form);
+    pub(super) fn new(
+        tensors: &'a [Tensor],
+        form: Form,
+        place: fn(usize) -> Place,
+    ) -> Result<Self, Malformed> {
+        if let Some(text) = tensors.iter().position(|tensor| tensor.form.is_text()) {
+            return Err(Cause::Form.at(place(text)));
         }
-        let contents = Contents::new(tensors, form);
-        let lens = tensors
-            .iter()
-            .enumerate()
-            .map(|(index, tensor)| len(tensor, contents.of(index)))
-            .collect();
-        Ok(Self {
+        // Typed if they came so, and it can be done.
+        let typed: Option<SmallVec<_>> = match form {
+            Form::Raw => None,
+            _ => tensors.iter().map(Typed::of).collect(),
+        };
+        let mut described = Self {
             tensors,
-            contents,
-            lens,
-        })
+            typed,
+            lens: SmallVec::new(),
+        };
+        described.lens = (tensors.iter().enumerate())
+            .map(|(index, tensor)| len(tensor, described.contents(index)))
+            .collect();
+        Ok(described)
     }
 
     /// Returns the bytes of the tensors and their raw contents, as fields of these numbers.
@@ -207,8 +207,8 @@ impl<'a> Tensors<'a> {
             .iter()
             .for_each(|tensor| rope.expect(&tensor.unknown));
         self.raw().for_each(|data| rope.expect(data));
-        if let Contents::Typed(all) = &self.contents {
-            all.iter().for_each(|contents| rope.expect(contents));
+        if let Some(all) = &self.typed {
+            all.iter().for_each(|contents| contents.expect(rope));
         }
     }
 
@@ -221,9 +221,10 @@ impl<'a> Tensors<'a> {
             out.put_text(2, tensor.datatype.name());
             write_shape(tensor.shape.dimensions(), out);
             parameters::write(4, &tensor.parameters, out);
-            if let Some(contents) = self.contents.of(index) {
+            let contents = self.contents(index);
+            if contents.len() > 0 {
                 out.put_head(5, contents.len());
-                rope.share(contents);
+                contents.write(rope);
             }
             rope.share(&tensor.unknown);
         }
@@ -237,10 +238,18 @@ impl<'a> Tensors<'a> {
         }
     }
 
+    /// Returns what stands within a tensor.
+    fn contents(&self, index: usize) -> &Typed<'a> {
+        self.typed
+            .as_ref()
+            .and_then(|typed| typed.get(index))
+            .unwrap_or(&Typed::Nothing)
+    }
+
     fn raw(&self) -> impl Iterator<Item = &'a Payload> {
-        let tensors = match self.contents {
-            Contents::Raw => self.tensors,
-            Contents::Typed(_) => &[],
+        let tensors = match self.typed {
+            None => self.tensors,
+            Some(_) => &[],
         };
         tensors
             .iter()
@@ -249,7 +258,7 @@ impl<'a> Tensors<'a> {
     }
 }
 
-fn len(tensor: &Tensor, contents: Option<&Payload>) -> usize {
+fn len(tensor: &Tensor, contents: &Typed<'_>) -> usize {
     text_len(1, &tensor.name)
         + text_len(2, tensor.datatype.name())
         + match shape_len(tensor.shape.dimensions()) {
@@ -257,7 +266,10 @@ fn len(tensor: &Tensor, contents: Option<&Payload>) -> usize {
             len => nested_len(3, len),
         }
         + parameters::len(4, &tensor.parameters)
-        + contents.map_or(0, |contents| nested_len(5, contents.len()))
+        + match contents.len() {
+            0 => 0,
+            len => nested_len(5, len),
+        }
         + tensor.unknown.len()
 }
 
@@ -277,9 +289,10 @@ fn shape_len(dimensions: &[i64]) -> usize {
         .sum()
 }
 
-fn push_dimension(shape: &mut Shape, dimension: u64) -> Result<(), Malformed> {
+#[inline]
+fn push_dimension(shape: &mut Shape, dimension: u64) -> Result<(), Cause> {
     if shape.dimensions().len() >= MAX_RANK {
-        return Err(Malformed::TooMany);
+        return Err(Cause::Rank);
     }
     shape.push(dimension as i64);
     Ok(())
@@ -293,6 +306,13 @@ fn is_elsewhere(parameters: &Parameters) -> bool {
 fn datatype_from_name(name: &[u8]) -> Option<Datatype> {
     Datatype::from_name(std::str::from_utf8(name).ok()?)
 }
+
+const NAME: Key = Key::new(1, Kind::Bytes);
+const DATATYPE: Key = Key::new(2, Kind::Bytes);
+const SHAPE: Key = Key::new(3, Kind::Bytes);
+const SHAPE_UNPACKED: Key = Key::new(3, Kind::Varint);
+const PARAMETERS: Key = Key::new(4, Kind::Bytes);
+const CONTENTS: Key = Key::new(5, Kind::Bytes);
 
 /// Dimensions of one tensor: far above any real one, and cheap to keep.
 const MAX_RANK: usize = 64;

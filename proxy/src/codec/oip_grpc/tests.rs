@@ -574,12 +574,18 @@ fn a_tensor_that_is_still_text_is_not_written() {
             inputs: vec![text.clone()],
             ..RequestParts::default()
         };
-        assert_eq!(encode_request(&request), Err(Malformed::Form));
+        assert_eq!(
+            encode_request(&request).map_err(|error| error.to_string()),
+            Err("inputs[0] is still text, which has no place in a message".into())
+        );
         let response = ResponseParts {
             outputs: vec![text],
             ..ResponseParts::default()
         };
-        assert_eq!(encode_response(&response, Form::Raw), Err(Malformed::Form));
+        assert_eq!(
+            encode_response(&response, Form::Raw).map_err(|error| error.cause()),
+            Err(Cause::Form)
+        );
     }
 }
 
@@ -679,28 +685,28 @@ fn what_is_not_understood_says_why() {
         ..one("INT32", ints(&[1]))
     };
     for (message, cause) in [
-        (raw("FP8", &[b"a"]), Malformed::Datatype),
-        (raw("", &[b"a"]), Malformed::Datatype),
-        (raw("fp32", &[b"aaaa"]), Malformed::Datatype),
-        (raw("FP32", &[]), Malformed::RawCount),
-        (raw("FP32", &[b"aaaa", b"aaaa"]), Malformed::RawCount),
-        (raw("FP32", &[b"aaa"]), Malformed::Length),
-        (raw("BYTES", &[b"\x02\0\0\0a"]), Malformed::Length),
-        (raw("BYTES", &[b"\x01\0\0\0a\0\0\0\0"]), Malformed::Length),
-        (raw("BYTES", &[b"\xff\xff\xff\xff"]), Malformed::Length),
-        (negative, Malformed::Length),
-        (huge, Malformed::Length),
-        (deep, Malformed::TooMany),
-        (both, Malformed::Misplaced),
-        (one("FP16", ints(&[1])), Malformed::Misplaced),
-        (one("INT64", ints(&[1])), Malformed::Misplaced),
-        (one("INT32", ints(&[1, 2])), Malformed::Length),
-        (one("INT32", ints(&[])), Malformed::RawCount),
-        (one("INT8", ints(&[128])), Malformed::Range),
-        (one("INT16", ints(&[-32769])), Malformed::Range),
+        (raw("FP8", &[b"a"]), Cause::Datatype),
+        (raw("", &[b"a"]), Cause::Datatype),
+        (raw("fp32", &[b"aaaa"]), Cause::Datatype),
+        (raw("FP32", &[]), Cause::RawCount),
+        (raw("FP32", &[b"aaaa", b"aaaa"]), Cause::RawCount),
+        (raw("FP32", &[b"aaa"]), Cause::Length),
+        (raw("BYTES", &[b"\x02\0\0\0a"]), Cause::Length),
+        (raw("BYTES", &[b"\x01\0\0\0a\0\0\0\0"]), Cause::Length),
+        (raw("BYTES", &[b"\xff\xff\xff\xff"]), Cause::Length),
+        (negative, Cause::Shape),
+        (huge, Cause::Length),
+        (deep, Cause::Rank),
+        (both, Cause::Misplaced),
+        (one("FP16", ints(&[1])), Cause::Misplaced),
+        (one("INT64", ints(&[1])), Cause::Misplaced),
+        (one("INT32", ints(&[1, 2])), Cause::Length),
+        (one("INT32", ints(&[])), Cause::RawCount),
+        (one("INT8", ints(&[128])), Cause::Range),
+        (one("INT16", ints(&[-32769])), Cause::Range),
     ] {
         assert_eq!(
-            read(&message).expect_err("it is spoilt"),
+            read(&message).expect_err("it is spoilt").cause(),
             cause,
             "{message:?}"
         );
@@ -708,24 +714,43 @@ fn what_is_not_understood_says_why() {
 }
 
 #[test]
+fn the_words_name_the_part_that_is_spoilt() {
+    let mut second = one("FP32", None);
+    second.inputs.push(second.inputs[0].clone());
+    second.inputs[1].datatype = "FP8".into();
+    second.raw_input_contents = vec![vec![0; 4]; 2];
+    assert_eq!(
+        read(&second).expect_err("it is spoilt").to_string(),
+        "inputs[1].datatype is not known"
+    );
+    let response = decode_response(&Bytes::from_static(b"\x2a\x02\x08\x01"));
+    assert_eq!(
+        response.expect_err("it is spoilt").to_string(),
+        "outputs[0] has field 1 in another type than the protocol's"
+    );
+    let request = decode_request(&Bytes::from_static(b"\x0a\x05"));
+    assert_eq!(
+        request.expect_err("it is spoilt").to_string(),
+        "the message is not protobuf"
+    );
+}
+
+#[test]
 fn unknown_fields_without_a_place_are_not_understood() {
     for (message, cause) in [
         // A parameter's entry, a parameter's value, typed contents.
-        (&b"\x22\x02\x78\x01"[..], Malformed::Unknown(15)),
-        (b"\x22\x04\x12\x02\x78\x01", Malformed::Unknown(15)),
-        (
-            b"\x2a\x0a\x12\x04BOOL\x2a\x02\x78\x01",
-            Malformed::Unknown(15),
-        ),
+        (&b"\x22\x02\x78\x01"[..], Cause::Unknown(15)),
+        (b"\x22\x04\x12\x02\x78\x01", Cause::Unknown(15)),
+        (b"\x2a\x0a\x12\x04BOOL\x2a\x02\x78\x01", Cause::Unknown(15)),
         // Known fields of other types.
-        (b"\x08\x01", Malformed::Type(1)),
-        (b"\x38\x01", Malformed::Type(7)),
-        (b"\x2a\x02\x08\x01", Malformed::Type(1)),
-        (b"\x0a\x01\xff", Malformed::Text),
+        (b"\x08\x01", Cause::Type(1)),
+        (b"\x38\x01", Cause::Type(7)),
+        (b"\x2a\x02\x08\x01", Cause::Type(1)),
+        (b"\x0a\x01\xff", Cause::Text),
     ] {
         let read = decode_request(&Bytes::from_static(message));
         assert_eq!(
-            read.expect_err("it is not understood"),
+            read.expect_err("it is not understood").cause(),
             cause,
             "{message:?}"
         );
@@ -736,7 +761,10 @@ fn unknown_fields_without_a_place_are_not_understood() {
 fn contents_twice_are_not_understood() {
     let twice = b"\x2a\x0e\x12\x05INT32\x2a\x03\x12\x01\x01\x2a\x00";
     let read = decode_request(&Bytes::from_static(twice));
-    assert_eq!(read.expect_err("it is not understood"), Malformed::Repeated);
+    assert_eq!(
+        read.expect_err("it is not understood").cause(),
+        Cause::Repeated
+    );
 }
 
 #[test]
@@ -750,8 +778,10 @@ fn small_parts_cannot_take_much_memory() {
         })
         .collect();
     for message in [inputs, unknown, parameters] {
-        let cause = decode_request(&message.into()).expect_err("it is too much");
-        assert_eq!(cause, Malformed::TooMany);
+        let cause = decode_request(&message.into())
+            .expect_err("it is too much")
+            .cause();
+        assert_eq!(cause, Cause::TooMany);
     }
 }
 
@@ -784,8 +814,8 @@ fn typed_contents_cannot_take_much_more_memory_than_their_message() {
         vec![zeros(2 * half + 1)],
         vec![zeros(half), zeros(half + 1)],
     ] {
-        let cause = read(&of(inputs)).expect_err("it is too much");
-        assert_eq!(cause, Malformed::TooLong);
+        let cause = read(&of(inputs)).expect_err("it is too much").cause();
+        assert_eq!(cause, Cause::TooLong);
     }
 }
 
@@ -795,8 +825,10 @@ fn groups_within_groups_end() {
     let read = decode_request(&nested(32).into()).expect("it is deep enough");
     assert_eq!(read.unknown.len(), 64);
     for spoilt in [nested(33), b"\x7b\x74".to_vec(), b"\x7c".to_vec()] {
-        let cause = decode_request(&spoilt.into()).expect_err("it is spoilt");
-        assert_eq!(cause, Malformed::Wire(crate::codec::Wire::Group));
+        let cause = decode_request(&spoilt.into())
+            .expect_err("it is spoilt")
+            .cause();
+        assert_eq!(cause, Cause::Wire(crate::codec::Wire::Group));
     }
 }
 

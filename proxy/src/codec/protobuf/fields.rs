@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use super::Wire;
+use super::{Kind, Wire};
 
 /// Goes through the fields of a message that stands somewhere in a larger one.
 ///
@@ -10,7 +10,13 @@ pub(in crate::codec) struct Fields<'a> {
     /// The outermost message up to the end of this one.
     bytes: &'a [u8],
     at: usize,
+    /// Where the field begins whose key was read last.
+    start: usize,
 }
+
+/// A field's number and wire type as they stand together on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::codec) struct Key(u32);
 
 /// One field: its number, its value, and where it stands with its key.
 #[derive(Clone, Debug)]
@@ -36,33 +42,44 @@ impl<'a> Fields<'a> {
         Self {
             bytes: outermost.get(..range.end).unwrap_or(outermost),
             at: range.start,
+            start: range.start,
         }
+    }
+
+    /// Returns the next field's key, or `None` at the end of the message. Whoever calls then reads
+    /// the value as the key says, or [skips](Self::skip) it.
+    #[inline]
+    pub(in crate::codec) fn next_key(&mut self) -> Result<Option<Key>, Wire> {
+        self.start = self.at;
+        match self.bytes.get(self.at) {
+            None => Ok(None),
+            // Of one byte: all fields up to the fifteenth.
+            Some(&byte @ 8..0x80) => {
+                self.at += 1;
+                Ok(Some(Key(byte.into())))
+            }
+            Some(_) => self.key().map(Some),
+        }
+    }
+
+    /// Goes past the value of the field whose key was read last, and returns where the field
+    /// stands, key and all.
+    pub(in crate::codec) fn skip(&mut self, key: Key) -> Result<Range<usize>, Wire> {
+        self.value(key)?;
+        Ok(self.start..self.at)
     }
 
     /// Returns the next field, or `None` at the end of the message.
     #[inline]
     pub(in crate::codec) fn next(&mut self) -> Result<Option<Field>, Wire> {
-        if self.at >= self.bytes.len() {
+        let Some(key) = self.next_key()? else {
             return Ok(None);
-        }
-        let start = self.at;
-        let (number, kind) = self.key()?;
-        let value = match kind {
-            0 => Value::Varint(self.varint()?),
-            1 => Value::Fixed64(self.take(8)?),
-            2 => Value::Bytes(self.delimited()?),
-            3 => {
-                self.skip_group(number)?;
-                Value::Group
-            }
-            4 => return Err(Wire::Group),
-            5 => Value::Fixed32(self.take(4)?),
-            _ => return Err(Wire::Key),
         };
+        let value = self.value(key)?;
         Ok(Some(Field {
-            number,
+            number: key.number(),
             value,
-            span: start..self.at,
+            span: self.start..self.at,
         }))
     }
 
@@ -80,28 +97,44 @@ impl<'a> Fields<'a> {
         self.varint().map(Some)
     }
 
-    #[inline]
-    fn key(&mut self) -> Result<(u32, u32), Wire> {
-        let key = u32::try_from(self.varint()?).map_err(|_| Wire::Key)?;
-        match key >> 3 {
-            0 => Err(Wire::Key),
-            number => Ok((number, key & 7)),
+    fn key(&mut self) -> Result<Key, Wire> {
+        let key = self.varint()?;
+        match u32::try_from(key) {
+            Ok(key @ 8..) => Ok(Key(key)),
+            _ => Err(Wire::Key),
         }
     }
 
     #[inline]
-    fn varint(&mut self) -> Result<u64, Wire> {
-        let bytes = self.bytes.get(self.at..).unwrap_or_default();
-        match bytes.first() {
+    fn value(&mut self, key: Key) -> Result<Value, Wire> {
+        Ok(match key.kind() {
+            0 => Value::Varint(self.varint()?),
+            1 => Value::Fixed64(self.take(8)?),
+            2 => Value::Bytes(self.delimited()?),
+            3 => {
+                self.skip_group(key.number())?;
+                Value::Group
+            }
+            4 => return Err(Wire::Group),
+            5 => Value::Fixed32(self.take(4)?),
+            _ => return Err(Wire::Key),
+        })
+    }
+
+    /// Reads a varint.
+    #[inline]
+    pub(in crate::codec) fn varint(&mut self) -> Result<u64, Wire> {
+        match self.bytes.get(self.at) {
             Some(&byte) if byte < 0x80 => {
                 self.at += 1;
                 Ok(u64::from(byte))
             }
-            _ => self.long_varint(bytes),
+            _ => self.long_varint(),
         }
     }
 
-    fn long_varint(&mut self, bytes: &[u8]) -> Result<u64, Wire> {
+    fn long_varint(&mut self) -> Result<u64, Wire> {
+        let bytes = self.bytes.get(self.at..).unwrap_or_default();
         let mut value = 0;
         for (index, &byte) in bytes.iter().take(MAX_VARINT).enumerate() {
             value |= u64::from(byte & 0x7f) << (7 * index);
@@ -121,8 +154,9 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// Reads a length, and returns where the bytes stand that follow it.
     #[inline]
-    fn delimited(&mut self) -> Result<Range<usize>, Wire> {
+    pub(in crate::codec) fn delimited(&mut self) -> Result<Range<usize>, Wire> {
         let len = usize::try_from(self.varint()?).map_err(|_| Wire::Truncated)?;
         self.take(len)
     }
@@ -145,8 +179,8 @@ impl<'a> Fields<'a> {
         open[0] = number;
         let mut depth = 1;
         while depth > 0 {
-            let (number, kind) = self.key()?;
-            match kind {
+            let key = self.key()?;
+            match key.kind() {
                 0 => {
                     self.varint()?;
                 }
@@ -157,12 +191,12 @@ impl<'a> Fields<'a> {
                     self.delimited()?;
                 }
                 3 => {
-                    *open.get_mut(depth).ok_or(Wire::Group)? = number;
+                    *open.get_mut(depth).ok_or(Wire::Group)? = key.number();
                     depth += 1;
                 }
                 4 => {
                     depth -= 1;
-                    if open.get(depth) != Some(&number) {
+                    if open.get(depth) != Some(&key.number()) {
                         return Err(Wire::Group);
                     }
                 }
@@ -173,6 +207,22 @@ impl<'a> Fields<'a> {
             }
         }
         Ok(())
+    }
+}
+
+impl Key {
+    /// Returns the key of a field whose value is of a kind.
+    pub(in crate::codec) const fn new(number: u32, kind: Kind) -> Self {
+        Self(number << 3 | kind as u32)
+    }
+
+    /// Returns the field's number.
+    pub(in crate::codec) const fn number(self) -> u32 {
+        self.0 >> 3
+    }
+
+    const fn kind(self) -> u32 {
+        self.0 & 7
     }
 }
 

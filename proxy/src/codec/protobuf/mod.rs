@@ -10,7 +10,7 @@ mod wire;
 
 pub use self::wire::Wire;
 pub(super) use self::{
-    fields::{Fields, Value},
+    fields::{Fields, Key, Value},
     put::{Kind, Put, key_len, nested_len, text_len, varint_len},
     source::{Source, Unknown},
 };

@@ -17,7 +17,8 @@ pub(in crate::codec) struct Source<'a> {
 /// The fields that a codec does not know, collected in runs of neighbours.
 #[derive(Debug, Default)]
 pub(in crate::codec) struct Unknown {
-    kept: Payload,
+    /// Mostly there is nothing, and nothing to be made.
+    kept: Option<Payload>,
     run: Range<usize>,
 }
 
@@ -58,7 +59,23 @@ impl<'a> Source<'a> {
         ByteString::try_from(self.share(range)).ok()
     }
 
+    /// Sets the place of a text, of which the last one counts; `None` says that the one before is
+    /// not UTF-8. The last one is looked at when it is [taken](Self::text).
+    #[inline]
+    pub(in crate::codec) fn set_text(
+        &self,
+        text: &mut Range<usize>,
+        place: Range<usize>,
+    ) -> Option<()> {
+        let before = std::mem::replace(text, place);
+        if !before.is_empty() {
+            std::str::from_utf8(self.bytes.get(before)?).ok()?;
+        }
+        Some(())
+    }
+
     /// Counts a thing that takes much more memory than wire; `None` says that it is one too many.
+    #[inline]
     pub(in crate::codec) fn count(&mut self) -> Option<()> {
         self.items += 1;
         (self.items <= MAX_ITEMS).then_some(())
@@ -90,14 +107,17 @@ impl Unknown {
     }
 
     /// Returns all that was kept.
+    #[inline]
     pub(in crate::codec) fn finish(mut self, source: &Source<'_>) -> Payload {
         self.flush(source);
-        self.kept
+        self.kept.unwrap_or_default()
     }
 
+    #[inline]
     fn flush(&mut self, source: &Source<'_>) {
         if !self.run.is_empty() {
-            self.kept.push(source.share(self.run.clone()));
+            let piece = source.share(self.run.clone());
+            self.kept.get_or_insert_default().push(piece);
         }
     }
 }

@@ -1,139 +1,25 @@
-use std::{
-    sync::Arc,
-    task::{Context, Poll},
-};
+//! Unary gRPC calls to an endpoint.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, Either};
+use futures_util::future::Either;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version, header};
-use outrigger_filters::inference::{self, Code, Error, Response, Status};
-use prometheus_client::metrics::histogram::Histogram;
-use tokio::time::Instant;
-use tower::Service;
-use tracing::{Instrument as _, debug};
+use outrigger_filters::inference::{self, Code, Error, Status};
 
 use super::{Endpoint, Upstream, call_endpoint};
 use crate::{
     body::{self, Body, Piece},
-    codec::{
-        grpc::{self, Encoding, FrameReader, metadata, timeout},
-        oip_grpc::{decode_response, encode_request},
-    },
-    detect::OIP_GRPC_INFER,
+    codec::grpc::{self, Encoding, FrameReader},
 };
 
-/// Calls `ModelInfer` on one endpoint, or on another one of its upstream's while that one cannot
-/// be reached.
-#[derive(Clone, Debug)]
-pub struct OipGrpc {
-    upstream: Arc<Upstream>,
-    endpoint: Arc<Endpoint>,
-    uri: Uri,
-    max_message: usize,
-    duration: Histogram,
-}
-
-/// A `ModelInfer` call as it came.
-#[derive(Clone, Debug)]
-pub struct Call {
-    /// The headers.
-    pub headers: HeaderMap,
+/// The answer to a unary call whose status is OK.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) headers: HeaderMap,
     /// The message, decompressed and without the five bytes before it.
-    pub message: Bytes,
-}
-
-/// The answer to a `ModelInfer` call as it came, where its status is OK.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// The headers.
-    pub headers: HeaderMap,
-    /// The message, decompressed and without the five bytes before it.
-    pub message: Bytes,
-    /// The trailers.
-    pub trailers: HeaderMap,
-}
-
-impl OipGrpc {
-    /// Makes the innermost service of a model's stack; answers of more than `max_message` bytes
-    /// are not read.
-    pub fn new(
-        upstream: Arc<Upstream>,
-        endpoint: Arc<Endpoint>,
-        max_message: usize,
-        duration: Histogram,
-    ) -> Self {
-        let uri = uri(&endpoint, OIP_GRPC_INFER);
-        Self {
-            upstream,
-            endpoint,
-            uri,
-            max_message,
-            duration,
-        }
-    }
-
-    /// Returns the endpoint.
-    pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.endpoint
-    }
-}
-
-impl Service<inference::Request> for OipGrpc {
-    type Response = Response;
-    type Error = Error;
-    type Future = BoxFuture<'static, Result<Response, Error>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: inference::Request) -> Self::Future {
-        let Self {
-            upstream,
-            endpoint,
-            uri,
-            max_message,
-            duration,
-        } = self.clone();
-        let span = tracing::debug_span!("upstream", endpoint = %endpoint.authority());
-        let call = async move {
-            let started = Instant::now();
-            let headers = headers(&request, started);
-            let call = request.wire().and_then(|wire| wire.downcast_ref::<Call>());
-            let message = match call {
-                Some(call) => grpc::frame(call.message.clone()),
-                None => encode_request(&request)?,
-            };
-            drop(request);
-            let answer = unary(
-                Some(&upstream),
-                &endpoint,
-                uri,
-                headers,
-                message,
-                max_message,
-            )
-            .await;
-            duration.observe(started.elapsed().as_secs_f64());
-            let answer = answer?;
-            Ok(match decode_response(&answer.message) {
-                Ok(parts) => {
-                    let headers = metadata::of_answer(&answer.headers);
-                    let trailers = metadata::of_answer(&answer.trailers);
-                    let mut response = Response::from_wire(parts, Arc::new(answer));
-                    response.headers = headers;
-                    response.trailers = trailers;
-                    response
-                }
-                Err(cause) => {
-                    // The client may well understand it, as it would have without us.
-                    debug!(%cause, "answer not understood");
-                    Response::opaque(Arc::new(answer))
-                }
-            })
-        };
-        Box::pin(call.instrument(span))
-    }
+    pub(super) message: Bytes,
+    pub(super) trailers: HeaderMap,
 }
 
 /// Makes one unary gRPC call with a framed message, on this endpoint alone unless an upstream is
@@ -201,45 +87,17 @@ pub(super) async fn unary(
 
 /// Returns the address of a method on an endpoint.
 pub(super) fn uri(endpoint: &Endpoint, path: &'static str) -> Uri {
-    let mut parts = http::uri::Parts::default();
-    parts.scheme = Some(http::uri::Scheme::HTTP);
-    parts.authority = Some(endpoint.authority().clone());
-    parts.path_and_query = Some(http::uri::PathAndQuery::from_static(path));
-    // Scheme, authority and path are what an absolute address is made of.
-    Uri::from_parts(parts).unwrap_or_default()
+    address(endpoint, http::uri::PathAndQuery::from_static(path))
 }
 
-/// Returns the headers of a call: an unchanged request's own, or those that the callers of a
-/// merged one have in common; either way with the time that is left.
-fn headers(request: &inference::Request, now: Instant) -> HeaderMap {
-    let wire = request.wire().and_then(|wire| wire.downcast_ref::<Call>());
-    let mut headers = match wire {
-        Some(call) => {
-            let mut headers = call.headers.clone();
-            // The message goes out decompressed, and the answer is wanted so.
-            for name in [
-                "grpc-encoding",
-                "grpc-accept-encoding",
-                "content-length",
-                "grpc-timeout",
-            ] {
-                headers.remove(name);
-            }
-            headers
-        }
-        None => {
-            let mut headers = own_headers();
-            metadata::append(&request.head.metadata, &mut headers);
-            headers
-        }
-    };
-    if let Some(deadline) = request.head.deadline {
-        headers.insert(
-            "grpc-timeout",
-            timeout::format(deadline.saturating_duration_since(now)),
-        );
-    }
-    headers
+/// Returns the address of a path on an endpoint.
+pub(super) fn address(endpoint: &Endpoint, path: http::uri::PathAndQuery) -> Uri {
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(endpoint.scheme());
+    parts.authority = Some(endpoint.authority().clone());
+    parts.path_and_query = Some(path);
+    // Scheme, authority and path are what an absolute address is made of.
+    Uri::from_parts(parts).unwrap_or_default()
 }
 
 /// Returns the headers of a call that the proxy makes itself.
@@ -254,7 +112,7 @@ pub(super) fn own_headers() -> HeaderMap {
     headers
 }
 
-const USER_AGENT: &str = concat!("outrigger/", env!("CARGO_PKG_VERSION"));
+pub(super) const USER_AGENT: &str = concat!("outrigger/", env!("CARGO_PKG_VERSION"));
 
 /// gRPC's own mapping for answers that are not gRPC's ("HTTP to gRPC Status Code Mapping").
 fn code_of(status: StatusCode) -> Code {

@@ -1,23 +1,16 @@
-//! The calls that ask a server about its models: just as much of them as is acted upon.
-
-use std::ops::Range;
-
-use bytes::{Bytes, BytesMut};
 use outrigger_filters::batch::{Batchable, Unbatchable};
 
-use crate::codec::{
-    Wire,
-    protobuf::{Fields, Put, Value},
-};
+use super::each;
+use crate::codec::{Wire, protobuf::Value};
 
 /// What Triton's `ModelConfig` says of batches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelConfig {
-    max_batch_size: u64,
-    sequence_batching: bool,
-    decoupled: bool,
+    pub(in crate::codec) max_batch_size: u64,
+    pub(in crate::codec) sequence_batching: bool,
+    pub(in crate::codec) decoupled: bool,
     /// An input is ragged, or its values are shapes.
-    ragged: bool,
+    pub(in crate::codec) ragged: bool,
 }
 
 impl ModelConfig {
@@ -85,91 +78,6 @@ impl ModelConfig {
     }
 }
 
-/// Tells from a `ModelMetadataResponse` whether a model takes batches: it does where the first
-/// dimension of every input and output is open. Otherwise nothing is known, and never that it
-/// takes none: servers declare shapes without the dimension of the rows, or with an example's, and
-/// what the configuration says of batches must hold then.
-///
-/// Only for servers without `ModelConfig`: Triton shows an open first dimension also for models
-/// that take no batches.
-///
-/// # Errors
-///
-/// Fails where the bytes are not protobuf.
-pub fn metadata_batchable(answer: &[u8]) -> Result<Batchable, Wire> {
-    let (mut inputs, mut outputs, mut fixed) = (0, 0, false);
-    each(answer, 0..answer.len(), |number, value| {
-        match (number, value) {
-            (METADATA_INPUTS | METADATA_OUTPUTS, Value::Bytes(range)) => {
-                if number == METADATA_INPUTS {
-                    inputs += 1;
-                } else {
-                    outputs += 1;
-                }
-                // An int64 of -1 is written as the varint of 2^64 - 1.
-                if first_dimension(answer, range)? != Some(u64::MAX) {
-                    fixed = true;
-                }
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    })?;
-    Ok(match (inputs, outputs, fixed) {
-        (0, ..) | (_, 0, _) | (_, _, true) => Batchable::Unknown,
-        (_, _, false) => Batchable::Yes {
-            max_batch_size: None,
-        },
-    })
-}
-
-/// Reads a `ServerReadyResponse` or a `ModelReadyResponse`.
-pub fn ready(answer: &[u8]) -> bool {
-    let mut ready = false;
-    let read = each(answer, 0..answer.len(), |number, value| {
-        if let (1, Value::Varint(value)) = (number, value) {
-            ready = value != 0;
-        }
-        Ok(())
-    });
-    read.is_ok() && ready
-}
-
-/// Writes the question about a model that all these calls share: its name and version.
-pub fn model_request(model: &str, version: &str) -> Bytes {
-    let mut request = BytesMut::new();
-    request.put_text(1, model);
-    request.put_text(2, version);
-    request.freeze()
-}
-
-fn first_dimension(answer: &[u8], tensor: Range<usize>) -> Result<Option<u64>, Wire> {
-    let mut first = None;
-    each(answer, tensor, |number, value| {
-        if number == SHAPE && first.is_none() {
-            first = match value {
-                Value::Varint(dimension) => Some(dimension),
-                Value::Bytes(packed) => Fields::new(answer, packed).next_varint()?,
-                _ => None,
-            };
-        }
-        Ok(())
-    })?;
-    Ok(first)
-}
-
-fn each(
-    message: &[u8],
-    range: Range<usize>,
-    mut field: impl FnMut(u32, Value) -> Result<(), Wire>,
-) -> Result<(), Wire> {
-    let mut fields = Fields::new(message, range);
-    while let Some(found) = fields.next()? {
-        field(found.number, found.value)?;
-    }
-    Ok(())
-}
-
 // Field numbers of Triton's `ModelConfig` and what stands in it.
 const MAX_BATCH_SIZE: u32 = 4;
 const INPUT: u32 = 5;
@@ -178,14 +86,13 @@ const MODEL_TRANSACTION_POLICY: u32 = 19;
 const IS_SHAPE_TENSOR: u32 = 6;
 const ALLOW_RAGGED_BATCH: u32 = 7;
 const DECOUPLED: u32 = 1;
-// Field numbers of `ModelMetadataResponse` and its tensors.
-const METADATA_INPUTS: u32 = 4;
-const METADATA_OUTPUTS: u32 = 5;
-const SHAPE: u32 = 3;
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+
     use super::*;
+    use crate::codec::protobuf::Put as _;
 
     fn message(fields: &[(u32, &[u8])]) -> Vec<u8> {
         let mut message = BytesMut::new();
@@ -236,33 +143,30 @@ mod tests {
     }
 
     #[test]
-    fn metadata_speaks_of_batches_only_where_every_tensor_does() {
-        let open = [
-            0x18, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1, 0x18, 64,
-        ];
-        let packed = message(&[(3, &[255, 255, 255, 255, 255, 255, 255, 255, 255, 1, 64])]);
-        let fixed = [0x18, 1, 0x18, 64];
-        let of = |input: &[u8], output: &[u8]| {
-            metadata_batchable(&message(&[(4, input), (5, output)])).unwrap()
-        };
+    fn real_models_are_what_their_configuration_says() {
+        let of = |answer: &[u8]| ModelConfig::read(answer).unwrap().batchable();
         assert_eq!(
-            of(&open, &packed),
+            of(include_bytes!("../recorded/triton.digits_svm.config.bin")),
             Batchable::Yes {
-                max_batch_size: None
+                max_batch_size: Some(128)
             }
         );
-        assert_eq!(of(&open, &fixed), Batchable::Unknown);
-        assert_eq!(of(&fixed, &open), Batchable::Unknown);
-        assert_eq!(of(&[], &open), Batchable::Unknown);
-        assert_eq!(metadata_batchable(&[]).unwrap(), Batchable::Unknown);
+        assert_eq!(
+            of(include_bytes!("../recorded/triton.sequence.config.bin")),
+            Batchable::No(Unbatchable::Stateful)
+        );
+        assert_eq!(
+            of(include_bytes!("../recorded/triton.stream.config.bin")),
+            Batchable::No(Unbatchable::Decoupled)
+        );
+        assert_eq!(
+            of(include_bytes!("../recorded/triton.unbatched.config.bin")),
+            Batchable::No(Unbatchable::NoBatchDimension)
+        );
     }
 
     #[test]
-    fn what_is_no_protobuf_is_an_error_or_not_ready() {
+    fn what_is_no_protobuf_is_an_error() {
         assert!(ModelConfig::read(&[0x0a]).is_err());
-        assert!(metadata_batchable(&[0x22, 9]).is_err());
-        assert!(!ready(&[0x08]));
-        assert!(!ready(&[]));
-        assert!(ready(&[0x08, 1]));
     }
 }

@@ -1,0 +1,190 @@
+//! The bridge between protocols: what one can say and another cannot.
+//!
+//! Codecs read and write; what they read is one inference, whatever the protocol. Here stands what
+//! must be true of it before another protocol's codec writes it, so that nothing is lost unsaid.
+
+use outrigger_filters::inference::{
+    Form, Method, Parameters, Payload, RequestParts, ResponseParts, Tensor,
+};
+
+use super::json;
+use crate::config::Protocol;
+
+/// A part of an inference that a protocol has no words for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {why}; the model's server speaks {protocol}")]
+pub struct Unsayable {
+    field: String,
+    why: String,
+    protocol: Protocol,
+}
+
+/// Makes a request of one protocol one that another's codec can write, with tensors in the
+/// `wanted` form.
+///
+/// # Errors
+///
+/// Names the first field that cannot be said.
+pub(crate) fn request(
+    parts: &mut RequestParts,
+    from: Protocol,
+    to: Protocol,
+    wanted: Form,
+) -> Result<(), Unsayable> {
+    if from == to {
+        return Ok(());
+    }
+    let unsayable = |field: &str, why: &str| Unsayable {
+        field: field.to_owned(),
+        why: why.to_owned(),
+        protocol: to,
+    };
+    if !parts.unknown.is_empty() {
+        return Err(unsayable("request", "it has fields that are not known"));
+    }
+    let head = &parts.head;
+    if is_oip(to) {
+        match head.method {
+            Method::Infer => {}
+            Method::Classify => return Err(unsayable("method", "it has no classify")),
+            Method::Regress => return Err(unsayable("method", "it has no regress")),
+        }
+        if !head.label.is_empty() {
+            return Err(unsayable("version_label", "it has no labels of versions"));
+        }
+        if !head.signature.is_empty() {
+            return Err(unsayable("signature_name", "its models have one signature"));
+        }
+    } else {
+        if !head.version.is_empty() && head.version.parse::<i64>().is_err() {
+            return Err(unsayable("model_version", "its versions are numbers"));
+        }
+        none(&parts.parameters, "parameters", to)?;
+    }
+    for (index, output) in parts.outputs.iter().enumerate() {
+        let field = format!("outputs[{index}]");
+        known(&output.unknown, &field, to)?;
+        if !is_oip(to) {
+            none(&output.parameters, &format!("{field}.parameters"), to)?;
+        }
+    }
+    for (index, input) in parts.inputs.iter_mut().enumerate() {
+        let field = format!("inputs[{index}]");
+        known(&input.unknown, &field, to)?;
+        if !is_oip(to) {
+            none(&input.parameters, &format!("{field}.parameters"), to)?;
+        }
+        if input.name.is_empty() && to != Protocol::TfservingRest {
+            return Err(unsayable(&field, "the server does not say its name"));
+        }
+        as_form(input, wanted, &field, to)?;
+    }
+    Ok(())
+}
+
+/// Makes an answer of one protocol one that another's codec can write: to a caller who asked for
+/// these outputs under this id.
+///
+/// # Errors
+///
+/// Names the first field that cannot be said.
+pub(crate) fn response(
+    parts: &mut ResponseParts,
+    asked: &Asked,
+    from: Protocol,
+    to: Protocol,
+) -> Result<(), Unsayable> {
+    if is_oip(to) && !is_oip(from) {
+        parts.id.clone_from(&asked.id);
+    }
+    if from == Protocol::TfservingRest && !asked.outputs.is_empty() {
+        // Its requests cannot name the outputs that they want.
+        parts
+            .outputs
+            .retain(|output| asked.outputs.contains(&output.name));
+    }
+    if to.is_grpc() {
+        for (index, output) in parts.outputs.iter_mut().enumerate() {
+            if output.form.is_text() {
+                as_form(output, Form::Raw, &format!("outputs[{index}]"), to)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a caller said of the answer that it wants.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asked {
+    id: bytestring::ByteString,
+    outputs: Vec<bytestring::ByteString>,
+}
+
+impl Asked {
+    /// Remembers it of a request that is about to be sent.
+    pub(crate) fn of(parts: &RequestParts) -> Self {
+        Self {
+            id: parts.head.id.clone(),
+            outputs: parts
+                .outputs
+                .iter()
+                .map(|output| output.name.clone())
+                .collect(),
+        }
+    }
+}
+
+fn is_oip(protocol: Protocol) -> bool {
+    matches!(protocol, Protocol::OipGrpc | Protocol::OipRest)
+}
+
+fn known(unknown: &Payload, field: &str, protocol: Protocol) -> Result<(), Unsayable> {
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    Err(Unsayable {
+        field: field.to_owned(),
+        why: "it has fields that are not known".to_owned(),
+        protocol,
+    })
+}
+
+fn none(parameters: &Parameters, field: &str, protocol: Protocol) -> Result<(), Unsayable> {
+    match parameters.iter().next() {
+        None => Ok(()),
+        Some((name, _)) => Err(Unsayable {
+            field: format!("{field}.{name}"),
+            why: "it has no parameters".to_owned(),
+            protocol,
+        }),
+    }
+}
+
+fn as_form(
+    tensor: &mut Tensor,
+    wanted: Form,
+    field: &str,
+    protocol: Protocol,
+) -> Result<(), Unsayable> {
+    let unsayable = |why: String| Unsayable {
+        field: field.to_owned(),
+        why,
+        protocol,
+    };
+    match (tensor.form, wanted) {
+        (Form::Absent, _) if is_oip(protocol) => return Ok(()),
+        (Form::Absent, _) => return Err(unsayable("it has no shared memory".to_owned())),
+        (Form::Raw | Form::Typed, Form::Raw | Form::Typed) => return Ok(()),
+        (form, wanted) if form == wanted => return Ok(()),
+        _ => {}
+    }
+    // Only TensorFlow Serving's JSON has a way to write bytes that are no text.
+    let strings = match protocol {
+        Protocol::OipRest => json::Strings::Plain,
+        _ => json::Strings::Either,
+    };
+    tensor.data =
+        json::convert(tensor, wanted, strings).map_err(|error| unsayable(error.to_string()))?;
+    tensor.form = wanted;
+    Ok(())
+}

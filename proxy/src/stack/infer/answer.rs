@@ -1,0 +1,215 @@
+use http::{HeaderMap, HeaderName, HeaderValue, Response, Version, header};
+use outrigger_filters::inference::{self, Error, Form, Payload};
+use tokio::time::Instant;
+
+use super::message::Reply;
+use crate::{
+    body::Body,
+    codec::{
+        bridge::{self, Asked},
+        grpc::{frame, metadata},
+        oip_grpc, oip_rest, tfs_grpc, tfs_rest,
+    },
+    config::Protocol,
+    upstream::Refused,
+    wire::{Answer, JSON_LEN},
+};
+
+/// Says a response in its caller's protocol.
+///
+/// # Errors
+///
+/// Fails where the caller's protocol cannot say it.
+pub(super) fn encode(
+    mut response: inference::Response,
+    reply: Reply,
+    asked: &Asked,
+    from: Protocol,
+    to: Protocol,
+    received: Instant,
+) -> Result<Response<Body>, Error> {
+    let report = std::mem::take(&mut response.report);
+    if from != to {
+        if response.is_opaque() {
+            return Err(NotUnderstood(from).into());
+        }
+        bridge::response(&mut response, asked, from, to)?;
+    }
+    let wire = response
+        .wire()
+        .and_then(|wire| wire.downcast_ref::<Answer>())
+        .cloned();
+    let mut headers = match &wire {
+        Some(answer) => {
+            let mut headers = answer.headers.clone();
+            // The body is written anew where the caller wants it in another form.
+            headers.remove("grpc-encoding");
+            headers.remove(header::CONTENT_LENGTH);
+            headers
+        }
+        None => own_headers(&response, from, to),
+    };
+    report_to(&report, received, &mut headers);
+    let mut trailers = None;
+    let body = match (reply, wire) {
+        (Reply::OipGrpc(wanted), wire) => {
+            let message = match wire {
+                Some(answer) if oip_grpc::fits(&response, wanted) => frame(answer.body),
+                _ => oip_grpc::encode_response(&response, wanted)?,
+            };
+            trailers = Some(of_grpc(&response, from));
+            message
+        }
+        (Reply::TfservingGrpc(method, signature), wire) => {
+            trailers = Some(of_grpc(&response, from));
+            match wire {
+                Some(answer) => frame(answer.body),
+                None => {
+                    let form = match from {
+                        Protocol::TfservingGrpc => tfs_grpc::form(&response),
+                        _ => Form::Typed,
+                    };
+                    tfs_grpc::encode_response(method, &response, &signature, form)?
+                }
+            }
+        }
+        (Reply::OipRest(_) | Reply::TfservingRest(..), Some(answer)) => Payload::from(answer.body),
+        (Reply::OipRest(reply), None) => {
+            let body = oip_rest::encode_response(&response, &reply)?;
+            if let Some(len) = body.json_len {
+                headers.insert(JSON_LEN, HeaderValue::from(len));
+                headers.insert(
+                    header::CONTENT_TYPE,
+                    HeaderValue::from_static("application/octet-stream"),
+                );
+            }
+            body.payload
+        }
+        (Reply::TfservingRest(reply, description, signature), None) => {
+            let signature = description
+                .as_ref()
+                .and_then(|description| description.signature(&signature));
+            tfs_rest::encode_response(&response, &reply, signature)?
+        }
+    };
+    if !to.is_grpc() {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+    let mut answer = Response::new(Body::full(body, trailers));
+    *answer.headers_mut() = headers;
+    if to.is_grpc() {
+        *answer.version_mut() = Version::HTTP_2;
+    }
+    Ok(answer)
+}
+
+/// Passes a server's refusal on to a caller that speaks REST.
+pub(super) fn refused(refusal: &Refused) -> Response<Body> {
+    let mut answer = Response::new(Body::full(refusal.body().clone(), None));
+    *answer.status_mut() = refusal.status();
+    answer.headers_mut().clone_from(refusal.headers());
+    answer
+}
+
+fn own_headers(response: &inference::Response, from: Protocol, to: Protocol) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    metadata::append(&response.headers, &mut headers);
+    headers.remove(JSON_LEN);
+    if from.is_grpc() != to.is_grpc() {
+        retain_own(&mut headers);
+    }
+    let content_type = if to.is_grpc() {
+        "application/grpc"
+    } else {
+        "application/json"
+    };
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers
+}
+
+/// Removes what a server says of its own transport, where the caller's is another one.
+fn retain_own(headers: &mut HeaderMap) {
+    let transport: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| {
+            name.as_str().starts_with("grpc-")
+                || matches!(
+                    name.as_str(),
+                    "accept-encoding" | "allow" | "connection" | "date" | "server" | "vary"
+                )
+        })
+        .cloned()
+        .collect();
+    for name in transport {
+        headers.remove(name);
+    }
+}
+
+fn of_grpc(response: &inference::Response, from: Protocol) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    if from.is_grpc() {
+        metadata::append(&response.trailers, &mut trailers);
+    }
+    trailers
+}
+
+/// Says in headers what the filters did; nothing where none acted.
+fn report_to(report: &inference::Report, received: Instant, headers: &mut HeaderMap) {
+    let Some(rows) = report.batch_rows else {
+        return;
+    };
+    headers.insert("outrigger-batch-size", HeaderValue::from(rows));
+    let milliseconds = |time: std::time::Duration| time.as_secs_f64() * 1e3;
+    let mut timing = String::new();
+    for (name, time) in [
+        ("queue", report.queue),
+        ("upstream", report.upstream),
+        ("total", Some(received.elapsed())),
+    ] {
+        if let Some(time) = time {
+            let comma = if timing.is_empty() { "" } else { ", " };
+            // Writing into a string cannot fail.
+            let _ = std::fmt::Write::write_fmt(
+                &mut timing,
+                format_args!("{comma}{name};dur={:.3}", milliseconds(time)),
+            );
+        }
+    }
+    if let Ok(timing) = HeaderValue::from_str(&timing) {
+        headers.append("server-timing", timing);
+    }
+}
+
+/// The server's answer is none that its protocol has, so no other protocol can say it.
+#[derive(Debug)]
+struct NotUnderstood(Protocol);
+
+impl std::fmt::Display for NotUnderstood {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the server's answer is not understood as {}", self.0)
+    }
+}
+
+impl std::error::Error for NotUnderstood {}
+
+/// The server's answer cannot be told to this caller: neither is at fault alone.
+#[derive(Debug)]
+pub(super) struct Untold {
+    /// Not the source: what is wrong with an answer is no fault of the request.
+    cause: Error,
+}
+
+impl Untold {
+    pub(super) fn new(cause: Error) -> Self {
+        Self { cause }
+    }
+}
+
+impl std::fmt::Display for Untold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the server's answer cannot be told: {}", self.cause)
+    }
+}
+
+impl std::error::Error for Untold {}

@@ -1,0 +1,172 @@
+//! Inference calls: claimed for the models of the configuration, and answered by their stacks.
+
+mod answer;
+mod claim;
+mod message;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Version};
+use outrigger_filters::inference::{self, Error};
+use tokio::time::Instant;
+use tower::ServiceExt as _;
+use tracing::debug;
+
+pub use self::claim::{NotKnown, TooLarge};
+use self::{
+    claim::{Claim, Claimed},
+    message::{Understood, read},
+};
+use super::{Model, Route, passthrough, watch::Watch};
+use crate::{
+    body::Body,
+    codec::{
+        bridge::{self, Asked},
+        grpc::{metadata, timeout},
+    },
+    config::Protocol,
+    detect::Inference,
+    rescue,
+    server::Outcome,
+    upstream::Refused,
+    wire,
+};
+
+/// Answers an inference call: through the model's stack where the configuration names the model,
+/// and untouched where it does not or where the message is not understood: by the model's upstream
+/// where that is known, by the listener's otherwise.
+///
+/// Between protocols nothing can go untouched: what is not understood is refused.
+pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<Body>) -> Outcome {
+    let received = Instant::now();
+    let (mut head, body) = request.into_parts();
+    let mut watch = if call.protocol.is_grpc() {
+        Watch::grpc(route.grpc.clone())
+    } else {
+        Watch::http(route.http.clone())
+    };
+    let claimed = match claim::claim(route, &call, &head.headers, body).await {
+        Claim::Model(claimed) => *claimed,
+        Claim::Pass(model, body) => {
+            let upstream = model.map_or(route.upstream.clone(), |model| model.upstream().clone());
+            let request = Request::from_parts(head, body);
+            return passthrough::pass_watched(upstream, request, watch).await;
+        }
+        Claim::Refused(model, error) => {
+            if let Some(model) = model {
+                watch.count_with(model.requests(call.protocol));
+            }
+            return refused(&mut watch, call.protocol, head.version, error.as_ref());
+        }
+        Claim::Gone => return Outcome::Reset(h2::Reason::CANCEL),
+    };
+    let Claimed {
+        model,
+        message,
+        original,
+        mut held,
+    } = claimed;
+    let understood = match message {
+        Ok(message) => understand(&model, &call, &head.headers, &message, received)
+            .await
+            .map(|understood| (understood, message)),
+        Err(cause) => Err(cause),
+    };
+    let (understood, message) = match understood {
+        Ok(understood) => understood,
+        Err(cause) if model.upstream().protocol() == call.protocol => {
+            debug!(%cause, "passed on unread");
+            let request = Request::from_parts(head, Body::full(held.until_sent(original), None));
+            return passthrough::pass_watched(model.upstream().clone(), request, watch).await;
+        }
+        Err(cause) => {
+            watch.count_with(model.requests(call.protocol));
+            return refused(&mut watch, call.protocol, head.version, cause.as_ref());
+        }
+    };
+    watch.count_with(model.requests(call.protocol));
+    // Of a compressed message, what it was compressed to is of no more use.
+    drop(original);
+    let Understood {
+        parts,
+        reply,
+        json_len,
+    } = understood;
+    let len = message.len();
+    let wire = Arc::new(wire::Call {
+        protocol: call.protocol,
+        headers: std::mem::take(&mut head.headers),
+        body: message,
+        json_len,
+    });
+    let mut request = inference::Request::from_wire(parts, wire.clone(), len).with_origin(wire);
+    request.sort_inputs();
+    let request = model.without_ignored_headers(request);
+    if let Err(error) = held.grow(request.held_len()) {
+        return refused(&mut watch, call.protocol, head.version, &error);
+    }
+    let asked = Asked::of(&request);
+    let answered = match model.stack().oneshot(request).await {
+        Ok(response) => {
+            let back = model.upstream().protocol();
+            answer::encode(response, reply, &asked, back, call.protocol, received)
+                .map_err(|cause| answer::Untold::new(cause).into())
+        }
+        Err(error) => Err(error),
+    };
+    match answered {
+        Ok(answer) => Outcome::Answer(watch.answered(answer)),
+        Err(error) => refused(&mut watch, call.protocol, head.version, error.as_ref()),
+    }
+}
+
+/// Reads a message as an inference that the model's server can be asked.
+async fn understand(
+    model: &Model,
+    call: &Inference,
+    headers: &HeaderMap,
+    message: &Bytes,
+    received: Instant,
+) -> Result<Understood, Error> {
+    let server = model.upstream().protocol();
+    let description = model.description(call.protocol).await;
+    let wanted = model.form(description.as_deref());
+    let mut understood = read(call, headers, message, description, server, wanted)?;
+    let parts = &mut understood.parts;
+    if let Some(target) = &call.target {
+        parts.head.model.clone_from(&target.model);
+        parts.head.version.clone_from(&target.version);
+        parts.head.label.clone_from(&target.label);
+    }
+    bridge::request(parts, call.protocol, server, wanted)?;
+    parts.head.deadline = timeout::of_call(headers)
+        .filter(|_| call.protocol.is_grpc())
+        .and_then(|timeout| received.checked_add(timeout));
+    parts.head.metadata = metadata::of_call(headers);
+    Ok(understood)
+}
+
+/// Tells a caller in its own protocol why there is no answer; one that speaks the server's gets the
+/// server's own refusal as it came.
+fn refused(
+    watch: &mut Watch,
+    protocol: Protocol,
+    version: Version,
+    error: &(dyn std::error::Error + 'static),
+) -> Outcome {
+    debug!(%error, "no answer");
+    let verdict = rescue::verdict(error);
+    if protocol.is_grpc() {
+        watch.count_grpc(verdict.code());
+        return verdict.into_grpc();
+    }
+    let refusal = std::iter::successors(Some(error), |error| error.source())
+        .find_map(|error| error.downcast_ref::<Refused>());
+    if let Some(refusal) = refusal {
+        watch.count_http(refusal.status());
+        return Outcome::Answer(answer::refused(refusal));
+    }
+    watch.count_http(verdict.status());
+    verdict.into_http(version)
+}

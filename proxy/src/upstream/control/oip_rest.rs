@@ -1,0 +1,86 @@
+use std::sync::Arc;
+
+use futures_util::future::join3;
+use outrigger_filters::inference::{Code, Error};
+
+use super::{
+    Description, Served,
+    ask::{get, has_code, segment},
+    oip_grpc::description,
+};
+use crate::{codec::oip_rest::control, upstream::Endpoint};
+
+/// Describes a model, as over gRPC; the server says whether it speaks in binary tensors.
+pub(super) async fn describe(
+    endpoint: &Arc<Endpoint>,
+    served: Served<'_>,
+) -> Result<Description, Error> {
+    let model = path(served);
+    let config = format!("{model}/config");
+    let (config, metadata, server) = join3(
+        get(endpoint, &config),
+        get(endpoint, &model),
+        get(endpoint, "/v2"),
+    )
+    .await;
+    let metadata = control::read_metadata(&metadata?)?;
+    let config = match config {
+        // A server that does not know the path may answer it with a page of its own.
+        Ok(answer) => control::read_config(&answer).ok(),
+        // Of a model that is not there, the metadata has said so.
+        Err(error) if has_code(&error, UNKNOWN) => None,
+        Err(error) => return Err(error),
+    };
+    let binary = match server {
+        Ok(answer) => control::read_server(&answer).is_ok_and(|server| server.is_binary()),
+        Err(error) if has_code(&error, UNKNOWN) => false,
+        Err(error) => return Err(error),
+    };
+    Ok(Description {
+        binary,
+        ..description(config.as_ref(), metadata)
+    })
+}
+
+/// Asks whether a model is ready, or the server.
+pub(super) async fn ready(endpoint: &Arc<Endpoint>, served: Option<Served<'_>>) -> bool {
+    let Some(served) = served else {
+        return match get(endpoint, "/v2/health/ready").await {
+            Ok(_) => true,
+            // A server without the call is taken at its word that it answers.
+            Err(error) => has_code(&error, &[Code::NotFound, Code::Unimplemented]),
+        };
+    };
+    get(endpoint, &format!("{}/ready", path(served)))
+        .await
+        .is_ok()
+}
+
+fn path(served: Served<'_>) -> String {
+    let model = segment(served.model);
+    match served.version {
+        "" => format!("/v2/models/{model}"),
+        version => format!("/v2/models/{model}/versions/{}", segment(version)),
+    }
+}
+
+/// How servers say that they have no such path.
+const UNKNOWN: &[Code] = &[Code::InvalidArgument, Code::NotFound, Code::Unimplemented];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_stands_in_the_path() {
+        let of = |model, version| {
+            path(Served {
+                model,
+                version,
+                label: "",
+            })
+        };
+        assert_eq!(of("m", ""), "/v2/models/m");
+        assert_eq!(of("a/b", "v 1"), "/v2/models/a%2Fb/versions/v%201");
+    }
+}
