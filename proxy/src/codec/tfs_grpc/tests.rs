@@ -653,7 +653,7 @@ fn what_is_not_understood_is_named() {
     };
     let twice = TensorProto {
         tensor_content: vec![0; 8],
-        ..good.clone()
+        ..good
     };
     let byte = TensorProto {
         dtype: 4,
