@@ -7,7 +7,7 @@ use outrigger_filters::inference::{
     Form, Method, Parameters, Payload, RequestParts, ResponseParts, Tensor,
 };
 
-use super::json;
+use super::{json, tfs_grpc};
 use crate::config::Protocol;
 
 /// A part of an inference that a protocol has no words for.
@@ -59,20 +59,22 @@ pub(crate) fn request(
         if !head.version.is_empty() && head.version.parse::<i64>().is_err() {
             return Err(unsayable("model_version", "its versions are numbers"));
         }
-        none(&parts.parameters, "parameters", to)?;
+        // Examples may have a context, which both of its protocols can say.
+        let besides = (head.method != Method::Infer).then_some(tfs_grpc::CONTEXT);
+        none(&parts.parameters, besides, "parameters", to)?;
     }
     for (index, output) in parts.outputs.iter().enumerate() {
         let field = format!("outputs[{index}]");
         known(&output.unknown, &field, to)?;
         if !is_oip(to) {
-            none(&output.parameters, &format!("{field}.parameters"), to)?;
+            none(&output.parameters, None, &format!("{field}.parameters"), to)?;
         }
     }
     for (index, input) in parts.inputs.iter_mut().enumerate() {
         let field = format!("inputs[{index}]");
         known(&input.unknown, &field, to)?;
         if !is_oip(to) {
-            none(&input.parameters, &format!("{field}.parameters"), to)?;
+            none(&input.parameters, None, &format!("{field}.parameters"), to)?;
         }
         if input.name.is_empty() && to != Protocol::TfservingRest {
             return Err(unsayable(&field, "the server does not say its name"));
@@ -97,6 +99,10 @@ pub(crate) fn response(
     if is_oip(to) && !is_oip(from) {
         parts.id.clone_from(&asked.id);
     }
+    if parts.model.is_empty() {
+        // Answers over TensorFlow Serving's REST name neither model nor version.
+        parts.model.clone_from(&asked.model);
+    }
     if from == Protocol::TfservingRest && !asked.outputs.is_empty() {
         // Its requests cannot name the outputs that they want.
         parts
@@ -116,6 +122,7 @@ pub(crate) fn response(
 /// What a caller said of the answer that it wants.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Asked {
+    model: bytestring::ByteString,
     id: bytestring::ByteString,
     outputs: Vec<bytestring::ByteString>,
 }
@@ -124,6 +131,7 @@ impl Asked {
     /// Remembers it of a request that is about to be sent.
     pub(crate) fn of(parts: &RequestParts) -> Self {
         Self {
+            model: parts.head.model.clone(),
             id: parts.head.id.clone(),
             outputs: parts
                 .outputs
@@ -149,8 +157,16 @@ fn known(unknown: &Payload, field: &str, protocol: Protocol) -> Result<(), Unsay
     })
 }
 
-fn none(parameters: &Parameters, field: &str, protocol: Protocol) -> Result<(), Unsayable> {
-    match parameters.iter().next() {
+fn none(
+    parameters: &Parameters,
+    besides: Option<&str>,
+    field: &str,
+    protocol: Protocol,
+) -> Result<(), Unsayable> {
+    let mut others = parameters
+        .iter()
+        .filter(|(name, _)| besides.is_none_or(|besides| **name != *besides));
+    match others.next() {
         None => Ok(()),
         Some((name, _)) => Err(Unsayable {
             field: format!("{field}.{name}"),

@@ -53,6 +53,13 @@ pub(in crate::stack) async fn answer(
             return passthrough::pass_watched(upstream, request, watch).await;
         }
         Responder::Server(question) => Ok(of_server(&route, call.protocol, question).await),
+        // A server of KServe's speaks several protocols on one port, and describes nothing in the
+        // one that it is configured with.
+        Responder::Model(about) if !is_grpc && about.is_untold().await => {
+            let request = Request::from_parts(head, Body::chained(read, body));
+            let upstream = about.model.upstream().clone();
+            return passthrough::pass_watched(upstream, request, watch).await;
+        }
         Responder::Model(about) => of_model(call.protocol, &about).await,
         Responder::Nobody(status) => Err(status.into()),
     };
@@ -91,6 +98,21 @@ pub(super) struct About {
     model: Arc<Model>,
     aspect: Aspect,
     target: Target,
+}
+
+impl About {
+    /// Tells whether the caller asks what the model takes, and the server, which also speaks REST,
+    /// does not say it in its protocol.
+    async fn is_untold(&self) -> bool {
+        self.aspect == Aspect::Metadata
+            && !self.model.upstream().protocol().is_grpc()
+            && self
+                .model
+                .learned()
+                .wait()
+                .await
+                .is_none_or(|known| known.signatures.is_empty())
+    }
 }
 
 /// Decides who answers; the message is `None` where it cannot be read.

@@ -69,7 +69,9 @@ pub(super) fn read(
             let look_up = |name: &str| description.as_ref()?.signature(name);
             let (parts, reply) = tfs_rest::decode_request(call.method, message, look_up, wanted)?;
             let name = parts.head.signature.clone();
-            if look_up(&name).is_none() && server != Protocol::TfservingRest {
+            // Examples name their features themselves.
+            let is_named = call.method != Method::Infer || look_up(&name).is_some();
+            if !is_named && server != Protocol::TfservingRest {
                 return Err(undescribed(description.as_deref()).into());
             }
             (parts, Reply::TfservingRest(reply, description, name))
