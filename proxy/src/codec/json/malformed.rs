@@ -54,7 +54,7 @@ pub enum Malformed {
 impl Malformed {
     /// Counts positions from `from` bytes earlier: a part of a text was read, and is spoken of as
     /// the part that it is.
-    pub(in crate::codec) fn shifted(self, from: usize) -> Self {
+    pub(crate) fn shifted(self, from: usize) -> Self {
         match self {
             Self::Syntax { at, expected } => Self::Syntax {
                 at: at.saturating_add(from),

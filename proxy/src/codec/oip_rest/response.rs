@@ -57,6 +57,10 @@ pub fn decode_response(body: &Bytes, json_len: Option<usize>) -> Result<Response
                         Side::Output,
                     )
                     .map_err(|malformed| malformed.within("outputs", index))?;
+                    if index == 0 {
+                        // Most messages have one; a vector would make room for four.
+                        response.outputs.reserve_exact(1);
+                    }
                     response.outputs.push(output);
                 }
                 std::mem::replace(&mut seen.outputs, true)
