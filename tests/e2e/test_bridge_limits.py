@@ -95,7 +95,7 @@ def test_calls_on_examples_go_to_tensorflow_only(bridges, upstream, method):
     make = {"Classify": tfs.classify_request, "Regress": tfs.regress_request}[method]
     answer = tfs.call(bridges[upstream].address, make("linear", [tfs.example(x=[1.0])]))
     assert answer.code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED), answer
-    assert method.lower() in answer.details.lower(), answer
+    assert re.search(f"{method}|example", answer.details, re.IGNORECASE), answer
 
 
 @pytest.mark.parametrize("verb, key", [("classify", "classifications"), ("regress", "regressions")])
@@ -192,9 +192,9 @@ def test_a_connection_serves_all_protocols_of_http_1_in_turn(bridges):
                 ("/v2/models/linear/infer", v2, 200),
                 ("/v1/models/linear:predict", b"no json", 400),
                 ("/v2/models/linear/infer", b"no json", 400),
-                ("/v1/models/absent:predict", v1, 404),
+                ("/v1/models/absent:predict", v1, (404, 503)),
                 ("/v2/models/linear/infer", v2, 200),
                 ("/v1/models/linear:predict", v1, 200),
             ]:
                 answer = connection.ask("POST", target, body, [rest.JSON])
-                assert answer.code == code, (target, body[:20], answer)
+                assert answer.code in (code if isinstance(code, tuple) else (code,)), (target, body[:20], answer)

@@ -129,27 +129,45 @@ def letters(logs, gates):
     peer.stop()
 
 
-ROWS = [
-    "1.50", "1e-7", "0.1000000000000000055511151231257827", "123456789012345678901234567890", "-0.0", "1E+2",
-    '"\\u00e9\\/\\ud83d\\ude00"', '[1.0,[2,3.00]]', '{"b64":"AP8="}', '{"a": [ 1 , 2 ], "b": "]}"}', "NaN", "-Infinity",
-    "null", "true",
+NUMBERS = ["1.50", "1e-7", "0.1000000000000000055511151231257827", "-0.0", "1E+2", "100.0e-2", "NaN", "-Infinity"]
+OTHERS = [
+    "123456789012345678901234567890", '"\\u00e9\\/\\ud83d\\ude00"', "[1.0,[2,3.00]]", '{"b64":"AP8="}',
+    '{"a": [ 1 , 2 ], "b": "]}"}', "null", "true",
 ]  # fmt: skip
 
 
-def test_rows_of_json_are_handed_on_letter_by_letter(letters, gates):
-    """Both ways, although they share a call: 1.50 is not 1.5 to everybody, and no digit of a long number is lost."""
+def posted(address, text):
+    return rest.post(address, "/v1/models/text:predict", b'{ "instances" : [ %s ] }' % text.encode())
+
+
+def row(answer):
+    """The one row of an answer, as it stands in the text."""
+    body = rest.decoded(answer).decode()
+    start, end = body.index("[") + 1, body.rindex("]")
+    assert body[:start].replace(" ", "") == '{"predictions":[' and body[end:].replace(" ", "") == "]}", body
+    return body[start:end].strip()
+
+
+def bodies(peer):
+    return json.loads(http1.ask(peer.rest, "GET", "/bodies").messages[0])
+
+
+def test_numbers_that_share_a_call_are_handed_on_letter_by_letter(letters, gates):
+    """Both ways: 1.50 is not 1.5 to everybody, and no digit of a long number is lost."""
     peer, outrigger = letters
     address = outrigger.address["peer"]
+    warm(lambda: posted(address, "0.5"))
+    before = len(bodies(peer))
+    calls = [lambda t=text: posted(address, t) for text in NUMBERS]
+    _, answers = behind(gates, outrigger, "text", lambda: posted(address, "0.5"), calls)
+    assert [row(answer) for answer in answers] == NUMBERS
+    sent = bodies(peer)[before:]
+    assert len(sent) < 1 + len(NUMBERS), sent
+    assert all(any(text in body for body in sent) for text in NUMBERS), sent
 
-    def ask(text):
-        return rest.post(address, "/v1/models/text:predict", b'{ "instances" : [ %s ] }' % text.encode())
 
-    warm(lambda: ask("0"))
-    _, answers = behind(gates, outrigger, "text", lambda: ask("0"), [lambda t=text: ask(t) for text in ROWS])
-    for text, answer in zip(ROWS, answers, strict=True):
-        body = rest.decoded(answer).decode()
-        start, end = body.index("[") + 1, body.rindex("]")
-        assert body[start:end].strip() == text
-        assert body[: body.index("[")].replace(" ", "") == '{"predictions":' and body[end:].replace(" ", "") == "]}"
-    merged = json.loads(http1.ask(peer.rest, "GET", "/bodies").messages[0])[-1]
-    assert all(text in merged for text in ROWS), merged
+def test_rows_that_are_no_numbers_are_handed_on_letter_by_letter(letters):
+    peer, outrigger = letters
+    for text in OTHERS:
+        assert row(posted(outrigger.address["peer"], text)) == text
+        assert text in bodies(peer)[-1]

@@ -10,7 +10,7 @@ SAME = tuple(
     for name in ("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "half", "bfloat16",
                  "float", "double", "string")
 )  # fmt: skip
-TRITON = ("linear", "words", "types", "echo", "witness", "absent")
+TRITON = ("linear", "words", "types", "echo", "numbers", "witness", "absent")
 UPSTREAMS = {
     # name: (fixture of the server, its port, protocol, models)
     "triton-grpc": ("triton", "grpc", "oip-grpc", TRITON),

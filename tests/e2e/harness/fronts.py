@@ -78,7 +78,8 @@ def oip_grpc(typed):
 
 def oip_rest(binary):
     def ask(address, model, inputs, outputs=None, version="", **more):
-        wanted = None if outputs is None else [{"name": name} for name in outputs]
+        told = {"parameters": {"binary_data": True}} if binary else {}
+        wanted = None if outputs is None else [{"name": name, **told} for name in outputs]
         if binary:
             more["parameters"] = {**more.get("parameters", {}), "binary_data_output": True}
         body, fields = rest.infer_body(inputs, list(inputs) if binary else (), wanted, **more)

@@ -289,6 +289,8 @@ fn shapes_are_found_with_the_kind_of_the_elements() {
         ("[1,[2]]", Malformed::Irregular),
         ("[[1],[2,3]]", Malformed::Irregular),
         ("[[],[1]]", Malformed::Irregular),
+        ("[[],1]", Malformed::Irregular),
+        ("[[[]],[1]]", Malformed::Irregular),
         ("[[[]],[]]", Malformed::Irregular),
         ("[1,true]", Malformed::Mixed),
         ("[1,\"a\"]", Malformed::Mixed),
