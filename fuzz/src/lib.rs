@@ -271,7 +271,13 @@ pub fn tfs_rest_response(input: &[u8]) {
             continue;
         };
         let again = tfs_rest::encode_response(&second, &reply, known);
-        assert_eq!(again.expect("it was written before").to_bytes(), written);
+        let again = again.expect("it was written before").to_bytes();
+        // White space around the elements of text goes with the brackets that move.
+        let but_space = |body: &Bytes| -> Vec<u8> {
+            let bytes = body.iter().copied();
+            bytes.filter(|byte| !byte.is_ascii_whitespace()).collect()
+        };
+        assert_eq!(but_space(&again), but_space(&written));
         assert_eq!(second.unknown, first.unknown);
     }
 }
