@@ -96,6 +96,14 @@ pub(crate) fn response(
     from: Protocol,
     to: Protocol,
 ) -> Result<(), Unsayable> {
+    if from == to {
+        return Ok(());
+    }
+    // They stand in the form of the protocol that knows them not.
+    parts.unknown = Payload::new();
+    for output in &mut parts.outputs {
+        output.unknown = Payload::new();
+    }
     if is_oip(to) && !is_oip(from) {
         parts.id.clone_from(&asked.id);
     }
@@ -203,4 +211,142 @@ fn as_form(
         json::convert(tensor, wanted, strings).map_err(|error| unsayable(error.to_string()))?;
     tensor.form = wanted;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use outrigger_filters::inference::{Datatype, Parameter, Shape};
+
+    use super::*;
+
+    fn tensor(form: Form, data: &'static [u8]) -> Tensor {
+        Tensor {
+            name: "x".into(),
+            datatype: Datatype::Uint8,
+            shape: Shape::new([2, 1]),
+            parameters: Parameters::default(),
+            data: Bytes::from_static(data).into(),
+            form,
+            unknown: Payload::new(),
+        }
+    }
+
+    fn asking(change: impl FnOnce(&mut RequestParts)) -> RequestParts {
+        let mut parts = RequestParts {
+            inputs: vec![tensor(Form::Raw, &[1, 2])],
+            ..RequestParts::default()
+        };
+        change(&mut parts);
+        parts
+    }
+
+    fn refusal(change: impl FnOnce(&mut RequestParts), from: Protocol, to: Protocol) -> String {
+        let refused = request(&mut asking(change), from, to, Form::Raw);
+        refused.map_or_else(|error| error.field, |()| String::new())
+    }
+
+    #[test]
+    fn what_the_servers_protocol_cannot_say_is_named() {
+        use Protocol::{OipGrpc, OipRest, TfservingGrpc, TfservingRest};
+        type Change = fn(&mut RequestParts);
+        let unknown = || Bytes::from_static(b"?").into();
+        assert_eq!(refusal(|_| {}, OipGrpc, TfservingGrpc), "");
+        let to_oip: [(Change, &str); 4] = [
+            (|parts| parts.head.method = Method::Classify, "method"),
+            (|parts| parts.head.label = "stable".into(), "version_label"),
+            (
+                |parts| parts.head.signature = "other".into(),
+                "signature_name",
+            ),
+            (|parts| parts.inputs[0].name = "".into(), "inputs[0]"),
+        ];
+        for (change, field) in to_oip {
+            assert_eq!(refusal(change, TfservingRest, OipGrpc), field);
+            assert_eq!(refusal(change, TfservingGrpc, OipRest), field);
+            assert_eq!(refusal(change, TfservingRest, TfservingRest), "");
+        }
+        let one = |parameters: &mut Parameters| {
+            parameters.insert("priority".into(), Parameter::Int64(1));
+        };
+        let refused = |change: &dyn Fn(&mut RequestParts)| refusal(change, OipRest, TfservingGrpc);
+        assert_eq!(
+            refused(&|parts| parts.head.version = "v1".into()),
+            "model_version"
+        );
+        assert_eq!(
+            refused(&|parts| one(&mut parts.parameters)),
+            "parameters.priority"
+        );
+        assert_eq!(
+            refused(&|parts| one(&mut parts.inputs[0].parameters)),
+            "inputs[0].parameters.priority"
+        );
+        assert_eq!(
+            refused(&|parts| parts.inputs[0].form = Form::Absent),
+            "inputs[0]"
+        );
+        assert_eq!(refused(&|parts| parts.unknown = unknown()), "request");
+        assert_eq!(
+            refused(&|parts| parts.inputs[0].unknown = unknown()),
+            "inputs[0]"
+        );
+    }
+
+    #[test]
+    fn a_context_of_examples_goes_from_one_of_its_protocols_to_the_other() {
+        let with = |parts: &mut RequestParts| {
+            parts.head.method = Method::Regress;
+            let context = Parameter::String("AA==".into());
+            parts.parameters.insert(tfs_grpc::CONTEXT.into(), context);
+        };
+        let (from, to) = (Protocol::TfservingRest, Protocol::TfservingGrpc);
+        assert_eq!(refusal(with, from, to), "");
+    }
+
+    #[test]
+    fn a_tensor_takes_the_form_that_the_server_wants() {
+        for (wanted, text) in [(Form::Flat, "1,2"), (Form::Rows, "[1],[2]")] {
+            let mut parts = asking(|_| {});
+            request(
+                &mut parts,
+                Protocol::OipGrpc,
+                Protocol::TfservingRest,
+                wanted,
+            )
+            .unwrap();
+            assert_eq!(parts.inputs[0].form, wanted);
+            assert_eq!(parts.inputs[0].data.to_bytes(), text);
+        }
+    }
+
+    #[test]
+    fn an_answer_crosses_without_what_only_its_own_protocol_can_write() {
+        let mut output = tensor(Form::Rows, b"[7],[8]");
+        output.unknown = Bytes::from_static(b"?").into();
+        let mut other = tensor(Form::Rows, b"[0],[0]");
+        other.name = "y".into();
+        let mut parts = ResponseParts {
+            outputs: vec![output, other],
+            unknown: Bytes::from_static(br#","k":1"#).into(),
+            ..ResponseParts::default()
+        };
+        let asked = Asked {
+            model: "m".into(),
+            id: "17".into(),
+            outputs: vec!["x".into()],
+        };
+        let (from, to) = (Protocol::TfservingRest, Protocol::OipGrpc);
+        response(&mut parts, &asked, from, to).unwrap();
+        assert_eq!((&*parts.model, &*parts.id), ("m", "17"));
+        assert!(parts.unknown.is_empty());
+        let [output] = &parts.outputs[..] else {
+            panic!("one was asked for");
+        };
+        assert!(output.unknown.is_empty());
+        assert_eq!(
+            (output.form, output.data.to_bytes().to_vec()),
+            (Form::Raw, vec![7, 8])
+        );
+    }
 }
