@@ -81,7 +81,7 @@ def test_an_unknown_model_and_other_content_types(kserve_v1_via):
     [
         ("GET", "/v1/models"), ("GET", "/v1/models/digits"), ("GET", "/v1/models/nobody"), ("GET", "/"),
         ("GET", "/v1/models/digits:predict"), ("POST", "/v1/models/digits:explain"), ("POST", "/v1/models/digits:other"),
-        ("GET", "/v1/models/digits/versions/1"), ("GET", "/v2/models/digits"), ("OPTIONS", "/v1/models/digits:predict"),
+        ("GET", "/v1/models/digits/versions/1"), ("GET", "/nowhere"), ("OPTIONS", "/v1/models/digits:predict"),
     ],
 )  # fmt: skip
 def test_pages_beside_predictions(kserve_v1_via, method, target):
