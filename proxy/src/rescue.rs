@@ -13,7 +13,7 @@ use crate::{
     body::{self, Body},
     codec::{self, grpc},
     server::Outcome,
-    stack::{GatheredTooMuch, NotKnown, TooLarge},
+    stack::{GatheredTooMuch, NotConfigured, NotKnown, TooLarge},
     upstream::{self, Cause},
     wire::NoLength,
 };
@@ -36,6 +36,7 @@ pub struct Verdict {
 /// | the server's own HTTP status | mapped | as it said |
 /// | what the server's protocol cannot say | INVALID_ARGUMENT | 400 |
 /// | a message that is not understood, and no server could | INVALID_ARGUMENT | 400 |
+/// | a model that nobody behind the listener can be asked for | NOT_FOUND | 404 |
 /// | a full queue | RESOURCE_EXHAUSTED | 429 |
 /// | a call given up by a runtime that ended | UNAVAILABLE | 503 |
 /// | a deadline that has passed | DEADLINE_EXCEEDED | 504 |
@@ -70,6 +71,9 @@ fn known(cause: &(dyn Error + 'static)) -> Option<Verdict> {
     }
     if is_malformed(cause) {
         return Some(Verdict::new(Code::InvalidArgument, cause.to_string()));
+    }
+    if cause.is::<NotConfigured>() {
+        return Some(Verdict::new(Code::NotFound, cause.to_string()));
     }
     if cause.is::<batch::Overloaded>() || cause.is::<GatheredTooMuch>() {
         return Some(Verdict::new(Code::ResourceExhausted, cause.to_string()));

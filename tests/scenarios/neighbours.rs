@@ -157,3 +157,27 @@ async fn answers_to_head_have_no_body_over_http_2() {
         assert!(answer.body().is_end_stream(), "{path}");
     }
 }
+
+/// gRPC's C++ core answers what is no gRPC with frames for which the connection has to be given up.
+#[tokio::test]
+async fn a_request_that_is_no_grpc_shares_no_connection_with_calls() {
+    let origin = Origin::http2(mirror).await;
+    let gateway = Gateway::before(&[origin.address()], "protocol: oip-grpc", "");
+    let wire = Wire::connect(gateway.address()).await;
+    let call = || wire.exchange(grpc("/package.Service/Method"), &[], None);
+    let page = || {
+        let request = http::Request::get("http://model.test/page")
+            .version(http::Version::HTTP_2)
+            .body(());
+        wire.exchange(request.unwrap(), &[], None)
+    };
+    within("an answer", call()).await.unwrap();
+    assert_eq!(origin.accepted(), 1);
+    within("an answer", page()).await.unwrap();
+    assert_eq!(origin.accepted(), 2);
+    for _ in 0..3 {
+        within("an answer", call()).await.unwrap();
+        within("an answer", page()).await.unwrap();
+    }
+    assert_eq!(origin.accepted(), 2);
+}

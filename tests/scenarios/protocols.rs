@@ -174,3 +174,22 @@ async fn a_lone_call_keeps_its_headers_under_another_name_and_in_another_protoco
         assert!(seen.get("inference-header-content-length").is_none());
     }
 }
+
+#[tokio::test]
+async fn a_model_that_nobody_has_is_not_found_in_the_callers_words() {
+    let served = echo().await;
+    let gateway = before(&served, "models: { m: {} }").await;
+    let wire = Wire::connect(gateway.address()).await;
+    for (protocol, words) in [
+        (Protocol::OipRest, "unknown model: 'other'"),
+        (
+            Protocol::TfservingRest,
+            "Servable not found for request: Latest(other)",
+        ),
+    ] {
+        let reply = protocol.send(&wire, "other", &[1.]).await.unwrap();
+        assert_eq!(reply.status, 404, "{reply:?}");
+        let json: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+        assert!(json["error"].as_str().unwrap().contains(words), "{json}");
+    }
+}

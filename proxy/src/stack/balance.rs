@@ -107,7 +107,7 @@ mod tests {
     use super::*;
     use crate::{
         body::Body,
-        config::HttpVersion,
+        config::{HttpVersion, Protocol},
         upstream::{Connector, call_endpoint},
     };
 
@@ -124,8 +124,15 @@ mod tests {
     fn endpoints(loads: &[usize]) -> Vec<(Arc<Endpoint>, Load)> {
         let refuse = Connector::new(|_| async { Err(io::ErrorKind::ConnectionRefused.into()) });
         let authority = http::uri::Authority::from_static("a:1");
-        let endpoint =
-            || Endpoint::new(authority.clone(), HttpVersion::Http2, refuse.clone()).into();
+        let endpoint = || {
+            Endpoint::new(
+                authority.clone(),
+                Protocol::OipGrpc,
+                HttpVersion::Http2,
+                refuse.clone(),
+            )
+            .into()
+        };
         loads.iter().map(|load| (endpoint(), Load(*load))).collect()
     }
 

@@ -13,7 +13,7 @@ mod watch;
 
 pub use self::{
     gather::GatheredTooMuch,
-    infer::{NotKnown, TooLarge},
+    infer::{NotConfigured, NotKnown, TooLarge},
     model::Model,
     router::Router,
     table::{Route, Table},

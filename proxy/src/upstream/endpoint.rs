@@ -14,7 +14,13 @@ use super::{
     http1, http2,
     load::Load,
 };
-use crate::{body::Body, config::HttpVersion, io::BoxStream, worker};
+use crate::{
+    body::Body,
+    config::{HttpVersion, Protocol},
+    detect::is_grpc,
+    io::BoxStream,
+    worker,
+};
 
 /// One address of an upstream, with each worker's connections to it.
 #[derive(Debug)]
@@ -25,6 +31,10 @@ pub struct Endpoint {
     load: Arc<Load>,
     backoff: Mutex<Backoff>,
     pools: Box<[Pool]>,
+    /// Each worker's connections for requests that are no gRPC, where the endpoint speaks nothing
+    /// else. gRPC's C++ core answers them with frames for a stream that it has reset already, for
+    /// which the connection has to be given up: those of other callers must not go with it.
+    strangers: Option<Box<[Pool]>>,
 }
 
 #[derive(Debug)]
@@ -38,19 +48,21 @@ struct Pool {
 
 impl Endpoint {
     /// Makes an endpoint that connects at its first call.
-    pub fn new(authority: Authority, http: HttpVersion, connector: Connector) -> Self {
-        let pool = |_| Pool {
-            http2: Mutex::default(),
-            http1: Arc::default(),
-            turn: Arc::new(Semaphore::new(1)),
-        };
+    pub fn new(
+        authority: Authority,
+        protocol: Protocol,
+        http: HttpVersion,
+        connector: Connector,
+    ) -> Self {
+        let pools = || (0..worker::count()).map(|_| Pool::new()).collect();
         Self {
             authority,
             http,
             connector,
             load: Load::endpoint(),
             backoff: Mutex::default(),
-            pools: (0..worker::count()).map(pool).collect(),
+            pools: pools(),
+            strangers: protocol.is_grpc().then(pools),
         }
     }
 
@@ -86,10 +98,11 @@ impl Endpoint {
     ) -> Result<Response<Body>, Failed> {
         match self.http {
             HttpVersion::Http2 => {
-                let connection = match self.pool().choose() {
+                let stranger = self.strangers.is_some() && !is_grpc(request.headers());
+                let connection = match self.pool(stranger).choose() {
                     Some(connection) => connection,
                     // Rare, and large: it must not make every call's future as large.
-                    None => match Box::pin(self.connect_http2()).await {
+                    None => match Box::pin(self.connect_http2(stranger)).await {
                         Ok(connection) => connection,
                         Err(cause) => {
                             return Err(Failed {
@@ -109,7 +122,7 @@ impl Endpoint {
         self: &Arc<Self>,
         request: Box<Request<Body>>,
     ) -> Result<Response<Body>, Failed> {
-        let borrowed = match self.pool().http1.take() {
+        let borrowed = match self.pool(false).http1.take() {
             Some(borrowed) => borrowed,
             None => match Box::pin(self.connect_http1()).await {
                 Ok(borrowed) => borrowed,
@@ -124,15 +137,19 @@ impl Endpoint {
         borrowed.call(*request, &self.load).await
     }
 
-    fn pool(&self) -> &Pool {
-        &self.pools[worker::index().min(self.pools.len() - 1)]
+    fn pool(&self, stranger: bool) -> &Pool {
+        let pools = match &self.strangers {
+            Some(strangers) if stranger => strangers,
+            _ => &self.pools,
+        };
+        &pools[worker::index().min(pools.len() - 1)]
     }
 
-    async fn connect_http2(self: &Arc<Self>) -> Result<http2::Connection, Cause> {
+    async fn connect_http2(self: &Arc<Self>, stranger: bool) -> Result<http2::Connection, Cause> {
         // Who waits for a connection counts already: others shall choose another endpoint.
         let _waiting = self.load.begin();
         Self::left_alone(&self.backoff.lock())?;
-        let pool = self.pool();
+        let pool = self.pool(stranger);
         let Ok(turn) = pool.turn.clone().acquire_owned().await else {
             return Err(Cause::NoEndpoint);
         };
@@ -144,7 +161,11 @@ impl Endpoint {
             let _turn = turn;
             let open = |socket| http2::Connection::open(socket, &endpoint.load);
             let connection = endpoint.dial(open).await?;
-            endpoint.pool().http2.lock().push(connection.clone());
+            endpoint
+                .pool(stranger)
+                .http2
+                .lock()
+                .push(connection.clone());
             Ok(connection)
         })
         .await
@@ -154,13 +175,13 @@ impl Endpoint {
         let _waiting = self.load.begin();
         let endpoint = self.clone();
         let dial = async move {
-            let idle = &endpoint.pool().http1;
+            let idle = &endpoint.pool(false).http1;
             endpoint.dial(|socket| idle.open(socket)).await
         };
         // Each caller needs a connection of its own. That one of the dials goes on without its
         // caller is enough to learn of a silent endpoint; if all did, callers who leave early
         // and come again would pile up sockets.
-        match self.pool().turn.clone().try_acquire_owned() {
+        match self.pool(false).turn.clone().try_acquire_owned() {
             Ok(turn) => {
                 outliving(async move {
                     let _turn = turn;
@@ -224,6 +245,14 @@ async fn outliving<T: Send + 'static>(
 }
 
 impl Pool {
+    fn new() -> Self {
+        Self {
+            http2: Mutex::default(),
+            http1: Arc::default(),
+            turn: Arc::new(Semaphore::new(1)),
+        }
+    }
+
     /// Returns an open connection with room for a stream, or the least loaded one when there are
     /// as many as there may be.
     fn choose(&self) -> Option<http2::Connection> {
@@ -270,7 +299,10 @@ mod tests {
         let counted = dials.clone();
         let connector = Connector::new(move |_| connect(counted.fetch_add(1, Ordering::SeqCst)));
         let authority = Authority::from_static("a:1");
-        (Arc::new(Endpoint::new(authority, http, connector)), dials)
+        (
+            Arc::new(Endpoint::new(authority, Protocol::OipRest, http, connector)),
+            dials,
+        )
     }
 
     async fn call(endpoint: &Arc<Endpoint>) -> Cause {

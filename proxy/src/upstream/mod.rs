@@ -60,7 +60,12 @@ impl Upstream {
             .iter()
             .map(|endpoint| {
                 let authority = endpoint.authority().clone();
-                Arc::new(Endpoint::new(authority, config.http, connector.clone()))
+                Arc::new(Endpoint::new(
+                    authority,
+                    config.protocol,
+                    config.http,
+                    connector.clone(),
+                ))
             })
             .collect();
         Self {

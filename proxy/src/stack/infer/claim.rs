@@ -55,8 +55,22 @@ pub(super) async fn claim(
             claim_rest(route, model, headers, body).await
         }
         Some(model) => Claim::Pass(Some(model.clone()), body),
-        None => Claim::Pass(None, body),
+        None => match foreign(route, call, &target.model) {
+            Some(error) => Claim::Refused(None, error.into()),
+            None => Claim::Pass(None, body),
+        },
     }
+}
+
+/// Refuses a model that is not configured where the listener's server speaks gRPC and the caller
+/// does not: nothing good could come of passing that on.
+fn foreign(route: &Route, call: &Inference, model: &str) -> Option<NotConfigured> {
+    let server = route.upstream.protocol();
+    (server.is_grpc() && !call.protocol.is_grpc()).then(|| NotConfigured {
+        model: model.to_owned(),
+        asked: call.protocol,
+        server,
+    })
 }
 
 async fn claim_rest(
@@ -278,6 +292,39 @@ impl std::fmt::Display for TooLarge {
 }
 
 impl std::error::Error for TooLarge {}
+
+/// Nobody behind this listener can be asked for a model in the caller's protocol.
+#[derive(Debug)]
+pub struct NotConfigured {
+    model: String,
+    asked: Protocol,
+    server: Protocol,
+}
+
+impl std::fmt::Display for NotConfigured {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            model,
+            asked,
+            server,
+        } = self;
+        // As servers of the caller's protocol say it.
+        match asked {
+            Protocol::TfservingGrpc | Protocol::TfservingRest => {
+                write!(f, "Servable not found for request: Latest({model})")
+            }
+            Protocol::OipGrpc | Protocol::OipRest => {
+                write!(f, "Request for unknown model: '{model}' is not found")
+            }
+        }?;
+        write!(
+            f,
+            "; it is not configured, and the server behind this listener speaks {server}"
+        )
+    }
+}
+
+impl std::error::Error for NotConfigured {}
 
 /// A body is compressed in a way that is not known.
 #[derive(Debug)]

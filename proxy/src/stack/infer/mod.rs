@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tower::ServiceExt as _;
 use tracing::debug;
 
-pub use self::claim::{NotKnown, TooLarge};
+pub use self::claim::{NotConfigured, NotKnown, TooLarge};
 use self::{
     claim::{Claim, Claimed},
     message::{Understood, read},
