@@ -36,6 +36,7 @@ pub struct Verdict {
 /// | the server's own HTTP status | mapped | as it said |
 /// | what the server's protocol cannot say | INVALID_ARGUMENT | 400 |
 /// | a message that is not understood, and no server could | INVALID_ARGUMENT | 400 |
+/// | a server that does not say in time what a model takes | UNAVAILABLE | 503 |
 /// | a model that nobody behind the listener can be asked for | NOT_FOUND | 404 |
 /// | a full queue | RESOURCE_EXHAUSTED | 429 |
 /// | a call given up by a runtime that ended | UNAVAILABLE | 503 |
@@ -71,6 +72,10 @@ fn known(cause: &(dyn Error + 'static)) -> Option<Verdict> {
     }
     if is_malformed(cause) {
         return Some(Verdict::new(Code::InvalidArgument, cause.to_string()));
+    }
+    if cause.is::<tokio::time::error::Elapsed>() {
+        let words = "the model's server did not answer in time what the model takes";
+        return Some(Verdict::new(Code::Unavailable, words));
     }
     if cause.is::<NotConfigured>() {
         return Some(Verdict::new(Code::NotFound, cause.to_string()));

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use outrigger_filters::{
     batch::{Batch, BatchLayer, Batchable, Capability},
-    inference::{BoxInfer, Form, Metadata, Request},
+    inference::{BoxInfer, Error, Form, Metadata, Request},
 };
 use serde_json::json;
 use tokio::runtime::Handle;
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config::{self, Limits, Protocol},
     telemetry::{Metrics, Requests},
-    upstream::{Client, Description, Endpoint, Learned, Upstream},
+    upstream::{Client, Description, Endpoint, Learned, Served, Upstream, describe},
 };
 
 /// A model of the configuration on one upstream: its stack of filters, and what they learned.
@@ -152,14 +152,32 @@ impl Model {
 
     /// Returns what the server says of the model, where a caller's request is read by it; it is
     /// waited for where the request cannot be said in the server's protocol without.
-    pub(super) async fn description(&self, caller: Protocol) -> Option<Arc<Description>> {
+    ///
+    /// # Errors
+    ///
+    /// Fails where it is needed, and the server does not say it; with the server's own reason.
+    pub(super) async fn description(
+        &self,
+        caller: Protocol,
+    ) -> Result<Option<Arc<Description>>, Error> {
         let server = self.upstream.protocol();
         let used = caller == Protocol::TfservingRest || !server.is_grpc();
-        match (used, caller == server) {
-            (false, _) => None,
-            (true, true) => self.learned.description(),
-            (true, false) => self.learned.wait().await,
+        if !used {
+            return Ok(None);
         }
+        if caller == server {
+            return Ok(self.learned.description());
+        }
+        if let Some(known) = self.learned.wait().await {
+            return Ok(Some(known));
+        }
+        let (model, version) = self.served_as();
+        let served = Served {
+            model,
+            version,
+            label: "",
+        };
+        Ok(Some(Arc::new(describe(&self.upstream, served).await?)))
     }
 
     /// Returns the form in which the server takes tensors: requests of all protocols are brought

@@ -20,7 +20,7 @@ use crate::{
         tfs_grpc::control,
     },
     config::Protocol,
-    rescue::{self, Verdict},
+    rescue,
     server::Outcome,
     stack::{Model, Route, passthrough, watch::Watch},
     upstream::{Description, Served, Upstream, describe, is_ready},
@@ -67,7 +67,7 @@ pub(in crate::stack) async fn answer(
         Ok(answer) => Outcome::Answer(watch.answered(answer.into_response())),
         Err(error) => {
             debug!(%error, "no answer to a control call");
-            let verdict = verdict(&error);
+            let verdict = rescue::verdict(error.as_ref());
             if is_grpc {
                 watch.count_grpc(verdict.code());
                 verdict.into_grpc()
@@ -310,13 +310,6 @@ async fn described(model: &Model, served: Served<'_>) -> Result<Arc<Description>
         return Ok(known);
     }
     Ok(Arc::new(describe(model.upstream(), served).await?))
-}
-
-fn verdict(error: &Error) -> Verdict {
-    match error.is::<tokio::time::error::Elapsed>() {
-        true => Verdict::unavailable("the model's server did not answer in time"),
-        false => rescue::verdict(error.as_ref()),
-    }
 }
 
 /// Reads the one message of a unary call to its end, and keeps in `read` what it was made of;

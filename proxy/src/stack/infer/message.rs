@@ -88,17 +88,13 @@ pub(super) fn read(
 /// protocol.
 fn undescribed(description: Option<&Description>) -> Status {
     match description {
-        None => Status::new(
-            Code::Unavailable,
-            "the model's server does not answer what the model takes",
-        ),
-        Some(known) if known.signatures.is_empty() => Status::new(
-            Code::InvalidArgument,
-            "instances: the model's server does not say what the model takes",
-        ),
-        Some(_) => Status::new(
+        Some(Description { signatures, .. }) if !signatures.is_empty() => Status::new(
             Code::InvalidArgument,
             "signature_name: the model's server knows no such signature",
+        ),
+        _ => Status::new(
+            Code::InvalidArgument,
+            "instances: the model's server does not say what the model takes",
         ),
     }
 }

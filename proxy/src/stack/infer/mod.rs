@@ -130,7 +130,7 @@ async fn understand(
     received: Instant,
 ) -> Result<Understood, Error> {
     let server = model.upstream().protocol();
-    let description = model.description(call.protocol).await;
+    let description = model.description(call.protocol).await?;
     let wanted = model.form(description.as_deref());
     let mut understood = read(call, headers, message, description, server, wanted)?;
     let parts = &mut understood.parts;
