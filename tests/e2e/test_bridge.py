@@ -55,12 +55,17 @@ def check(front, reply, x, upstream=""):
         fronts.agree(front, reply.output(name), expected, upstream != "kserve-v1")
 
 
-def lacks(upstream, front):
-    """A request of the server's own protocol goes as it came, and is the server's to refuse."""
-    if (upstream, front) == ("kserve-v1", fronts.TFS_REST_COLUMN):
-        pytest.skip("V1 of KServe has no columns")
-    if (upstream, front) == ("mlserver-rest", fronts.OIP_REST_BINARY):
-        pytest.skip("MLServer's REST has no binary tensors")
+def pairs(upstreams, forms):
+    """Who is asked in which form. A request of the server's own protocol goes as it came: V1 of KServe has no columns, and
+    MLServer's REST no binary tensors."""
+    lacking = {("kserve-v1", fronts.TFS_REST_COLUMN), ("mlserver-rest", fronts.OIP_REST_BINARY)}
+    return [(upstream, front) for upstream in upstreams for front in forms if (upstream, front) not in lacking]
+
+
+def datatypes(forms):
+    """What can be said in which form: JSON and typed contents have no half precision."""
+    halves = (fronts.OIP_GRPC_RAW, fronts.OIP_REST_BINARY, *fronts.TFS_GRPC)
+    return [(datatype, front) for datatype in oip.NUMPY for front in forms if datatype not in ("FP16", "BF16") or front in halves]
 
 
 @pytest.mark.parametrize("server, port, front", NATIVE, ids=lambda value: str(value))
@@ -72,31 +77,28 @@ def test_each_server_answers_its_own_protocol_with_the_same_numbers(request, ser
 
 
 @pytest.mark.proxy
-@pytest.mark.parametrize("front", fronts.ALL, ids=str)
-@pytest.mark.parametrize("upstream", UPSTREAMS)
+@pytest.mark.parametrize("upstream, front", pairs(UPSTREAMS, fronts.ALL), ids=str)
 def test_every_protocol_in_front_of_every_server_gives_the_same_numbers(bridges, upstream, front):
-    lacks(upstream, front)
     for rows in (1, 5, 32, 1):
         check(front, front.ask(bridges[upstream].address, "linear", {"x": IMAGES[:rows]}), IMAGES[:rows], upstream)
 
 
 @pytest.mark.proxy
-@pytest.mark.parametrize("front", [*fronts.OIP, *fronts.TFS_GRPC], ids=str)
-@pytest.mark.parametrize("upstream", [name for name in UPSTREAMS if name != "kserve-v1"])
+@pytest.mark.parametrize(
+    "upstream, front",
+    pairs([name for name in UPSTREAMS if name != "kserve-v1"], [*fronts.OIP, *fronts.TFS_GRPC]),
+    ids=str,
+)
 def test_one_output_of_two_can_be_asked_for(bridges, upstream, front):
-    lacks(upstream, front)
     for name in ("label", "scores"):
         reply = front.ask(bridges[upstream].address, "linear", {"x": IMAGES[:3]}, [name])
         assert reply.ok and set(reply.outputs) == {name}, reply
 
 
 @pytest.mark.proxy
-@pytest.mark.parametrize("front", [*fronts.OIP, *fronts.TFS_GRPC], ids=str)
-@pytest.mark.parametrize("datatype", [*oip.NUMPY])
+@pytest.mark.parametrize("datatype, front", datatypes([*fronts.OIP, *fronts.TFS_GRPC]), ids=str)
 @pytest.mark.parametrize("upstream", ["triton-grpc", "triton-rest"])
 def test_every_datatype_reaches_triton_and_comes_back(bridges, upstream, front, datatype):
-    if datatype in ("FP16", "BF16") and front not in (fronts.OIP_GRPC_RAW, fronts.OIP_REST_BINARY, *fronts.TFS_GRPC):
-        pytest.skip("JSON and typed contents of this protocol have no such datatype")
     x = samples(datatype)
     reply = front.ask(bridges[upstream].address, "types", {f"IN_{datatype}": x}, [f"OUT_{datatype}"])
     fronts.agree(front, reply.output(f"OUT_{datatype}"), x)
@@ -115,11 +117,8 @@ def test_many_inputs_of_as_many_datatypes_at_once(bridges, upstream, front):
 
 
 @pytest.mark.proxy
-@pytest.mark.parametrize("front", fronts.ALL, ids=str)
-@pytest.mark.parametrize("datatype", [*oip.NUMPY])
+@pytest.mark.parametrize("datatype, front", datatypes(fronts.ALL), ids=str)
 def test_every_datatype_reaches_tensorflow_and_comes_back(bridges, front, datatype):
-    if datatype in ("FP16", "BF16") and front not in (fronts.OIP_GRPC_RAW, fronts.OIP_REST_BINARY, *fronts.TFS_GRPC):
-        pytest.skip("JSON and typed contents of this protocol have no such datatype")
     x = samples(datatype)
     name = {"FP16": "half", "BF16": "bfloat16", "FP32": "float", "FP64": "double"}.get(datatype, datatype.lower())
     fronts.agree(front, front.ask(bridges["tensorflow"].address, f"same_{name}", {"x": x}).output("y"), x)
