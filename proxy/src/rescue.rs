@@ -13,7 +13,7 @@ use crate::{
     body::{self, Body},
     codec::{self, grpc},
     server::Outcome,
-    stack::{GatheredTooMuch, NotConfigured, NotKnown, TooLarge},
+    stack::{GatheredTooMuch, NotConfigured, NotKnown, NotOneMessage, TooLarge},
     upstream::{self, Cause},
     wire::NoLength,
 };
@@ -70,6 +70,10 @@ fn known(cause: &(dyn Error + 'static)) -> Option<Verdict> {
     if let Some(refused) = cause.downcast_ref::<upstream::Refused>() {
         return Some(Verdict::new(refused.code(), refused.message()));
     }
+    if let Some(grpc::Undecodable::TooLarge { .. }) = cause.downcast_ref() {
+        let words = format!("{cause} (limits.max_message)");
+        return Some(Verdict::new(Code::ResourceExhausted, words));
+    }
     if is_malformed(cause) {
         return Some(Verdict::new(Code::InvalidArgument, cause.to_string()));
     }
@@ -123,6 +127,7 @@ fn is_malformed(cause: &(dyn Error + 'static)) -> bool {
         || cause.is::<codec::tfs_rest::Malformed>()
         || cause.is::<NoLength>()
         || cause.is::<NotKnown>()
+        || cause.is::<NotOneMessage>()
         || cause.is::<codec::grpc::Undecodable>()
 }
 
@@ -160,15 +165,24 @@ impl Verdict {
 
     /// Returns the headers with which a gRPC answer ends.
     pub fn into_trailers(self) -> HeaderMap {
+        let words = grpc::message::encode(self.shown());
         let mut trailers = self.trailers;
         trailers.insert(
             "grpc-status",
             HeaderValue::from(u16::from(self.code.number())),
         );
         if !self.message.is_empty() {
-            trailers.insert("grpc-message", grpc::message::encode(&self.message));
+            trailers.insert("grpc-message", words);
         }
         trailers
+    }
+
+    fn shown(&self) -> &str {
+        let mut end = self.message.len().min(SHOWN);
+        while !self.message.is_char_boundary(end) {
+            end -= 1;
+        }
+        &self.message[..end]
     }
 
     /// Ends a gRPC call: with the server's own reset, or with trailers alone.
@@ -228,3 +242,7 @@ impl Verdict {
         }
     }
 }
+
+/// As many bytes of an error are told over gRPC: clients take no more than some kilobytes of
+/// trailers, three for each byte that is escaped, and the status would be lost with them.
+const SHOWN: usize = 1024;

@@ -1,10 +1,15 @@
 //! Clients keep what they speak and servers keep what they speak, and requests of different
 //! protocols for one model share one call.
 
+use std::io::Write as _;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
 use outrigger_native::{Datatype, Synthetic, TensorSpec};
 use outrigger_tests::{
     gateway::Gateway,
     model::{Served, rows, serve},
+    origin::Origin,
     patience::{until, within},
     protocol::Protocol,
     wire::Wire,
@@ -191,5 +196,88 @@ async fn a_model_that_nobody_has_is_not_found_in_the_callers_words() {
         assert_eq!(reply.status, 404, "{reply:?}");
         let json: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
         assert!(json["error"].as_str().unwrap().contains(words), "{json}");
+    }
+}
+
+/// The raw body of header value 0 is not read: a server that knows the model by another name gets
+/// it under that.
+#[tokio::test]
+async fn what_is_not_read_goes_to_the_servers_model_and_no_other() {
+    let origin = Origin::http1(|request| async move {
+        let path = request.uri().path().to_owned();
+        let body = Full::new(Bytes::from(path));
+        http::Response::new(BodyExt::boxed(body.map_err(|never| match never {})))
+    })
+    .await;
+    let gateway = Gateway::before(
+        &[origin.address()],
+        "protocol: oip-rest",
+        "models: { alias: { arms: { a: { upstream: server, model: \"m n\", version: \"7\" } } } }",
+    );
+    let wire = Wire::connect(gateway.address()).await;
+    let request = http::Request::post("http://model.test/v2/models/alias/infer")
+        .version(http::Version::HTTP_2)
+        .header("inference-header-content-length", "0")
+        .body(());
+    let body = [Bytes::from_static(b"\0\0\x80\x3f")];
+    let reply = wire.exchange(request.unwrap(), &body, None).await.unwrap();
+    assert_eq!(reply.body, "/v2/models/m%20n/versions/7/infer");
+}
+
+#[tokio::test]
+async fn a_compressed_body_over_the_bound_is_refused_as_a_plain_one() {
+    let served = echo().await;
+    let rest = format!("{}\nlimits: {{ max_message: 1KiB }}", batched("m", ""));
+    let gateway = before(&served, &rest).await;
+    let wire = Wire::connect(gateway.address()).await;
+    let (_, plain) = Protocol::OipRest.ask("m", &[1.; 400]);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    gzip.write_all(&plain).unwrap();
+    let gzip = Bytes::from(gzip.finish().unwrap());
+    assert!(plain.len() > 1024 && gzip.len() < 1024);
+    for (encoding, body) in [("identity", plain), ("gzip", gzip)] {
+        let (mut request, _) = Protocol::OipRest.ask("m", &[1.]);
+        let headers = request.headers_mut();
+        headers.insert("content-encoding", encoding.parse().unwrap());
+        let reply = wire.exchange(request, &[body], None).await.unwrap();
+        assert_eq!(reply.status, 429, "{encoding}: {reply:?}");
+        let words = String::from_utf8_lossy(&reply.body).into_owned();
+        assert!(words.contains("limits.max_message"), "{words}");
+    }
+}
+
+/// What a server answers compressed although nobody asked for that is read, and told plain.
+#[tokio::test]
+async fn a_compressed_answer_is_read() {
+    let origin = Origin::http1(|request| async move {
+        let body = match request.uri().path() {
+            "/v2/models/m/infer" => {
+                r#"{"model_name":"m","outputs":[{"name":"y","datatype":"FP32","shape":[1,1],"data":[0.1]}]}"#
+            }
+            _ => "{}",
+        };
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(body.as_bytes()).unwrap();
+        let body = Full::new(Bytes::from(gzip.finish().unwrap()));
+        http::Response::builder()
+            .header("content-type", "application/json")
+            .header("content-encoding", "GZIP")
+            .body(BodyExt::boxed(body.map_err(|never| match never {})))
+            .unwrap()
+    })
+    .await;
+    let gateway = Gateway::before(
+        &[origin.address()],
+        "protocol: oip-rest",
+        "models: { m: { batch: { max_batch_size: 4 } } }",
+    );
+    let wire = Wire::connect(gateway.address()).await;
+    for protocol in [Protocol::OipRest, Protocol::OipGrpc] {
+        let reply = protocol.send(&wire, "m", &[1.]).await.unwrap();
+        assert_eq!(protocol.read(&reply), [0.1], "{protocol:?}");
+        assert!(reply.headers.get("content-encoding").is_none());
+        if let Some(len) = reply.headers.get("content-length") {
+            assert_eq!(len.to_str().unwrap(), reply.body.len().to_string());
+        }
     }
 }

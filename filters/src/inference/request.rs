@@ -136,17 +136,19 @@ impl Request {
         self.parts
     }
 
-    /// Returns the bytes of all input contents.
-    pub fn payload_len(&self) -> usize {
-        self.inputs.iter().map(|input| input.data.len()).sum()
-    }
-
     /// Returns the bytes that the request keeps from being freed: those of the message that it was
     /// read from, or of the contents where they are more.
     ///
     /// A changed request still holds its message, for its names and contents are slices of it.
     pub fn held_len(&self) -> usize {
         self.payload_len().max(self.message_len)
+    }
+}
+
+impl RequestParts {
+    /// Returns the bytes of all input contents.
+    pub fn payload_len(&self) -> usize {
+        self.inputs.iter().map(|input| input.data.len()).sum()
     }
 }
 

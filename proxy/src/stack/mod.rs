@@ -13,7 +13,7 @@ mod watch;
 
 pub use self::{
     gather::GatheredTooMuch,
-    infer::{NotConfigured, NotKnown, TooLarge},
+    infer::{NotConfigured, NotKnown, NotOneMessage, TooLarge},
     model::Model,
     router::Router,
     table::{Route, Table},

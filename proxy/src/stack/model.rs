@@ -129,6 +129,17 @@ impl Model {
         &self.learned
     }
 
+    /// Tells whether the configuration says which version is asked for.
+    pub(super) fn pins_version(&self) -> bool {
+        self.arm.version.is_some()
+    }
+
+    /// Tells whether the server knows the model under another name than the callers, or is asked for
+    /// a version of the configuration's.
+    pub(super) fn is_renamed(&self) -> bool {
+        self.arm.model != self.name || self.arm.version.is_some()
+    }
+
     /// Returns the stack; a clone shares its queues.
     pub(super) fn stack(&self) -> BoxInfer {
         self.stack.clone()
@@ -145,8 +156,7 @@ impl Model {
     pub(super) fn is_plain(&self, protocol: Protocol) -> bool {
         self.config.batch.is_none()
             && self.arm.upstream.is_none()
-            && self.arm.model == self.name
-            && self.arm.version.is_none()
+            && !self.is_renamed()
             && self.upstream.protocol() == protocol
     }
 

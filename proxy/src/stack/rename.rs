@@ -61,6 +61,8 @@ where
         let asked = std::mem::replace(&mut head.model, self.names.model.clone());
         if let Some(version) = &self.names.version {
             head.version = version.clone();
+            // The configuration's word counts, whatever the caller calls a version.
+            head.label = ByteString::new();
         }
         let answer = self.inner.call(request);
         Box::pin(async move {

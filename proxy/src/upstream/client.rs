@@ -139,11 +139,7 @@ impl Shared {
     async fn call_rest(&self, request: inference::Request) -> Result<Response, Error> {
         let protocol = self.upstream.protocol();
         let method = request.head.method;
-        let path = match protocol {
-            Protocol::OipRest => oip_path(&request.head),
-            _ => tfserving_path(&request.head),
-        };
-        let path = PathAndQuery::try_from(path)
+        let path = PathAndQuery::try_from(rest_path(protocol, &request.head))
             .map_err(|error| super::Error::new(None, Cause::Request(Arc::new(error.into()))))?;
         let mut headers = self.headers(&request);
         let description = self.learned.description();
@@ -276,6 +272,14 @@ fn say_json_len(json_len: Option<usize>, headers: &mut HeaderMap) {
         }
     };
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+}
+
+/// Writes the path of an inference over REST.
+pub(crate) fn rest_path(protocol: Protocol, head: &inference::Head) -> String {
+    match protocol {
+        Protocol::OipRest => oip_path(head),
+        _ => tfserving_path(head),
+    }
 }
 
 fn oip_path(head: &inference::Head) -> String {

@@ -26,6 +26,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Endpoint {
     authority: Authority,
+    protocol: Protocol,
     http: HttpVersion,
     connector: Connector,
     load: Arc<Load>,
@@ -57,6 +58,7 @@ impl Endpoint {
         let pools = || (0..worker::count()).map(|_| Pool::new()).collect();
         Self {
             authority,
+            protocol,
             http,
             connector,
             load: Load::endpoint(),
@@ -69,6 +71,11 @@ impl Endpoint {
     /// Returns the host and port.
     pub fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    /// Returns what the server there speaks.
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
     /// Returns the scheme of its URLs.

@@ -31,6 +31,7 @@ pub use self::{
     rest::Refused,
 };
 pub(crate) use self::{
+    client::rest_path,
     control::{Served, describe, is_ready, unready},
     grpc::Unreadable,
     rest::encoding,

@@ -11,6 +11,7 @@ use super::{Endpoint, Unreadable, Upstream, call_endpoint};
 use crate::{
     body::Body,
     codec::grpc::{Encoding, Undecodable},
+    config::Protocol,
 };
 
 /// An answer whose status says that it is one.
@@ -26,6 +27,7 @@ pub(super) struct Answer {
 /// A caller that speaks the server's protocol gets it as it is, any other the code and the words.
 #[derive(Clone, Debug)]
 pub struct Refused {
+    protocol: Protocol,
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
@@ -92,6 +94,7 @@ pub(super) async fn exchange(
         return Ok(Answer { headers, body });
     }
     Err(Refused {
+        protocol: endpoint.protocol(),
         status: head.status,
         headers,
         body,
@@ -111,6 +114,11 @@ pub(crate) fn encoding(headers: &HeaderMap) -> Option<Encoding> {
 }
 
 impl Refused {
+    /// Returns what the server speaks.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
     /// Returns the status.
     pub fn status(&self) -> StatusCode {
         self.status
@@ -183,6 +191,7 @@ mod tests {
 
     fn refused(status: u16, body: &'static str) -> Refused {
         Refused {
+            protocol: Protocol::OipRest,
             status: StatusCode::from_u16(status).unwrap(),
             headers: HeaderMap::new(),
             body: Bytes::from_static(body.as_bytes()),

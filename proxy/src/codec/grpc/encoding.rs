@@ -35,12 +35,16 @@ pub enum Undecodable {
 impl Encoding {
     /// Reads the value of `grpc-encoding`; `None` where it is not one of those known here.
     pub fn from_name(name: &[u8]) -> Option<Self> {
-        match name {
-            b"identity" => Some(Self::Identity),
-            b"gzip" => Some(Self::Gzip),
-            b"deflate" => Some(Self::Deflate),
-            _ => None,
-        }
+        let names: [(&[u8], Self); 4] = [
+            (b"identity", Self::Identity),
+            (b"gzip", Self::Gzip),
+            (b"x-gzip", Self::Gzip),
+            (b"deflate", Self::Deflate),
+        ];
+        // HTTP's names of codings have no case (RFC 9110, 8.4.1).
+        names
+            .into_iter()
+            .find_map(|(known, encoding)| name.eq_ignore_ascii_case(known).then_some(encoding))
     }
 
     /// Reads the headers of a call or of an answer; without `grpc-encoding` nothing is compressed.

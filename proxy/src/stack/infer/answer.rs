@@ -183,7 +183,13 @@ fn report_to(report: &inference::Report, received: Instant, headers: &mut Header
 
 /// The server's answer is none that its protocol has, so no other protocol can say it.
 #[derive(Debug)]
-struct NotUnderstood(Protocol);
+pub(super) struct NotUnderstood(Protocol);
+
+impl NotUnderstood {
+    pub(super) fn new(protocol: Protocol) -> Self {
+        Self(protocol)
+    }
+}
 
 impl std::fmt::Display for NotUnderstood {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -7,8 +7,9 @@ mod message;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Version};
-use outrigger_filters::inference::{self, Error};
+use bytestring::ByteString;
+use http::{HeaderMap, Request, Uri, Version, uri::PathAndQuery};
+use outrigger_filters::inference::{self, Error, Head};
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 use tracing::debug;
@@ -29,7 +30,7 @@ use crate::{
     detect::Inference,
     rescue,
     server::Outcome,
-    upstream::Refused,
+    upstream::{Refused, rest_path},
     wire,
 };
 
@@ -48,10 +49,12 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
     };
     let claimed = match claim::claim(route, &call, &head.headers, body).await {
         Claim::Model(claimed) => *claimed,
-        Claim::Pass(model, body) => {
-            let upstream = model.map_or(route.upstream.clone(), |model| model.upstream().clone());
+        Claim::Pass(None, body) => {
             let request = Request::from_parts(head, body);
-            return passthrough::pass_watched(upstream, request, watch).await;
+            return passthrough::pass_watched(route.upstream.clone(), request, watch).await;
+        }
+        Claim::Pass(Some(model), body) => {
+            return unread(&model, &call, Request::from_parts(head, body), watch, None).await;
         }
         Claim::Refused(model, error) => {
             if let Some(model) = model {
@@ -67,25 +70,24 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
         original,
         mut held,
     } = claimed;
+    watch.count_with(model.requests(call.protocol));
     let understood = match message {
-        Ok(message) => understand(&model, &call, &head.headers, &message, received)
-            .await
-            .map(|understood| (understood, message)),
+        Ok(message) => match held.grow(message.len()) {
+            Ok(()) => understand(&model, &call, &head.headers, &message, received)
+                .await
+                .map(|understood| (understood, message)),
+            Err(error) => return refused(&mut watch, call.protocol, head.version, &error),
+        },
         Err(cause) => Err(cause),
     };
     let (understood, message) = match understood {
         Ok(understood) => understood,
-        Err(cause) if model.upstream().protocol() == call.protocol => {
-            debug!(%cause, "passed on unread");
-            let request = Request::from_parts(head, Body::full(held.until_sent(original), None));
-            return passthrough::pass_watched(model.upstream().clone(), request, watch).await;
-        }
         Err(cause) => {
-            watch.count_with(model.requests(call.protocol));
-            return refused(&mut watch, call.protocol, head.version, cause.as_ref());
+            let body = Body::full(held.until_sent(original), None);
+            let request = Request::from_parts(head, body);
+            return unread(&model, &call, request, watch, Some(cause)).await;
         }
     };
-    watch.count_with(model.requests(call.protocol));
     // Of a compressed message, what it was compressed to is of no more use.
     drop(original);
     let Understood {
@@ -93,7 +95,11 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
         reply,
         json_len,
     } = understood;
-    let len = message.len();
+    let len = match (&call.target, json_len) {
+        // What was read out of JSON stands beside it.
+        (Some(_), None) => message.len() + parts.payload_len(),
+        _ => message.len(),
+    };
     let wire = Arc::new(wire::Call {
         protocol: call.protocol,
         headers: std::mem::take(&mut head.headers),
@@ -107,7 +113,12 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
         return refused(&mut watch, call.protocol, head.version, &error);
     }
     let asked = Asked::of(&request);
+    let unlike = model.is_renamed() && !call.protocol.is_grpc();
     let answered = match model.stack().oneshot(request).await {
+        // It answers a message that the proxy wrote, maybe in another form than the caller's.
+        Ok(response) if unlike && response.is_opaque() => {
+            Err(answer::NotUnderstood::new(model.upstream().protocol()).into())
+        }
         Ok(response) => {
             let back = model.upstream().protocol();
             answer::encode(response, reply, &asked, back, call.protocol, received)
@@ -119,6 +130,51 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
         Ok(answer) => Outcome::Answer(watch.answered(answer)),
         Err(error) => refused(&mut watch, call.protocol, head.version, error.as_ref()),
     }
+}
+
+/// Passes a call that was not read on to the model's server, where that can go untouched or, over
+/// REST, under the name that the model has there; otherwise refuses it for the cause.
+async fn unread(
+    model: &Model,
+    call: &Inference,
+    mut request: Request<Body>,
+    mut watch: Box<Watch>,
+    cause: Option<Error>,
+) -> Outcome {
+    let server = model.upstream().protocol();
+    watch.count_with(model.requests(call.protocol));
+    let target = call.target.as_ref().filter(|_| model.is_renamed());
+    if server != call.protocol || model.is_renamed() && target.is_none() {
+        let cause = cause.unwrap_or_else(|| NotOneMessage(()).into());
+        return refused(&mut watch, call.protocol, request.version(), cause.as_ref());
+    }
+    if let Some(cause) = cause {
+        debug!(%cause, "passed on unread");
+    }
+    if let Some(target) = target {
+        let (name, version) = model.served_as();
+        let pinned = !version.is_empty();
+        let head = Head {
+            model: name.into(),
+            version: if pinned {
+                version.into()
+            } else {
+                target.version.clone()
+            },
+            label: if pinned {
+                ByteString::new()
+            } else {
+                target.label.clone()
+            },
+            method: call.method,
+            ..Head::default()
+        };
+        let mut uri = std::mem::take(request.uri_mut()).into_parts();
+        // A path that was escaped is one.
+        uri.path_and_query = PathAndQuery::try_from(rest_path(server, &head)).ok();
+        *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
+    }
+    passthrough::pass_watched(model.upstream().clone(), request, watch).await
 }
 
 /// Reads a message as an inference that the model's server can be asked.
@@ -138,6 +194,10 @@ async fn understand(
         parts.head.model.clone_from(&target.model);
         parts.head.version.clone_from(&target.version);
         parts.head.label.clone_from(&target.label);
+    }
+    if model.pins_version() {
+        parts.head.label = ByteString::new();
+        parts.head.version = ByteString::new();
     }
     bridge::request(parts, call.protocol, server, wanted)?;
     parts.head.deadline = timeout::of_call(headers)
@@ -162,7 +222,8 @@ fn refused(
         return verdict.into_grpc();
     }
     let refusal = std::iter::successors(Some(error), |error| error.source())
-        .find_map(|error| error.downcast_ref::<Refused>());
+        .find_map(|error| error.downcast_ref::<Refused>())
+        .filter(|refusal| refusal.protocol() == protocol);
     if let Some(refusal) = refusal {
         watch.count_http(refusal.status());
         return Outcome::Answer(answer::refused(refusal));
@@ -170,3 +231,15 @@ fn refused(
     watch.count_http(verdict.status());
     verdict.into_http(version)
 }
+
+/// A call that should have one message has none, a broken one or several.
+#[derive(Debug)]
+pub struct NotOneMessage(());
+
+impl std::fmt::Display for NotOneMessage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the call has not exactly one whole message")
+    }
+}
+
+impl std::error::Error for NotOneMessage {}
