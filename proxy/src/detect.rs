@@ -26,6 +26,9 @@ pub struct Inference {
     pub method: Method,
     /// The model, where the path names it: always in REST, never in gRPC.
     pub target: Option<Target>,
+    /// Whether there is a query, which none of the protocols has: it may mean anything to the
+    /// server.
+    pub query: bool,
 }
 
 /// A model as a path names it.
@@ -53,10 +56,8 @@ impl Call {
                     protocol: *protocol,
                     method: *method,
                     target: None,
+                    query: false,
                 })
-        } else if request.uri().query().is_some() {
-            // None of the protocols has one: it may mean anything to the server.
-            None
         } else if let Some(rest) = path.strip_prefix("/v2/models/") {
             oip_rest(rest)
         } else if let Some(rest) = path.strip_prefix("/v1/models/") {
@@ -64,7 +65,10 @@ impl Call {
         } else {
             None
         };
-        found.map_or(Self::Other, Self::Infer)
+        found.map_or(Self::Other, |call| {
+            let query = request.uri().query().is_some();
+            Self::Infer(Inference { query, ..call })
+        })
     }
 }
 
@@ -86,6 +90,7 @@ fn oip_rest(path: &str) -> Option<Inference> {
             version: segment(version)?,
             label: ByteString::new(),
         }),
+        query: false,
     })
 }
 
@@ -115,6 +120,7 @@ fn tfserving_rest(path: &str) -> Option<Inference> {
             version: segment(version)?,
             label: segment(label)?,
         }),
+        query: false,
     })
 }
 
@@ -230,6 +236,7 @@ mod tests {
                 protocol,
                 method,
                 target: None,
+                query: false,
             })
         };
         for (path, protocol, method) in GRPC {
@@ -282,7 +289,6 @@ mod tests {
             "/v2/models/m/generate",
             "/v2/models//infer/infer",
             "/v2/models/m/versions/1/2/infer",
-            "/v2/models/m/infer?x=1",
             "/v2/models/%zz/infer",
             "/v2/models/%ff/infer",
             "/v1/models/m:explain",
@@ -293,6 +299,11 @@ mod tests {
         ] {
             assert_eq!(rest(path), None, "{path}");
         }
+        let asks = |path: &str| match detect(path, "application/json") {
+            Call::Infer(call) => call.query,
+            Call::Other => panic!("{path} is an inference"),
+        };
+        assert!(asks("/v2/models/m/infer?x=1") && !asks("/v2/models/m/infer"));
         let get = Request::get("/v2/models/m/infer").body(()).unwrap();
         assert_eq!(Call::detect(&get), Call::Other);
     }

@@ -13,7 +13,7 @@ use crate::{
     body::{self, Body},
     codec::{self, grpc},
     server::Outcome,
-    stack::{GatheredTooMuch, NotConfigured, NotKnown, NotOneMessage, TooLarge},
+    stack::{GatheredTooMuch, NotConfigured, NotKnown, NotOneMessage, Query, TooLarge},
     upstream::{self, Cause},
     wire::NoLength,
 };
@@ -128,6 +128,7 @@ fn is_malformed(cause: &(dyn Error + 'static)) -> bool {
         || cause.is::<NoLength>()
         || cause.is::<NotKnown>()
         || cause.is::<NotOneMessage>()
+        || cause.is::<Query>()
         || cause.is::<codec::grpc::Undecodable>()
 }
 

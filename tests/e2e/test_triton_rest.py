@@ -199,11 +199,11 @@ def test_parameters(via):
     sleep = np.zeros((2, 1), np.float32)
     for parameters in ({}, {"who": "a"}, {"who": "b", "flag": True, "number": 7}, {"timeout": 5_000_000}, {"ratio": 0.5}):
         answer = ask(via, "witness", {"SLEEP_MS": sleep}, [], [{"name": "PARAMETERS"}, {"name": "ROWS"}], parameters=parameters)
-        if answer.code == 200:
-            found = rest.tensors(answer)
-            told = {name: value for name, value in parameters.items() if name != "timeout"}
-            assert [json.loads(each) for each in found["PARAMETERS"].reshape(-1)] == [told] * 2
-            assert found["ROWS"].tolist() == [[2], [2]]
+        assert answer.code == 200, answer
+        found = rest.tensors(answer)
+        told = {name: value for name, value in parameters.items() if name != "timeout"}
+        assert [json.loads(each) for each in found["PARAMETERS"].reshape(-1)] == [told] * 2
+        assert found["ROWS"].tolist() == [[2], [2]]
 
 
 def test_sequences(via):

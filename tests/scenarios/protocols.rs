@@ -141,6 +141,7 @@ async fn what_the_server_cannot_be_told_is_named() {
         ),
         ("/v1/models/m:predict", r#"{"instances": [[1]"#, ""),
         ("/v2/models/m/infer", r#"{"inputs": 1}"#, "inputs"),
+        ("/v2/models/m/infer?x=1", r#"{"inputs": []}"#, "query"),
         (
             "/v2/models/m/infer",
             r#"{"inputs": [{"name": "input0", "datatype": "FP32", "shape": [2, 1], "data": [1]}]}"#,
@@ -219,6 +220,11 @@ async fn what_is_not_read_goes_to_the_servers_model_and_no_other() {
         .version(http::Version::HTTP_2)
         .header("inference-header-content-length", "0")
         .body(());
+    let asked = http::Request::post("http://model.test/v2/models/alias/infer?x=1")
+        .version(http::Version::HTTP_2)
+        .body(());
+    let reply = wire.exchange(asked.unwrap(), &[], None).await.unwrap();
+    assert_eq!(reply.body, "/v2/models/m%20n/versions/7/infer");
     let body = [Bytes::from_static(b"\0\0\x80\x3f")];
     let reply = wire.exchange(request.unwrap(), &body, None).await.unwrap();
     assert_eq!(reply.body, "/v2/models/m%20n/versions/7/infer");

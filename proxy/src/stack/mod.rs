@@ -13,7 +13,7 @@ mod watch;
 
 pub use self::{
     gather::GatheredTooMuch,
-    infer::{NotConfigured, NotKnown, NotOneMessage, TooLarge},
+    infer::{NotConfigured, NotKnown, NotOneMessage, Query, TooLarge},
     model::Model,
     router::Router,
     table::{Route, Table},

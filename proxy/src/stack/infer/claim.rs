@@ -51,7 +51,10 @@ pub(super) async fn claim(
         return claim_grpc(route, call.protocol, headers, body).await;
     };
     match route.models.get(&target.model) {
-        Some(model) if !model.is_plain(call.protocol) => {
+        Some(model) if call.query && model.upstream().protocol() != call.protocol => {
+            Claim::Refused(Some(model.clone()), Query(()).into())
+        }
+        Some(model) if !call.query && !model.is_plain(call.protocol) => {
             claim_rest(route, model, headers, body).await
         }
         Some(model) => Claim::Pass(Some(model.clone()), body),
@@ -325,6 +328,18 @@ impl std::fmt::Display for NotConfigured {
 }
 
 impl std::error::Error for NotConfigured {}
+
+/// A query stands behind the path of an inference for a server of another protocol.
+#[derive(Debug)]
+pub struct Query(());
+
+impl std::fmt::Display for Query {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the query behind the path cannot be said to the model's server")
+    }
+}
+
+impl std::error::Error for Query {}
 
 /// A body is compressed in a way that is not known.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tower::ServiceExt as _;
 use tracing::debug;
 
-pub use self::claim::{NotConfigured, NotKnown, TooLarge};
+pub use self::claim::{NotConfigured, NotKnown, Query, TooLarge};
 use self::{
     claim::{Claim, Claimed},
     message::{Understood, read},
@@ -170,8 +170,13 @@ async fn unread(
             ..Head::default()
         };
         let mut uri = std::mem::take(request.uri_mut()).into_parts();
+        let query = uri.path_and_query.as_ref().and_then(PathAndQuery::query);
+        let mut path = rest_path(server, &head);
+        if let Some(query) = query {
+            path = format!("{path}?{query}");
+        }
         // A path that was escaped is one.
-        uri.path_and_query = PathAndQuery::try_from(rest_path(server, &head)).ok();
+        uri.path_and_query = PathAndQuery::try_from(path).ok();
         *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
     }
     passthrough::pass_watched(model.upstream().clone(), request, watch).await
