@@ -13,8 +13,8 @@ use crate::inference::{Payload, Request};
 
 /// The contents of requests that made calls fail: they go alone for a while.
 ///
-/// Contents are known by a keyed digest of 128 bits, which nobody outside can steer; two that have
-/// the same would cost the innocent one its company, and no more.
+/// Contents are known by a keyed digest of 128 bits. They are not compared: two that have the same
+/// would cost the innocent one its company, and no more.
 #[derive(Debug, Default)]
 pub(super) struct Quarantine {
     /// Keys of the two halves of a digest.

@@ -1220,6 +1220,38 @@ fn when_a_runtime_goes_those_who_wait_on_another_are_served_by_it() {
     });
 }
 
+#[test]
+fn when_a_runtime_goes_those_who_were_to_be_sent_again_are_sent_by_their_own_futures() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap()
+    };
+    let (going, staying) = (runtime(), runtime());
+    let mut script = Script::new(fixed(32));
+    let (mut callers, _half) = going.block_on(async {
+        let (callers, merged) = gather(&mut script, marked(1..=4)).await;
+        merged.fail(Status::new(Code::Internal, "no"));
+        (callers, script.expect_call().await)
+    });
+    drop(going);
+    staying.block_on(async {
+        for caller in &mut callers[..2] {
+            cause::<Interrupted>(&answer(caller).await.unwrap_err());
+        }
+        for caller in &mut callers[2..] {
+            assert!(poll(caller).is_pending());
+            let call = script.expect_call().await;
+            assert_eq!(call.rows(), 1);
+            call.echo();
+            assert!(answer(caller).await.is_ok());
+        }
+        assert_eq!(script.batch.view().in_flight, 0);
+        assert_eq!(script.batch.load(), 0);
+    });
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_gauge_of_limits_is_the_sum_over_endpoints_and_forgets_those_that_are_gone() {
     let handles = Handles::default();
@@ -1408,6 +1440,62 @@ async fn live(steps: Vec<Step>, max_in_flight: usize, max_batch_size: usize) {
     assert_eq!(script.batch.load(), 0);
 }
 
+/// A life among bad rows: calls with one are refused, unless their fate is another.
+async fn search(
+    members: Vec<(bool, usize, Option<u64>)>,
+    fates: Vec<(u8, usize, u64)>,
+    max_in_flight: usize,
+) {
+    let mut script = Script::new(Config {
+        max_in_flight,
+        ..fixed(16)
+    });
+    let mut bad = Vec::new();
+    let mut callers = Vec::new();
+    let mut calls = Vec::new();
+    for (mark, (is_bad, rows, patience)) in (1..).zip(members) {
+        if is_bad {
+            bad.push(mark);
+        }
+        let id = format!("id{mark}");
+        let deadline = patience.map(|millis| Instant::now() + Duration::from_millis(millis));
+        let request = with(request(&id, rows, mark), |parts| {
+            parts.head.deadline = deadline
+        });
+        callers.push((mark, rows, id, script.send(request)));
+    }
+    let mut fates = fates.into_iter();
+    for _ in 0..1000 {
+        round(&mut script, &mut callers, &mut calls).await;
+        if callers.is_empty() && calls.is_empty() {
+            break;
+        }
+        assert!(script.batch.view().in_flight <= max_in_flight);
+        let (fate, which, millis) = fates.next().unwrap_or((u8::MAX, 0, 0));
+        advance(Duration::from_millis(millis)).await;
+        if fate == 0 && !callers.is_empty() {
+            drop(callers.remove(which % callers.len()));
+        }
+        if calls.is_empty() {
+            continue;
+        }
+        let call: Sent = calls.remove(which % calls.len());
+        let guilty = bad.iter().any(|mark| holds(&call, *mark));
+        let answer = match fate {
+            1 => Err(Status::new(Code::Unavailable, "away").into()),
+            2 => Err(Status::new(Code::Internal, "for no reason").into()),
+            3 if call.request.head.id.is_empty() => Ok(echo(&request("", 77, 0))),
+            4 => continue,
+            _ if guilty => Err(Status::new(Code::InvalidArgument, "bad").into()),
+            _ => Ok(echo(&call.request)),
+        };
+        let _left = call.reply.send(answer);
+    }
+    assert!(callers.is_empty(), "{} without an answer", callers.len());
+    assert_eq!(script.batch.view().in_flight, 0);
+    assert_eq!(script.batch.load(), 0);
+}
+
 async fn round(
     script: &mut Script,
     callers: &mut Vec<(u8, usize, String, Caller)>,
@@ -1478,6 +1566,20 @@ proptest! {
             let metrics = &script.batch.shared().metrics;
             assert!(metrics.isolated.get() <= guilty.len() as u64);
         });
+    }
+
+    #[test]
+    fn whatever_befalls_a_search_everybody_has_one_answer(
+        members in prop::collection::vec((prop::bool::weighted(0.2), 1..4_usize, prop::option::of(0..12_u64)), 2..24),
+        fates in prop::collection::vec((0..12_u8, any::<usize>(), 0..3_u64), 0..60),
+        max_in_flight in 1..3_usize,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(search(members, fates, max_in_flight));
     }
 
     #[test]

@@ -205,6 +205,11 @@ impl<S: Infer + 'static> Lead<S> {
         for (member, failed) in search.give_up() {
             member.refuse(failed);
         }
+        debug!(
+            guilty = search.guilty().len(),
+            answered = search.has_answered(),
+            "searched a batch that failed"
+        );
         for contents in search.guilty() {
             self.shared.metrics.isolated.inc();
             self.shared.isolation.quarantine().enter(*contents, now);
