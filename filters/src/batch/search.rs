@@ -155,32 +155,30 @@ impl<M> Search<M> {
 
     /// Sends nothing more.
     pub(super) fn stop(&mut self) {
-        let mut rest: Vec<_> = self.parts.drain(..).collect();
-        match std::mem::replace(&mut self.stage, Stage::Tree) {
-            Stage::Halves { failed: kept, .. }
-            | Stage::Probes { halves: kept, .. }
-            | Stage::Over { rest: kept } => rest.extend(kept),
-            Stage::Tree => {}
-        }
+        let rest = self.take_rest();
         self.stage = Stage::Over { rest };
     }
 
     /// Gives up: takes out all members that have no answer, with what was said of the calls that
     /// they were in last.
     pub(super) fn give_up(&mut self) -> impl Iterator<Item = (M, CallFailed)> + use<M> {
-        let kept = match std::mem::replace(&mut self.stage, Stage::Tree) {
-            Stage::Halves { failed: kept, .. }
-            | Stage::Probes { halves: kept, .. }
-            | Stage::Over { rest: kept } => kept,
-            Stage::Tree => Vec::new(),
-        };
-        let parts = std::mem::take(&mut self.parts);
-        parts.into_iter().chain(kept).flat_map(|part| {
+        self.take_rest().into_iter().flat_map(|part| {
             let failed = part.failed;
             part.members
                 .into_iter()
                 .map(move |member| (member, failed.clone()))
         })
+    }
+
+    fn take_rest(&mut self) -> Vec<Part<M>> {
+        let mut rest = Vec::from(std::mem::take(&mut self.parts));
+        match std::mem::replace(&mut self.stage, Stage::Tree) {
+            Stage::Halves { failed: kept, .. }
+            | Stage::Probes { halves: kept, .. }
+            | Stage::Over { rest: kept } => rest.extend(kept),
+            Stage::Tree => {}
+        }
+        rest
     }
 
     fn is_alike(&self, verdict: &Status) -> bool {
