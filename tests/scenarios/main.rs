@@ -7,6 +7,7 @@ mod alone;
 mod bounds;
 mod claimed;
 mod garbage;
+mod isolation;
 mod merging;
 mod neighbours;
 mod one_answer;

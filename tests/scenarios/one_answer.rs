@@ -120,8 +120,9 @@ async fn the_models_error_reaches_every_member_and_nobody_else() {
     let mut metadata = MetadataMap::new();
     metadata.insert("x-cause", "row".parse().unwrap());
     let status = Status::with_details_and_metadata(
-        Code::OutOfRange,
-        "thirteen – is bad",
+        // One that no row causes.
+        Code::ResourceExhausted,
+        "thirteen – is too much",
         bytes::Bytes::from_static(b"details"),
         metadata,
     );

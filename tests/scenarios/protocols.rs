@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A model that echoes one FP32 column.
-async fn echo() -> Served {
+pub(crate) async fn echo() -> Served {
     serve(Synthetic {
         inputs: vec![TensorSpec::new("input0", Datatype::Fp32, &[1])],
         ..Synthetic::new("m")
@@ -31,7 +31,7 @@ async fn echo() -> Served {
 
 /// A second proxy, which speaks to the model's server in a protocol of its own choice by way of the
 /// first one: the first one's front is the server that the second one sees.
-async fn behind(first: &Gateway, protocol: &str, rest: &str) -> Gateway {
+pub(crate) async fn behind(first: &Gateway, protocol: &str, rest: &str) -> Gateway {
     let gateway = Gateway::before(&[first.address()], &format!("protocol: {protocol}"), rest);
     until("the models are known", || {
         let table = gateway.state().table();

@@ -15,6 +15,8 @@ pub enum Alone {
     Parameters,
     /// The model takes no batches, or nobody knows whether it does.
     Unbatchable,
+    /// A call with the same contents has failed for their sake not long ago.
+    Quarantined,
 }
 
 /// The most parameters of a request or of a tensor that are compared: each is looked for among
@@ -23,12 +25,13 @@ const MAX_PARAMETERS: usize = 16;
 
 impl Alone {
     /// All reasons, in the order of [`Alone::index`].
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Sequence,
         Self::SharedMemory,
         Self::Unknown,
         Self::Parameters,
         Self::Unbatchable,
+        Self::Quarantined,
         Self::NoRows(NoRows::NoInputs),
         Self::NoRows(NoRows::Scalar),
         Self::NoRows(NoRows::NotPositive),
@@ -44,7 +47,8 @@ impl Alone {
             Self::Unknown => 2,
             Self::Parameters => 3,
             Self::Unbatchable => 4,
-            Self::NoRows(reason) => 5 + reason as usize,
+            Self::Quarantined => 5,
+            Self::NoRows(reason) => 6 + reason as usize,
         }
     }
 
@@ -61,6 +65,7 @@ impl Alone {
             Self::NoRows(NoRows::Length) => "length",
             Self::Parameters => "parameters",
             Self::Unbatchable => "unbatchable",
+            Self::Quarantined => "quarantined",
         }
     }
 }

@@ -37,7 +37,7 @@ pin_project! {
     #[project = StateProjection]
     enum State<S: Infer> {
         Waiting { ticket: Ticket<S>, receiver: oneshot::Receiver<Outcome> },
-        Alone { #[pin] call: Oneshot<S, Request>, load: Load<S> },
+        Alone { #[pin] call: Oneshot<S, Request>, load: Load<S>, contents: Option<u128> },
         Refused { error: Option<Error> },
         Done,
     }
@@ -57,7 +57,14 @@ struct Load<S> {
 impl<S: Infer> ResponseFuture<S> {
     pub(super) fn alone(shared: &Arc<Shared<S>>, request: Request) -> Self {
         Self {
-            state: State::alone(shared, request),
+            state: State::alone(shared, request, None),
+        }
+    }
+
+    /// Contents that failed go alone, and are forgiven when they fail no more.
+    pub(super) fn quarantined(shared: &Arc<Shared<S>>, request: Request, contents: u128) -> Self {
+        Self {
+            state: State::alone(shared, request, Some(contents)),
         }
     }
 
@@ -95,16 +102,17 @@ impl<S: Infer> State<S> {
                 error: Some(DeadlineExpired::new().into()),
             };
         }
-        Self::alone(&ticket.shared, request)
+        Self::alone(&ticket.shared, request, None)
     }
 
-    fn alone(shared: &Arc<Shared<S>>, request: Request) -> Self {
+    fn alone(shared: &Arc<Shared<S>>, request: Request, contents: Option<u128>) -> Self {
         shared.add_load(1);
         Self::Alone {
             call: shared.inner().oneshot(request),
             load: Load {
                 shared: Arc::clone(shared),
             },
+            contents,
         }
     }
 }
@@ -126,9 +134,16 @@ impl<S: Infer> Future for ResponseFuture<S> {
                         Err(_) => (State::Done, Some(Err(Interrupted::new().into()))),
                     }
                 }
-                StateProjection::Alone { call, .. } => {
-                    let answer = ready!(call.poll(cx));
-                    (State::Done, Some(answer.map_err(Into::into)))
+                StateProjection::Alone {
+                    call,
+                    load,
+                    contents,
+                } => {
+                    let answer = ready!(call.poll(cx)).map_err(Into::into);
+                    if let Some(contents) = contents {
+                        load.shared.isolation.review(*contents, &answer);
+                    }
+                    (State::Done, Some(answer))
                 }
                 StateProjection::Refused { error } => (State::Done, error.take().map(Err)),
                 StateProjection::Done => panic!("polled after it was ready"),

@@ -18,6 +18,8 @@ pub struct Metrics {
     expired: Family<Arm, Counter>,
     refused: Family<Arm, Counter>,
     uneven: Family<Arm, Counter>,
+    halved: Family<Arm, Counter>,
+    isolated: Family<Arm, Counter>,
 }
 
 /// The metrics of one arm of a model: what its batch filters write.
@@ -30,6 +32,8 @@ pub struct Handles {
     pub(super) expired: Counter,
     pub(super) refused: Counter,
     pub(super) uneven: Counter,
+    pub(super) halved: Counter,
+    pub(super) isolated: Counter,
     closed: [Counter; Closed::ALL.len()],
     alone: [Counter; Alone::ALL.len()],
 }
@@ -45,6 +49,8 @@ pub(super) enum Closed {
     Idle,
     /// What else waited has another key.
     Incompatible,
+    /// It is a part of a batch whose call failed.
+    Halved,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -76,6 +82,8 @@ impl Metrics {
             expired: Family::default(),
             refused: Family::default(),
             uneven: Family::default(),
+            halved: Family::default(),
+            isolated: Family::default(),
         };
         // The registry adds the full stop to a help text and `_total` to a counter's name.
         registry.register(
@@ -123,6 +131,16 @@ impl Metrics {
             "Batches whose answers could not be divided among their members",
             metrics.uneven.clone(),
         );
+        registry.register(
+            "outrigger_batch_halved",
+            "Batches whose calls failed and whose members were sent again in parts",
+            metrics.halved.clone(),
+        );
+        registry.register(
+            "outrigger_batch_isolated",
+            "Requests that were found to make the calls fail that they were in",
+            metrics.isolated.clone(),
+        );
         metrics
     }
 
@@ -147,6 +165,8 @@ impl Metrics {
             expired: self.expired.get_or_create_owned(&labels),
             refused: self.refused.get_or_create_owned(&labels),
             uneven: self.uneven.get_or_create_owned(&labels),
+            halved: self.halved.get_or_create_owned(&labels),
+            isolated: self.isolated.get_or_create_owned(&labels),
             closed: Closed::ALL.map(|reason| counter(&self.closed, reason.name())),
             alone: Alone::ALL.map(|reason| counter(&self.alone, reason.name())),
         }
@@ -171,7 +191,13 @@ impl Default for Handles {
 }
 
 impl Closed {
-    const ALL: [Self; 4] = [Self::Full, Self::Bytes, Self::Idle, Self::Incompatible];
+    const ALL: [Self; 5] = [
+        Self::Full,
+        Self::Bytes,
+        Self::Idle,
+        Self::Incompatible,
+        Self::Halved,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
@@ -179,6 +205,7 @@ impl Closed {
             Self::Bytes => "bytes",
             Self::Idle => "idle",
             Self::Incompatible => "incompatible",
+            Self::Halved => "halved",
         }
     }
 }

@@ -1,16 +1,20 @@
 #![doc = include_str!("README.md")]
 
 mod alone;
+mod budget;
 mod capability;
 mod config;
 mod controller;
 mod error;
 mod future;
+mod isolation;
 pub mod key;
 mod latency;
 mod layer;
 mod metrics;
+mod quarantine;
 mod queue;
+mod search;
 mod service;
 mod shared;
 #[cfg(test)]
@@ -25,6 +29,7 @@ pub use self::{
     controller::{Aimd, BatchLimit, Call, Fixed},
     error::{Bound, CallFailed, DeadlineExpired, Interrupted, Overloaded},
     future::ResponseFuture,
+    isolation::Verdict,
     layer::BatchLayer,
     metrics::{Handles, Metrics},
     service::Batch,

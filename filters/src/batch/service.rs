@@ -12,6 +12,7 @@ use super::{
     alone::{self, Alone},
     error::DeadlineExpired,
     future::ResponseFuture,
+    isolation::Isolation,
     key,
     metrics::{Closed, Handles},
     queue::{self, Member},
@@ -30,8 +31,19 @@ pub struct Batch<S> {
 impl<S> Batch<S> {
     /// Puts the filter in front of `inner`, which calls one endpoint of a model.
     pub fn new(inner: S, config: Config, capability: Capability, metrics: Handles) -> Self {
+        let isolation = Isolation::default();
+        Self::isolating(inner, config, capability, metrics, isolation)
+    }
+
+    pub(super) fn isolating(
+        inner: S,
+        config: Config,
+        capability: Capability,
+        metrics: Handles,
+        isolation: Isolation,
+    ) -> Self {
         Self {
-            shared: Arc::new(Shared::new(inner, config, capability, metrics)),
+            shared: Arc::new(Shared::new(inner, config, capability, metrics, isolation)),
         }
     }
 
@@ -82,6 +94,10 @@ impl<S: Infer + 'static> Service<Request> for Batch<S> {
         let Some(most) = shared.most_rows() else {
             return self.alone(request, Alone::Unbatchable);
         };
+        if let Some(contents) = shared.isolation.quarantine().find(&request, arrived) {
+            shared.metrics.alone(Alone::Quarantined).inc();
+            return ResponseFuture::quarantined(shared, request, contents);
+        }
         let digest = key::digest(&shared.hasher, &request);
         let bytes = request.payload_len();
         let held = request.held_len();

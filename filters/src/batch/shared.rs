@@ -4,9 +4,12 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use super::{
-    Batchable, Capability, Config, View, config,
+    Batchable, Capability, Config, View,
+    budget::Budget,
+    config,
     controller::{Aimd, BatchLimit, Fixed},
     error::{Bound, Overloaded},
+    isolation::Isolation,
     latency::Latency,
     metrics::Handles,
     queue::Queue,
@@ -23,6 +26,7 @@ pub(super) struct Shared<S> {
     pub(super) config: Config,
     pub(super) capability: Capability,
     pub(super) metrics: Handles,
+    pub(super) isolation: Isolation,
     pub(super) hasher: RandomState,
     /// Rows that wait or are under way, outside of the lock for whoever compares endpoints.
     load: AtomicUsize,
@@ -32,6 +36,8 @@ pub(super) struct Shared<S> {
 pub(super) struct State {
     pub(super) queue: Queue,
     pub(super) limit: Box<dyn BatchLimit>,
+    /// What parts of batches that were halved may still cost.
+    pub(super) budget: Budget,
     /// Calls under way. While there is room for another one, nothing waits.
     pub(super) in_flight: usize,
     /// What this filter has added to the gauge of limits.
@@ -39,7 +45,13 @@ pub(super) struct State {
 }
 
 impl<S> Shared<S> {
-    pub(super) fn new(inner: S, config: Config, capability: Capability, metrics: Handles) -> Self {
+    pub(super) fn new(
+        inner: S,
+        config: Config,
+        capability: Capability,
+        metrics: Handles,
+        isolation: Isolation,
+    ) -> Self {
         let limit: Box<dyn BatchLimit> = match config.controller {
             config::Controller::Aimd => Box::new(Aimd::new(config.latency_objective)),
             config::Controller::Fixed => Box::new(Fixed),
@@ -49,6 +61,7 @@ impl<S> Shared<S> {
             state: Mutex::new(State {
                 queue: Queue::default(),
                 limit,
+                budget: Budget::default(),
                 in_flight: 0,
                 shown: 0,
             }),
@@ -56,6 +69,7 @@ impl<S> Shared<S> {
             config,
             capability,
             metrics,
+            isolation,
             hasher: RandomState::default(),
             load: AtomicUsize::new(0),
         };

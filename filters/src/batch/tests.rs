@@ -455,12 +455,12 @@ async fn an_error_reaches_each_member_with_its_cause() {
     script
         .expect_call()
         .await
-        .fail(Status::new(Code::InvalidArgument, "unexpected shape"));
+        .fail(Status::new(Code::ResourceExhausted, "out of memory"));
     for caller in &mut callers {
         let error = answer(caller).await.unwrap_err();
         let status = cause::<Status>(&error);
-        assert_eq!(status.code(), Code::InvalidArgument);
-        assert_eq!(status.message(), "unexpected shape");
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert_eq!(status.message(), "out of memory");
         assert!(error.downcast_ref::<CallFailed>().is_some());
     }
     assert_eq!(script.batch.view().in_flight, 0);
@@ -507,6 +507,352 @@ async fn members_of_an_uneven_answer_are_sent_singly_and_merged_no_more() {
         let response = answer(caller).await.unwrap();
         assert_eq!(response.id, format!("id{mark}"));
         assert_eq!(marks(&response), [mark, mark]);
+    }
+    assert_eq!(script.batch.load(), 0);
+}
+
+/// Brings requests together in one call, which follows another one; returns their callers and it.
+async fn gather(
+    script: &mut Script,
+    requests: impl IntoIterator<Item = Request>,
+) -> (Vec<Caller>, Sent) {
+    let mut plug = script.send(request("plug", 1, 0));
+    let call = script.expect_call().await;
+    let callers = requests
+        .into_iter()
+        .map(|request| script.send(request))
+        .collect();
+    call.echo();
+    let merged = script.expect_call().await;
+    assert!(answer(&mut plug).await.is_ok());
+    (callers, merged)
+}
+
+fn marked(marks: impl IntoIterator<Item = u8>) -> Vec<Request> {
+    let made = |mark| request(&format!("id{mark}"), 1, mark);
+    marks.into_iter().map(made).collect()
+}
+
+fn holds(call: &Sent, mark: u8) -> bool {
+    call.request.inputs[0].data.to_bytes().contains(&mark)
+}
+
+/// Plays a server that refuses calls with one of these rows, until nobody calls any more; returns
+/// the rows of each call.
+async fn refuse(script: &mut Script, first: Option<Sent>, bad: &[u8], code: Code) -> Vec<usize> {
+    let mut rows = Vec::new();
+    let mut next = first;
+    loop {
+        let Some(call) = (match next.take() {
+            Some(call) => Some(call),
+            None => script.call().await,
+        }) else {
+            return rows;
+        };
+        rows.push(call.rows());
+        match bad.iter().find(|mark| holds(&call, **mark)) {
+            Some(mark) => call.fail(Status::new(code, format!("{mark} is bad"))),
+            None => call.echo(),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_bad_row_spoils_only_its_own_request() {
+    for code in [
+        Code::InvalidArgument,
+        Code::Internal,
+        Code::Unknown,
+        Code::OutOfRange,
+        Code::FailedPrecondition,
+    ] {
+        let mut script = Script::new(fixed(32));
+        let (mut callers, merged) = gather(&mut script, marked(1..=16)).await;
+        let rows = refuse(&mut script, Some(merged), &[11], code).await;
+        assert_eq!(rows, [16, 8, 8, 4, 4, 2, 2, 1, 1]);
+        for (mark, caller) in (1..=16).zip(&mut callers) {
+            let answer = answer(caller).await;
+            if mark == 11 {
+                let error = answer.unwrap_err();
+                // It was alone: the error is its own.
+                let status = error.downcast_ref::<Status>().unwrap();
+                assert_eq!((status.code(), status.message()), (code, "11 is bad"));
+            } else {
+                let response = answer.unwrap();
+                assert_eq!(response.id, format!("id{mark}"));
+                assert_eq!(marks(&response), [mark, mark]);
+            }
+        }
+        let metrics = &script.batch.shared().metrics;
+        assert_eq!((metrics.halved.get(), metrics.isolated.get()), (1, 1));
+        assert_eq!(metrics.closed(metrics::Closed::Halved).get(), 8);
+        assert_eq!(script.batch.load(), 0);
+        assert_eq!(script.batch.view().in_flight, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_row_causes_is_told_to_each_member_at_once() {
+    let codes = Code::ALL.into_iter().filter(|code| {
+        !matches!(
+            code,
+            Code::Ok
+                | Code::InvalidArgument
+                | Code::Internal
+                | Code::Unknown
+                | Code::OutOfRange
+                | Code::FailedPrecondition
+        )
+    });
+    let errors: Vec<Error> = codes
+        .map(|code| Status::new(code, "no").into())
+        .chain(["the connection broke".into()])
+        .collect();
+    let mut script = Script::new(fixed(32));
+    for error in errors {
+        let (mut callers, merged) = gather(&mut script, marked(1..=4)).await;
+        merged.fail(error);
+        script.expect_no_call().await;
+        for caller in &mut callers {
+            cause::<CallFailed>(&answer(caller).await.unwrap_err());
+        }
+    }
+    assert_eq!(script.batch.shared().metrics.halved.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_requests_own_rows_are_never_divided() {
+    let mut script = Script::new(fixed(64));
+    let requests = (1..=4).map(|mark| request(&format!("id{mark}"), usize::from(mark) * 3, mark));
+    let (mut callers, merged) = gather(&mut script, requests).await;
+    let rows = refuse(&mut script, Some(merged), &[2], Code::Internal).await;
+    assert_eq!(rows, [30, 9, 21, 3, 6]);
+    for (index, caller) in callers.iter_mut().enumerate() {
+        assert_eq!(answer(caller).await.is_ok(), index != 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn parts_keep_their_place_before_what_came_later_and_teach_the_controller_nothing() {
+    let mut script = Script::new(Config {
+        controller: config::Controller::Aimd,
+        max_batch_size: Some(100),
+        ..Config::default()
+    });
+    let (mut callers, merged) = gather(&mut script, marked(1..=2)).await;
+    let limit = script.batch.view().batch_limit;
+    let mut late = script.send(request("late", 1, 9));
+    merged.fail(Status::new(Code::Internal, "no"));
+    assert_eq!(script.batch.load(), 3);
+    let first = script.expect_call().await;
+    script.expect_no_call().await;
+    assert_eq!((first.rows(), &*first.request.head.id), (1, "id1"));
+    assert_eq!(script.batch.view().in_flight, 1);
+    // Ten times the objective.
+    advance(Duration::from_millis(200)).await;
+    first.echo();
+    let second = script.expect_call().await;
+    assert_eq!(&*second.request.head.id, "id2");
+    assert_eq!(script.batch.load(), 2);
+    second.echo();
+    assert_eq!(script.batch.view().batch_limit, limit);
+    let call = script.expect_call().await;
+    assert_eq!(&*call.request.head.id, "late");
+    call.echo();
+    for caller in callers.iter_mut().chain([&mut late]) {
+        assert!(answer(caller).await.is_ok());
+    }
+    assert_eq!(script.batch.shared().metrics.isolated.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_or_comes_too_late_during_the_search_is_sent_no_more() {
+    let mut script = Script::new(fixed(32));
+    let deadline = Instant::now() + Duration::from_millis(10);
+    let requests = marked(1..=8).into_iter().map(|request| {
+        let id = request.head.id.clone();
+        with(request, |parts| {
+            if id == "id6" {
+                parts.head.deadline = Some(deadline);
+            }
+        })
+    });
+    let (mut callers, merged) = gather(&mut script, requests).await;
+    merged.fail(Status::new(Code::Internal, "no"));
+    let half = script.expect_call().await;
+    assert_eq!(half.rows(), 4);
+    // The fifth and the seventh.
+    drop((callers.remove(6), callers.remove(4)));
+    advance(Duration::from_millis(20)).await;
+    half.echo();
+    let half = script.expect_call().await;
+    assert_eq!((half.rows(), &*half.request.head.id), (1, "id8"));
+    half.echo();
+    cause::<DeadlineExpired>(&answer(&mut callers.remove(4)).await.unwrap_err());
+    for caller in &mut callers {
+        assert!(answer(caller).await.is_ok());
+    }
+    assert_eq!(script.batch.load(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_fails_everything_is_not_hammered() {
+    let mut script = Script::new(fixed(16));
+    let (mut calls, mut parts) = (0, 0);
+    for _ in 0..200 {
+        let (mut callers, merged) = gather(&mut script, marked(1..=16)).await;
+        calls += 2;
+        merged.fail(Status::new(Code::Internal, "out of order"));
+        while let Some(part) = script.call().await {
+            parts += 1;
+            part.fail(Status::new(Code::Internal, "out of order"));
+        }
+        for caller in &mut callers {
+            let error = answer(caller).await.unwrap_err();
+            assert_eq!(cause::<Status>(&error).message(), "out of order");
+        }
+    }
+    assert!(parts <= 64 + calls / 5, "{parts}");
+    let metrics = &script.batch.shared().metrics;
+    assert_eq!(metrics.isolated.get(), 0, "nobody is to blame");
+    assert_eq!(metrics.alone(Alone::Quarantined).get(), 0);
+    assert_eq!(script.batch.load(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn contents_that_made_a_call_fail_go_alone_until_they_succeed() {
+    let mut script = Script::new(fixed(32));
+    let (_callers, merged) = gather(&mut script, marked(1..=4)).await;
+    refuse(&mut script, Some(merged), &[3], Code::InvalidArgument).await;
+
+    // It goes at once, although the endpoint is busy.
+    let _busy = script.send(request("busy", 1, 0));
+    let busy = script.expect_call().await;
+    let mut waits = script.send(request("waits", 1, 1));
+    let mut again = script.send(request("again", 1, 3));
+    assert!(poll(&mut again).is_pending());
+    let call = script.expect_call().await;
+    assert_eq!(call.request.head.id, "again");
+    call.fail(Status::new(Code::InvalidArgument, "bad"));
+    cause::<Status>(&answer(&mut again).await.unwrap_err());
+    let quarantined = || {
+        script
+            .batch
+            .shared()
+            .metrics
+            .alone(Alone::Quarantined)
+            .get()
+    };
+    assert_eq!(quarantined(), 1);
+    busy.echo();
+    script.expect_call().await.echo();
+    assert!(answer(&mut waits).await.is_ok());
+
+    // What fails for another reason stays, what succeeds leaves.
+    for (fails, known) in [(true, 2), (false, 3), (false, 3)] {
+        let mut again = script.send(request("again", 1, 3));
+        let _pending = poll(&mut again);
+        let call = script.expect_call().await;
+        match fails {
+            true => call.fail(Status::new(Code::Unavailable, "away")),
+            false => call.echo(),
+        }
+        assert_eq!(answer(&mut again).await.is_err(), fails);
+        let counted = script
+            .batch
+            .shared()
+            .metrics
+            .alone(Alone::Quarantined)
+            .get();
+        assert_eq!(counted, known);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn quarantine_ends_after_a_while_and_holds_for_all_endpoints_of_an_arm() {
+    let (sender, calls) = mpsc::unbounded_channel();
+    let capability = Capability::new(Batchable::Yes {
+        max_batch_size: None,
+    });
+    let layer = BatchLayer::new(fixed(32), capability.clone(), Handles::default());
+    let make = || tower::Layer::layer(&layer, Upstream(sender.clone()));
+    let mut other = make();
+    let mut script = Script {
+        batch: make(),
+        calls,
+        capability,
+    };
+    let (_callers, merged) = gather(&mut script, marked(1..=4)).await;
+    refuse(&mut script, Some(merged), &[3], Code::InvalidArgument).await;
+    let quarantined = |script: &Script| {
+        script
+            .batch
+            .shared()
+            .metrics
+            .alone(Alone::Quarantined)
+            .get()
+    };
+    drop(other.call(request("", 1, 3)));
+    assert_eq!(quarantined(&script), 1);
+    advance(Duration::from_secs(299)).await;
+    drop(other.call(request("", 1, 3)));
+    assert_eq!(quarantined(&script), 2);
+    advance(Duration::from_secs(2)).await;
+    drop(other.call(request("", 1, 3)));
+    assert_eq!(quarantined(&script), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_are_read_as_the_layer_is_told() {
+    #[derive(Debug)]
+    struct Refused;
+    impl std::fmt::Display for Refused {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("refused")
+        }
+    }
+    impl std::error::Error for Refused {}
+
+    let (sender, calls) = mpsc::unbounded_channel();
+    let capability = Capability::default();
+    let layer = BatchLayer::new(fixed(32), capability.clone(), Handles::default());
+    let layer = layer.with_verdict(|cause| {
+        let refused = cause.downcast_ref::<Refused>()?;
+        Some(Status::new(Code::Internal, refused.to_string()))
+    });
+    let mut script = Script {
+        batch: tower::Layer::layer(&layer, Upstream(sender)),
+        calls,
+        capability,
+    };
+    let (_callers, merged) = gather(&mut script, marked(1..=2)).await;
+    // As a cause, whatever it is wrapped in.
+    merged.fail(CallFailed::new(Refused.into()));
+    assert_eq!(script.expect_call().await.rows(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_uneven_answer_to_a_part_ends_the_search_and_everybody_goes_alone() {
+    let mut script = Script::new(fixed(32));
+    let (mut callers, merged) = gather(&mut script, marked(1..=8)).await;
+    merged.fail(Status::new(Code::Internal, "no"));
+    let half = script.expect_call().await;
+    half.reply.send(Ok(echo(&request("", 77, 0)))).unwrap();
+    let second = script.expect_call().await;
+    assert_eq!(second.rows(), 4);
+    second.fail(Status::new(Code::Internal, "no"));
+    settle().await;
+    for caller in &mut callers {
+        assert!(poll(caller).is_pending());
+    }
+    for _ in 0..8 {
+        let call = script.expect_call().await;
+        assert_eq!(call.rows(), 1);
+        call.echo();
+    }
+    script.expect_no_call().await;
+    for caller in &mut callers {
+        assert!(answer(caller).await.is_ok());
     }
     assert_eq!(script.batch.load(), 0);
 }
@@ -874,6 +1220,38 @@ fn when_a_runtime_goes_those_who_wait_on_another_are_served_by_it() {
     });
 }
 
+#[test]
+fn when_a_runtime_goes_those_who_were_to_be_sent_again_are_sent_by_their_own_futures() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap()
+    };
+    let (going, staying) = (runtime(), runtime());
+    let mut script = Script::new(fixed(32));
+    let (mut callers, _half) = going.block_on(async {
+        let (callers, merged) = gather(&mut script, marked(1..=4)).await;
+        merged.fail(Status::new(Code::Internal, "no"));
+        (callers, script.expect_call().await)
+    });
+    drop(going);
+    staying.block_on(async {
+        for caller in &mut callers[..2] {
+            cause::<Interrupted>(&answer(caller).await.unwrap_err());
+        }
+        for caller in &mut callers[2..] {
+            assert!(poll(caller).is_pending());
+            let call = script.expect_call().await;
+            assert_eq!(call.rows(), 1);
+            call.echo();
+            assert!(answer(caller).await.is_ok());
+        }
+        assert_eq!(script.batch.view().in_flight, 0);
+        assert_eq!(script.batch.load(), 0);
+    });
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_gauge_of_limits_is_the_sum_over_endpoints_and_forgets_those_that_are_gone() {
     let handles = Handles::default();
@@ -911,6 +1289,9 @@ fn metrics_have_the_names_that_dashboards_know() {
         r#"outrigger_batch_alone_total{model="digits",arm="svm",reason="sequence"} 1"#,
         r#"outrigger_batch_cancelled_total{model="digits",arm="svm"} 0"#,
         r#"outrigger_batch_uneven_total{model="digits",arm="svm"} 0"#,
+        r#"outrigger_batch_halved_total{model="digits",arm="svm"} 0"#,
+        r#"outrigger_batch_isolated_total{model="digits",arm="svm"} 0"#,
+        r#"outrigger_batch_alone_total{model="digits",arm="svm",reason="quarantined"} 0"#,
     ] {
         assert!(text.contains(line), "{line} not in\n{text}");
     }
@@ -928,6 +1309,7 @@ enum Step {
     Leave(usize),
     Answer(usize),
     Fail(usize),
+    Refuse(usize),
     Uneven(usize),
     HangUp(usize),
     Panic,
@@ -942,6 +1324,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<usize>().prop_map(Step::Leave),
         4 => any::<usize>().prop_map(Step::Answer),
         1 => any::<usize>().prop_map(Step::Fail),
+        2 => any::<usize>().prop_map(Step::Refuse),
         1 => any::<usize>().prop_map(Step::Uneven),
         1 => any::<usize>().prop_map(Step::HangUp),
         1 => Just(Step::Panic),
@@ -1004,6 +1387,11 @@ async fn live(steps: Vec<Step>, max_in_flight: usize, max_batch_size: usize) {
                 let call = calls.remove(which % calls.len());
                 let _left = call.reply.send(Err("failed".into()));
             }
+            Step::Refuse(which) if !calls.is_empty() => {
+                let call = calls.remove(which % calls.len());
+                let status = Status::new(Code::InvalidArgument, format!("{}", which % 2));
+                let _left = call.reply.send(Err(status.into()));
+            }
             Step::Uneven(which) if !calls.is_empty() => {
                 let call = calls.remove(which % calls.len());
                 // To a single request an answer of other rows is its own affair.
@@ -1052,6 +1440,62 @@ async fn live(steps: Vec<Step>, max_in_flight: usize, max_batch_size: usize) {
     assert_eq!(script.batch.load(), 0);
 }
 
+/// A life among bad rows: calls with one are refused, unless their fate is another.
+async fn search(
+    members: Vec<(bool, usize, Option<u64>)>,
+    fates: Vec<(u8, usize, u64)>,
+    max_in_flight: usize,
+) {
+    let mut script = Script::new(Config {
+        max_in_flight,
+        ..fixed(16)
+    });
+    let mut bad = Vec::new();
+    let mut callers = Vec::new();
+    let mut calls = Vec::new();
+    for (mark, (is_bad, rows, patience)) in (1..).zip(members) {
+        if is_bad {
+            bad.push(mark);
+        }
+        let id = format!("id{mark}");
+        let deadline = patience.map(|millis| Instant::now() + Duration::from_millis(millis));
+        let request = with(request(&id, rows, mark), |parts| {
+            parts.head.deadline = deadline
+        });
+        callers.push((mark, rows, id, script.send(request)));
+    }
+    let mut fates = fates.into_iter();
+    for _ in 0..1000 {
+        round(&mut script, &mut callers, &mut calls).await;
+        if callers.is_empty() && calls.is_empty() {
+            break;
+        }
+        assert!(script.batch.view().in_flight <= max_in_flight);
+        let (fate, which, millis) = fates.next().unwrap_or((u8::MAX, 0, 0));
+        advance(Duration::from_millis(millis)).await;
+        if fate == 0 && !callers.is_empty() {
+            drop(callers.remove(which % callers.len()));
+        }
+        if calls.is_empty() {
+            continue;
+        }
+        let call: Sent = calls.remove(which % calls.len());
+        let guilty = bad.iter().any(|mark| holds(&call, *mark));
+        let answer = match fate {
+            1 => Err(Status::new(Code::Unavailable, "away").into()),
+            2 => Err(Status::new(Code::Internal, "for no reason").into()),
+            3 if call.request.head.id.is_empty() => Ok(echo(&request("", 77, 0))),
+            4 => continue,
+            _ if guilty => Err(Status::new(Code::InvalidArgument, "bad").into()),
+            _ => Ok(echo(&call.request)),
+        };
+        let _left = call.reply.send(answer);
+    }
+    assert!(callers.is_empty(), "{} without an answer", callers.len());
+    assert_eq!(script.batch.view().in_flight, 0);
+    assert_eq!(script.batch.load(), 0);
+}
+
 async fn round(
     script: &mut Script,
     callers: &mut Vec<(u8, usize, String, Caller)>,
@@ -1094,6 +1538,48 @@ proptest! {
             .build()
             .unwrap();
         runtime.block_on(live(steps, max_in_flight, max_batch_size));
+    }
+
+    #[test]
+    fn bad_rows_spoil_nobody_who_shares_their_calls(
+        bad in prop::collection::vec(prop::bool::weighted(0.2), 2..40),
+        max_batch_size in 1..40_usize,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut script = Script::new(fixed(max_batch_size));
+            let mut callers: Vec<_> = marked(0..bad.len() as u8)
+                .into_iter()
+                .map(|request| script.send(request))
+                .collect();
+            let guilty: Vec<u8> = (0..bad.len() as u8).filter(|mark| bad[usize::from(*mark)]).collect();
+            let calls = refuse(&mut script, None, &guilty, Code::InvalidArgument).await.len();
+            for (bad, caller) in bad.iter().zip(&mut callers) {
+                assert_eq!(answer(caller).await.is_err(), *bad);
+            }
+            assert!(calls <= 2 * bad.len(), "{calls}");
+            assert_eq!(script.batch.load(), 0);
+            let metrics = &script.batch.shared().metrics;
+            assert!(metrics.isolated.get() <= guilty.len() as u64);
+        });
+    }
+
+    #[test]
+    fn whatever_befalls_a_search_everybody_has_one_answer(
+        members in prop::collection::vec((prop::bool::weighted(0.2), 1..4_usize, prop::option::of(0..12_u64)), 2..24),
+        fates in prop::collection::vec((0..12_u8, any::<usize>(), 0..3_u64), 0..60),
+        max_in_flight in 1..3_usize,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(search(members, fates, max_in_flight));
     }
 
     #[test]

@@ -16,8 +16,9 @@ use super::{
     controller::Call,
     error::{CallFailed, DeadlineExpired, Interrupted},
     key,
-    metrics::Closed,
+    metrics::{Closed, Handles},
     queue::{Batch, BoxMember, Limits, Member, Outcome},
+    search::Search,
     shared::Shared,
 };
 use crate::inference::{Error, Infer, Parameter, Request, RequestParts, Response, concat, split};
@@ -31,6 +32,7 @@ pub(super) fn start<S: Infer + 'static>(shared: &Arc<Shared<S>>, batch: Batch) {
     let lead = Lead {
         shared: Arc::clone(shared),
         rows: batch.rows,
+        search: None,
         held: true,
     };
     tokio::spawn(lead.run(batch));
@@ -39,9 +41,14 @@ pub(super) fn start<S: Infer + 'static>(shared: &Arc<Shared<S>>, batch: Batch) {
 /// One of the endpoint's places for a call. Its task holds it; dropped with the task, it frees
 /// the place and sends those who still wait to the server by themselves, each by its own future,
 /// because nobody else may be there to send them.
+///
+/// When the call of a batch fails and one row may be the cause, the task keeps the place and sends
+/// the batch's members again in parts, one call after the other: they came before all that waits.
 struct Lead<S> {
     shared: Arc<Shared<S>>,
+    /// Of the members that it has: those under way, and those of the search that are not.
     rows: usize,
+    search: Option<Box<Search<BoxMember>>>,
     held: bool,
 }
 
@@ -61,30 +68,153 @@ impl<S: Infer + 'static> Lead<S> {
             let sent = Instant::now();
             self.count(&batch, sent);
             let span = span(&batch);
+            let contents = self.contents(&batch);
             let request = merge(&mut batch, sent);
             let call = self.call(request, &mut batch.members, &mut ended);
             let result = call.instrument(span).await;
             let answered = Instant::now();
-            let (next, expired) = self.next(&batch, result.is_ok(), sent, answered);
-            for member in expired {
-                self.shared.metrics.expired.inc();
-                member.refuse(DeadlineExpired::new());
-            }
-            let answers = Answers {
-                shared: Arc::clone(&self.shared),
-                batch,
-                result,
-                sent,
-                upstream: answered - sent,
-            };
-            match next {
-                Some(next) => {
-                    ended = Some(answers);
-                    batch = next;
+            let shown = self.shown(&batch, result.is_ok(), sent, answered);
+            ended = self
+                .judge(batch, result, contents)
+                .map(|(batch, result)| Answers {
+                    shared: Arc::clone(&self.shared),
+                    batch,
+                    result,
+                    sent,
+                    upstream: answered - sent,
+                });
+            match self.next(shown, answered) {
+                Some(next) => batch = next,
+                None => {
+                    if let Some(answers) = ended {
+                        answers.deliver();
+                    }
+                    return;
                 }
-                None => return answers.deliver(),
             }
         }
+    }
+
+    /// Returns what the contents of a member that goes alone are known by, if it does so because a
+    /// call failed.
+    fn contents(&self, batch: &Batch) -> Option<u128> {
+        match (&self.search, &batch.members[..]) {
+            (Some(_), [only]) => Some(self.shared.isolation.quarantine().digest(&only.request)),
+            _ => None,
+        }
+    }
+
+    /// Returns what a call has shown of the model: parts of a batch that failed are as small as
+    /// they are for another reason than time.
+    fn shown(
+        &self,
+        batch: &Batch,
+        answered_well: bool,
+        sent: Instant,
+        answered: Instant,
+    ) -> Option<Call> {
+        if self.search.is_some() {
+            return None;
+        }
+        let oldest = batch.members.first().map_or(sent, |member| member.arrived);
+        Some(Call {
+            rows: batch.rows,
+            // Errors come fast: they say nothing of what the model can do.
+            full: batch.closed == Closed::Full && answered_well,
+            queue: sent - oldest,
+            model: answered - sent,
+            most: self.shared.most_rows().unwrap_or(1),
+        })
+    }
+
+    /// Takes the members of a call into the search for the guilty if one of them may be the cause
+    /// of its failure; or hands them back, to be told what came of the call.
+    fn judge(
+        &mut self,
+        batch: Batch,
+        result: Result<Response, Error>,
+        contents: Option<u128>,
+    ) -> Option<(Batch, Result<Response, Error>)> {
+        let error = match (&result, &mut self.search) {
+            (Ok(_), None) => return Some((batch, result)),
+            (Ok(_), Some(search)) => {
+                search.answered();
+                let members = batch.members.len();
+                self.shared.state.lock().budget.part_answered(members);
+                return Some((batch, result));
+            }
+            (Err(error), _) => error,
+        };
+        let verdict = self.shared.isolation.blames_a_row(error);
+        match &mut self.search {
+            None => {
+                let Some(verdict) = verdict.filter(|_| batch.members.len() > 1) else {
+                    return Some((batch, result));
+                };
+                if !self.shared.state.lock().budget.allows_a_search() {
+                    return Some((batch, result));
+                }
+                self.shared.metrics.halved.inc();
+                debug!(
+                    batch.members = batch.members.len(),
+                    code = %verdict.code(),
+                    "halved a batch that failed"
+                );
+                let failed = CallFailed::new(result.err()?);
+                self.search = Some(Box::new(Search::new(batch.members, verdict, failed)));
+                None
+            }
+            Some(search) => {
+                let is_spent = self.shared.state.lock().budget.part_failed();
+                let Some(verdict) = verdict else {
+                    return Some((batch, result));
+                };
+                if is_spent && !search.has_answered() {
+                    search.stop();
+                }
+                if let Some(contents) = contents {
+                    search.failed_alone(contents, &verdict);
+                    return Some((batch, result));
+                }
+                search.failed(batch.members, &verdict, CallFailed::new(result.err()?));
+                None
+            }
+        }
+    }
+
+    /// Takes the next part of a batch that failed, without members that have left or whose
+    /// deadlines have passed.
+    fn part(&mut self, now: Instant) -> Option<Batch> {
+        let search = self.search.as_mut()?;
+        if self.shared.most_rows().is_none() {
+            search.give_up().for_each(|(member, _)| member.release());
+        }
+        while let Some(mut members) = search.next() {
+            members.retain(|member| !member.answer.is_closed());
+            let late = members.extract_if(.., |member| member.is_late(now));
+            late.for_each(|member| member.expire(&self.shared.metrics));
+            if !members.is_empty() {
+                return Some(Batch {
+                    rows: members.iter().map(|member| member.rows).sum(),
+                    members,
+                    closed: Closed::Halved,
+                });
+            }
+        }
+        let mut search = self.search.take()?;
+        for (member, failed) in search.give_up() {
+            member.refuse(failed);
+        }
+        debug!(
+            guilty = search.guilty().len(),
+            answered = search.has_answered(),
+            "searched a batch that failed"
+        );
+        for contents in search.guilty() {
+            self.shared.metrics.isolated.inc();
+            self.shared.isolation.quarantine().enter(*contents, now);
+        }
+        None
     }
 
     /// Makes the call. Once it is under way, the answers of the call before are handed out: the
@@ -124,39 +254,39 @@ impl<S: Infer + 'static> Lead<S> {
 
     /// Learns from a call, and takes the next batch or frees the place: at once, so that nobody
     /// comes to wait in between.
-    fn next(
-        &mut self,
-        batch: &Batch,
-        answered_well: bool,
-        sent: Instant,
-        answered: Instant,
-    ) -> (Option<Batch>, Vec<BoxMember>) {
+    fn next(&mut self, shown: Option<Call>, now: Instant) -> Option<Batch> {
+        let part = self.part(now);
         let shared = &*self.shared;
         let most = shared.most_rows();
-        let oldest = batch.members.first().map_or(sent, |member| member.arrived);
-        let call = Call {
-            rows: batch.rows,
-            // Errors come fast: they say nothing of what the model can do.
-            full: batch.closed == Closed::Full && answered_well,
-            queue: sent - oldest,
-            model: answered - sent,
-            most: most.unwrap_or(1),
-        };
         let mut expired = Vec::new();
         let mut state = shared.state.lock();
-        state.limit.observe(&call);
-        shared.show_limit(&mut state);
+        if let Some(call) = shown {
+            state.limit.observe(&call);
+            state.budget.ended();
+            shared.show_limit(&mut state);
+        }
         let released = match most {
             Some(_) => Vec::new(),
             None => state.queue.drain(),
         };
-        let next = most.and_then(|most| {
-            let limits = Limits {
-                rows: state.limit.limit(most),
-                bytes: shared.config.max_batch_bytes,
-            };
-            state.queue.take(answered, limits, &mut expired)
-        });
+        // What goes on is counted as under way already, what comes was counted as waiting.
+        let (goes_on, next) = match part {
+            Some(part) => {
+                let waits = self.search.iter().flat_map(|search| search.left());
+                let rows = part.rows + waits.map(|member| member.rows).sum::<usize>();
+                (rows, Some(part))
+            }
+            None => {
+                let next = most.and_then(|most| {
+                    let limits = Limits {
+                        rows: state.limit.limit(most),
+                        bytes: shared.config.max_batch_bytes,
+                    };
+                    state.queue.take(now, limits, &mut expired)
+                });
+                (0, next)
+            }
+        };
         if next.is_none() {
             state.in_flight -= 1;
             self.held = false;
@@ -168,19 +298,26 @@ impl<S: Infer + 'static> Lead<S> {
             .chain(&released)
             .map(|member| member.rows)
             .sum();
-        shared.sub_load(left + self.rows);
-        // The rows of the next batch were counted as waiting, and go on to be counted as under way.
-        self.rows = next.as_ref().map_or(0, |next| next.rows);
+        shared.sub_load(left + self.rows - goes_on);
+        self.rows = match &next {
+            Some(next) => goes_on.max(next.rows),
+            None => 0,
+        };
         released.into_iter().for_each(|member| member.release());
-        (next, expired)
+        for member in expired {
+            member.expire(&shared.metrics);
+        }
+        next
     }
 
     fn count(&self, batch: &Batch, sent: Instant) {
         let metrics = &self.shared.metrics;
         metrics.rows.observe(batch.rows as f64);
         metrics.closed(batch.closed).inc();
-        for member in &batch.members {
-            metrics.queue.observe((sent - member.arrived).as_secs_f64());
+        if batch.closed != Closed::Halved {
+            for member in &batch.members {
+                metrics.queue.observe((sent - member.arrived).as_secs_f64());
+            }
         }
         trace!(
             batch.rows = batch.rows,
@@ -195,6 +332,9 @@ impl<S> Drop for Lead<S> {
     fn drop(&mut self) {
         if !self.held {
             return;
+        }
+        if let Some(search) = &mut self.search {
+            search.give_up().for_each(|(member, _)| member.release());
         }
         let mut state = self.shared.state.lock();
         state.in_flight -= 1;
@@ -284,6 +424,15 @@ impl Member {
 
     fn refuse(self: Box<Self>, cause: impl Into<Error>) {
         self.answer(Err(cause.into()));
+    }
+
+    fn is_late(&self, now: Instant) -> bool {
+        self.request.head.deadline.is_some_and(|at| at <= now)
+    }
+
+    fn expire(self: Box<Self>, metrics: &Handles) {
+        metrics.expired.inc();
+        self.refuse(DeadlineExpired::new());
     }
 
     /// Hands the request back to the caller's own future, to be sent by itself.

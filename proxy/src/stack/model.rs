@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config::{self, Limits, Protocol},
     telemetry::{Metrics, Requests},
-    upstream::{Client, Description, Endpoint, Learned, Served, Upstream, describe},
+    upstream::{Client, Description, Endpoint, Learned, Served, Upstream, describe, verdict},
 };
 
 /// A model of the configuration on one upstream: its stack of filters, and what they learned.
@@ -73,7 +73,8 @@ impl Model {
         let stack = match &config.batch {
             Some(batch) => {
                 let handles = metrics.batch().handles(&config.name, &arm.name);
-                let layer = BatchLayer::new(batch.clone(), learned.capability().clone(), handles);
+                let layer = BatchLayer::new(batch.clone(), learned.capability().clone(), handles)
+                    .with_verdict(verdict);
                 batches = calls
                     .map(|(endpoint, call)| (endpoint, layer.layer(call)))
                     .collect::<Vec<_>>();

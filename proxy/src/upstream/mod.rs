@@ -12,6 +12,7 @@ mod http2;
 mod load;
 mod message;
 mod rest;
+mod verdict;
 
 use std::{future::Future, sync::Arc};
 
@@ -35,6 +36,7 @@ pub(crate) use self::{
     control::{Served, describe, is_ready, unready},
     grpc::Unreadable,
     rest::encoding,
+    verdict::verdict,
 };
 pub(crate) use self::{error::Cause, http1::Borrowed, load::Underway};
 use crate::{
