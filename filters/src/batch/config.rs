@@ -24,10 +24,27 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Controller {
     /// Grows while calls keep within the objective, and shrinks by a tenth when they do not.
-    #[default]
     Aimd,
+    /// Allows what 99 of 100 calls can take within the objective, by regression. It is the default
+    /// because it holds the quantile whatever the noise; the README has the figures.
+    #[default]
+    Quantile,
     /// Stays at `max_batch_size`.
     Fixed,
+}
+
+impl Controller {
+    /// All, the default first.
+    pub const ALL: [Self; 3] = [Self::Quantile, Self::Aimd, Self::Fixed];
+
+    /// Returns the name that the configuration knows it by.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Aimd => "aimd",
+            Self::Quantile => "quantile",
+            Self::Fixed => "fixed",
+        }
+    }
 }
 
 impl Default for Config {

@@ -26,7 +26,7 @@ pub use self::{
     alone::Alone,
     capability::{Batchable, Capability, Unbatchable},
     config::{Config, Controller},
-    controller::{Aimd, BatchLimit, Call, Fixed},
+    controller::{Aimd, BatchLimit, Call, Fixed, Quantile},
     error::{Bound, CallFailed, DeadlineExpired, Interrupted, Overloaded},
     future::ResponseFuture,
     isolation::Verdict,

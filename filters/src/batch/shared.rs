@@ -7,7 +7,7 @@ use super::{
     Batchable, Capability, Config, View,
     budget::Budget,
     config,
-    controller::{Aimd, BatchLimit, Fixed},
+    controller::{Aimd, BatchLimit, Fixed, Quantile},
     error::{Bound, Overloaded},
     isolation::Isolation,
     latency::Latency,
@@ -54,6 +54,7 @@ impl<S> Shared<S> {
     ) -> Self {
         let limit: Box<dyn BatchLimit> = match config.controller {
             config::Controller::Aimd => Box::new(Aimd::new(config.latency_objective)),
+            config::Controller::Quantile => Box::new(Quantile::new(config.latency_objective)),
             config::Controller::Fixed => Box::new(Fixed),
         };
         let shared = Self {
@@ -141,6 +142,7 @@ impl<S> Shared<S> {
         let most = self.most_rows().unwrap_or(1);
         let state = self.state.lock();
         View {
+            controller: self.config.controller,
             batch_limit: state.limit.limit(most),
             queue_rows: state.queue.rows(),
             queue_bytes: state.queue.bytes(),

@@ -1,10 +1,12 @@
 use std::time::Duration;
 
-use super::Batchable;
+use super::{Batchable, Controller};
 
 /// What a batch filter has learned and what waits in it, for the admin page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
+    /// What finds the limit.
+    pub controller: Controller,
     /// The most rows that the next call may have.
     pub batch_limit: usize,
     /// Rows that wait.

@@ -119,8 +119,8 @@ impl<S: Infer + 'static> Lead<S> {
         let oldest = batch.members.first().map_or(sent, |member| member.arrived);
         Some(Call {
             rows: batch.rows,
-            // Errors come fast: they say nothing of what the model can do.
-            full: batch.closed == Closed::Full && answered_well,
+            full: batch.closed == Closed::Full,
+            answered: answered_well,
             queue: sent - oldest,
             model: answered - sent,
             most: self.shared.most_rows().unwrap_or(1),

@@ -264,10 +264,7 @@ fn model(model: &Model) -> Json {
 fn batch(batch: &batch::Config, model: &Model) -> Json {
     let mut shown = json!({
         "max_delay": "0ms",
-        "controller": match batch.controller {
-            batch::Controller::Aimd => "aimd",
-            batch::Controller::Fixed => "fixed",
-        },
+        "controller": batch.controller.as_str(),
         "max_in_flight": batch.max_in_flight,
         "max_queue_rows": batch.max_queue_rows,
         "max_queue_bytes": format_size(batch.max_queue_bytes),

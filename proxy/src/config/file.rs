@@ -6,8 +6,9 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use http::HeaderName;
+use outrigger_filters::batch::Controller;
 
-use super::leaf::{ClientAuth, Controller, Delay, FilePath, InFlight, ServerName, Size};
+use super::leaf::{ClientAuth, Delay, FilePath, InFlight, ServerName, Size};
 use super::read::{At, Named, section};
 use super::{Endpoint, HttpVersion, Name, Protocol};
 
@@ -141,8 +142,9 @@ section! {
         max_batch_size: NonZeroUsize = optional,
         /// How long a call waits for further rows while the model is idle. In this version: 0ms.
         max_delay: Delay = optional,
-        /// How the limit of rows follows the model: `aimd` (default) grows it while calls keep
-        /// within the objective, `fixed` stays at `max_batch_size`.
+        /// How the limit of rows follows the model: `quantile` (default) allows what 99 of 100
+        /// calls can take within the objective, `aimd` grows it while calls keep within the
+        /// objective and shrinks it when they do not, `fixed` stays at `max_batch_size`.
         controller: Controller = optional,
         /// Calls under way at the same time, for each endpoint. Default: 1.
         max_in_flight: InFlight = optional,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderName;
+use outrigger_filters::batch::Controller;
 use rustls::pki_types;
 use serde_json::{Value as Json, json};
 
@@ -25,13 +26,6 @@ pub(super) struct Delay(pub(super) Duration);
 /// How many calls may be under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct InFlight(pub(super) NonZeroUsize);
-
-/// How the limit of a batch is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Controller {
-    Aimd,
-    Fixed,
-}
 
 /// The path of a file, as it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -217,22 +211,19 @@ impl Leaf for InFlight {
 }
 
 impl Leaf for Controller {
-    const WANTED: &'static str = "aimd or fixed";
+    const WANTED: &'static str = "quantile, aimd or fixed";
 
     fn parse(scalar: &Scalar) -> Result<Self, String> {
-        match text::<Self>(scalar)? {
-            "aimd" => Ok(Self::Aimd),
-            "fixed" => Ok(Self::Fixed),
-            "quantile" => Err(not_yet(
-                "controller: quantile",
-                "the further controllers of batches",
-            )),
-            other => Err(unknown("controller", other, ["aimd", "fixed"].into_iter())),
-        }
+        let name = text::<Self>(scalar)?;
+        let known = Self::ALL.map(Self::as_str);
+        Self::ALL
+            .into_iter()
+            .find(|controller| controller.as_str() == name)
+            .ok_or_else(|| unknown("controller", name, known.into_iter()))
     }
 
     fn schema() -> Json {
-        json!({ "enum": ["aimd", "fixed"] })
+        json!({ "enum": Self::ALL.map(Self::as_str) })
     }
 }
 

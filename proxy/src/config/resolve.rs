@@ -423,17 +423,6 @@ fn batch(
     let default = batch::Config::default();
     let count = |field: &Option<At<NonZeroUsize>>| field.as_ref().map(|count| count.value.get());
     let size = |field: &Option<At<leaf::Size>>| field.as_ref().map(|size| size.value.0);
-    let controller = match &section.controller {
-        Some(At {
-            value: leaf::Controller::Fixed,
-            ..
-        }) => batch::Controller::Fixed,
-        Some(At {
-            value: leaf::Controller::Aimd,
-            ..
-        })
-        | None => batch::Controller::Aimd,
-    };
     if let Some(delay) = section
         .max_delay
         .as_ref()
@@ -445,7 +434,10 @@ fn batch(
     let config = batch::Config {
         latency_objective,
         max_batch_size: count(&section.max_batch_size),
-        controller,
+        controller: match &section.controller {
+            Some(controller) => controller.value,
+            None => default.controller,
+        },
         max_in_flight: match &section.max_in_flight {
             Some(calls) => calls.value.0.get(),
             None => default.max_in_flight,

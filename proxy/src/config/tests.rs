@@ -273,10 +273,6 @@ fn what_belongs_to_later_versions_is_a_fault_that_says_so() {
             "models.m.batch.max_delay",
         ),
         (
-            "models: { m: { batch: { controller: quantile } } }",
-            "models.m.batch.controller",
-        ),
-        (
             "models: { m: { batch: { max_in_flight: auto } } }",
             "models.m.batch.max_in_flight",
         ),

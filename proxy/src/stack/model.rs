@@ -238,6 +238,7 @@ impl Model {
                 let view = batch.view();
                 json!({
                     "address": endpoint.authority().as_str(),
+                    "controller": view.controller.as_str(),
                     "batch_limit": view.batch_limit,
                     "queue_rows": view.queue_rows,
                     "queue_bytes": view.queue_bytes,

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{BatchLimit, Call};
+use super::{BatchLimit, Call, budget::Budget, ceiling::Ceiling};
 
 /// Grows while full calls keep within the objective, and shrinks when calls do not.
 ///
@@ -29,19 +29,13 @@ use super::{BatchLimit, Call};
 ///   batches. It gets batches whose rows cost as much as the call itself does.
 #[derive(Clone, Debug)]
 pub struct Aimd {
-    /// Seconds that the model may take.
-    budget: f64,
-    objective: f64,
+    budget: Budget,
     limit: f64,
     /// How many calls were late of late; every call in time forgives a part of one.
     late: f64,
-    /// The size that was late when it was last tried.
-    ceiling: Option<f64>,
-    /// Full calls in time before the ceiling is tried again.
-    wait: u32,
-    patience: u32,
-    /// Full calls in time at or over the last ceiling.
-    proven: u32,
+    /// How many times the budget the last late call took.
+    over: f64,
+    ceiling: Ceiling,
     line: Line,
     /// Where the objective cannot be held by any batch: what the limit does not go under.
     floor: Option<f64>,
@@ -60,20 +54,12 @@ struct Line {
 impl Aimd {
     /// Makes a controller for an objective for queue and model together; it starts with one row.
     pub fn new(objective: Duration) -> Self {
-        Self::with_share(objective, MODEL_SHARE)
-    }
-
-    pub(super) fn with_share(objective: Duration, share: f64) -> Self {
-        let objective = objective.as_secs_f64();
         Self {
-            budget: objective * share,
-            objective,
+            budget: Budget::new(objective.as_secs_f64()),
             limit: 1.,
             late: 0.,
-            ceiling: None,
-            wait: 0,
-            patience: PATIENCE,
-            proven: 0,
+            over: 1.,
+            ceiling: Ceiling::default(),
             line: Line::default(),
             floor: None,
         }
@@ -81,39 +67,23 @@ impl Aimd {
 
     fn grow(&mut self, call: &Call, time: f64) {
         let rows = call.rows as f64;
-        if self.ceiling.is_none() && self.patience > PATIENCE {
-            self.proven += 1;
-            if self.proven >= PROOF {
-                self.patience = PATIENCE;
-            }
-        }
-        let aimed = (rows * self.budget / time).min(2. * self.limit);
-        let mut next = aimed.max(self.limit + (self.limit * STEP).max(1.));
-        if let Some(ceiling) = self.ceiling {
-            if aimed >= ceiling || self.wait == 0 {
-                // The model has become faster, or it is time to see whether it has.
-                self.ceiling = None;
-                self.proven = 0;
-            } else {
-                self.wait -= 1;
-                next = next.min((ceiling - 1.).max(self.limit));
-            }
-        }
-        self.limit = next
-            .min(call.most as f64)
-            .max(self.limit.min(call.most as f64));
+        let aimed = (rows * self.budget() / time).min(2. * self.limit);
+        let grown = aimed.max(self.limit + (self.limit * STEP).max(1.));
+        let most = call.most as f64;
+        self.ceiling.passed(rows);
+        self.limit = self
+            .ceiling
+            .bound(grown, aimed)
+            .min(most)
+            .max(self.limit.min(most));
     }
 
-    fn shrink(&mut self, call: &Call, time: f64) {
+    fn shrink(&mut self, call: &Call, over: f64) {
         let size = (call.rows as f64).min(self.limit);
         self.late = 1.;
-        if self.ceiling.is_none() && self.proven < PROOF {
-            self.patience = (self.patience * 2).min(MOST_PATIENCE);
-        }
-        self.wait = self.patience;
-        self.ceiling = Some(size.max(2.));
+        self.ceiling.late(size);
         // A call that was far from full says little about the limit: it gives way by a tenth.
-        let scale = (self.budget / time).clamp(0.5, 0.9);
+        let scale = (1. / over).clamp(0.5, 0.9);
         let target = (size * scale).max(match call.full {
             true => 1.,
             false => self.limit * 0.9,
@@ -123,15 +93,21 @@ impl Aimd {
         if size <= SMALL || self.floor.is_some() {
             // Without a new finding the old one fades, so that a better day is noticed.
             let faded = self.floor.map(|floor| floor * 0.9);
-            self.floor = self.line.knee(self.objective).or(faded);
+            self.floor = self.line.knee(self.budget.objective()).or(faded);
         }
         if let Some(floor) = self.floor {
             let floor = floor.min(call.most as f64);
             if self.limit < floor {
                 self.limit = floor.min(2. * before);
-                self.ceiling = None;
+                self.ceiling.lift();
             }
         }
+    }
+
+    /// Seconds that the model may take. Of those nine tenths are aimed at: one call in twenty may
+    /// be over the aim, and one in a hundred over the budget.
+    fn budget(&self) -> f64 {
+        self.budget.model().min(AIM * self.budget.objective())
     }
 }
 
@@ -142,17 +118,22 @@ impl BatchLimit for Aimd {
 
     fn observe(&mut self, call: &Call) {
         let time = call.model.as_secs_f64().max(f64::MIN_POSITIVE);
+        self.budget.observe(call);
         self.line.add(call.rows as f64, time);
-        if time <= self.budget {
+        if time <= self.budget() {
             self.late = (self.late - FORGIVEN).max(0.);
             self.floor = None;
-            if call.full {
+            if call.full && call.answered {
                 self.grow(call, time);
             }
         } else {
             self.late += 1.;
+            let over = time / self.budget();
+            // What two late calls have in common: the worse one may be an outlier.
+            let common = over.min(self.over);
+            self.over = over;
             if self.late >= 2. {
-                self.shrink(call, time);
+                self.shrink(call, common);
             }
         }
     }
@@ -190,17 +171,12 @@ impl Line {
     }
 }
 
-/// What the model may take of the objective: the rest is for the queue. Found by simulation.
-pub(super) const MODEL_SHARE: f64 = 0.75;
+/// The most that is aimed at, as a part of the objective.
+const AIM: f64 = 0.9;
 /// The part of a late call that a call in time makes up for.
 const FORGIVEN: f64 = 0.1;
 /// The least growth after a full call in time, as a part of the limit.
 const STEP: f64 = 1. / 32.;
-/// Full calls before a size that was late is tried again, at first and at most.
-const PATIENCE: u32 = 16;
-const MOST_PATIENCE: u32 = 1024;
-/// Full calls in time by which a size is proven to be good.
-const PROOF: u32 = 8;
 /// What an older call weighs against the next.
 const MEMORY: f64 = 0.9;
 /// Rows of a late call from which on the cause is sought in the call itself, not in its rows.

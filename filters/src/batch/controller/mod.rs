@@ -1,13 +1,17 @@
 //! How many rows a call may have: decided by plain structs that are told of every call.
 
 mod aimd;
+mod budget;
+mod ceiling;
+mod costs;
 mod fixed;
+mod quantile;
 #[cfg(test)]
 mod simulation;
 
 use std::time::Duration;
 
-pub use self::{aimd::Aimd, fixed::Fixed};
+pub use self::{aimd::Aimd, fixed::Fixed, quantile::Quantile};
 
 /// Decides how many rows a call may have.
 pub trait BatchLimit: std::fmt::Debug + Send {
@@ -23,8 +27,10 @@ pub trait BatchLimit: std::fmt::Debug + Send {
 pub struct Call {
     /// Its rows.
     pub rows: usize,
-    /// Whether it was answered and had as many rows as it might.
+    /// Whether it had as many rows as it might.
     pub full: bool,
+    /// Whether it was answered: errors come fast, and say nothing of what the model can do.
+    pub answered: bool,
     /// How long its oldest request waited to be sent.
     pub queue: Duration,
     /// How long the model took.

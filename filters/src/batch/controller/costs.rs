@@ -1,0 +1,128 @@
+/// What calls cost by their rows, as observed of late: a straight line `beta + alpha * rows`.
+///
+/// ```text
+///  time |                   . '
+///       |              (x) '       x  the mean of each doubling of rows: they give the slope,
+///       |         x  . '              and fade only when they are replaced
+///       |   x    . '              (x) the mean of the last calls: the line goes through it
+///       | x  . '
+///       |_.'____________________ rows
+/// ```
+///
+/// A night of small calls thus does not blur what was known of large ones, and the line is right
+/// where the calls are, whatever the curve is elsewhere.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Costs {
+    sizes: [Mean; DOUBLINGS],
+    recent: Mean,
+    line: Option<Line>,
+}
+
+/// A straight line through what was observed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Line {
+    /// Seconds of a call, whatever its rows.
+    pub(super) beta: f64,
+    /// Seconds of a row.
+    pub(super) alpha: f64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Mean {
+    /// How many calls of late it stands for.
+    weight: f64,
+    rows: f64,
+    time: f64,
+}
+
+impl Costs {
+    /// Returns the line, once a call has been observed.
+    pub(super) fn line(&self) -> Option<Line> {
+        self.line
+    }
+
+    /// Tells whether calls of about so many rows have been observed of late.
+    pub(super) fn knows(&self, rows: f64) -> bool {
+        self.sizes[index(rows)].weight >= FRESH
+    }
+
+    /// Learns what a call took.
+    pub(super) fn observe(&mut self, rows: f64, time: f64) {
+        for size in &mut self.sizes {
+            size.weight = (size.weight * MEMORY).max(size.weight.min(TRACE));
+        }
+        self.sizes[index(rows)].observe(rows, time);
+        self.recent.weight *= MEMORY;
+        self.recent.observe(rows, time);
+        self.draw();
+    }
+
+    /// Says that everything takes so many times as long as it did.
+    pub(super) fn scale(&mut self, factor: f64) {
+        for size in &mut self.sizes {
+            size.time *= factor;
+        }
+        self.recent.time *= factor;
+        self.draw();
+    }
+
+    fn draw(&mut self) {
+        let Mean { rows, time, .. } = self.recent;
+        let (mut across, mut along) = (0., 0.);
+        for size in &self.sizes {
+            let (more, longer) = (size.rows - rows, size.time - time);
+            // What says that more rows take less time is out of date, or noise.
+            if more * longer > 0. {
+                across += size.weight * more * longer;
+                along += size.weight * more * more;
+            }
+        }
+        // A call costs no less than nothing, and a row costs something.
+        let steepest = time / rows;
+        let alpha = match along > 0. {
+            true => (across / along).clamp(steepest / FLATTEST, steepest),
+            false => steepest,
+        };
+        self.line = Some(Line {
+            beta: time - alpha * rows,
+            alpha,
+        });
+    }
+}
+
+impl Mean {
+    fn observe(&mut self, rows: f64, time: f64) {
+        self.weight += 1.;
+        let gain = (1. / self.weight).max(GAIN);
+        self.rows += gain * (rows - self.rows);
+        self.time += gain * (time - self.time);
+    }
+}
+
+impl Line {
+    pub(super) fn time(self, rows: f64) -> f64 {
+        self.beta + self.alpha * rows
+    }
+
+    /// The rows that take so long; less than one where not even one row does.
+    pub(super) fn rows_within(self, seconds: f64) -> f64 {
+        (seconds - self.beta) / self.alpha
+    }
+}
+
+fn index(rows: f64) -> usize {
+    (rows as usize).max(1).ilog2().min(LAST) as usize
+}
+
+/// Up to 65536 rows are told apart.
+const DOUBLINGS: usize = 17;
+const LAST: u32 = DOUBLINGS as u32 - 1;
+/// What an older observation weighs against the next, and what it weighs at least.
+const MEMORY: f64 = 0.97;
+const TRACE: f64 = 0.02;
+/// The weight from which on a size is known: one call of the last 23, or more before.
+const FRESH: f64 = 0.5;
+/// What an observation counts for in a mean, at least.
+const GAIN: f64 = 0.1;
+/// How many times cheaper than on average a further row may be, as far as it is believed.
+const FLATTEST: f64 = 1024.;
