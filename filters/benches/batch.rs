@@ -19,7 +19,9 @@ use std::{
 
 use bytes::Bytes;
 use outrigger_filters::{
-    batch::{Batch, Capability, Config, Controller, Handles, key},
+    batch::{
+        Aimd, Batch, BatchLimit, Call, Capability, Config, Controller, Handles, Quantile, key,
+    },
     inference::{
         Datatype, Error, Form, Head, Parameters, Payload, Request, RequestParts, Response,
         ResponseParts, Shape, Tensor, concat, split,
@@ -102,6 +104,28 @@ fn main() {
         alone = alone.min(took.as_nanos() as f64 / 20_000.);
     }
     report("filter, a lone request", alone);
+
+    let objective = Duration::from_millis(20);
+    report("aimd, a call", controller(Aimd::new(objective)));
+    report("quantile, a call", controller(Quantile::new(objective)));
+}
+
+/// Calls that are full, of a model with a little noise.
+fn controller(mut limit: impl BatchLimit) -> f64 {
+    let mut noise = 0_u32;
+    measure(100_000, || {
+        let rows = limit.limit(4096);
+        noise = (noise + 37) % 100;
+        limit.observe(&Call {
+            rows,
+            full: true,
+            answered: true,
+            queue: Duration::from_millis(5),
+            model: Duration::from_micros(813 + 19 * rows as u64) * (1000 + noise) / 1000,
+            most: 4096,
+        });
+        rows
+    })
 }
 
 async fn round(

@@ -373,6 +373,15 @@ fn grpc_is_not_spoken_over_http_1() {
 }
 
 #[test]
+fn a_misspelt_controller_is_answered_with_those_there_are() {
+    let faults = faults_with("models: { m: { batch: { controller: quantil } } }");
+    assert_eq!(
+        faults,
+        ["models.m.batch.controller: unknown controller `quantil`; did you mean `quantile`?"]
+    );
+}
+
+#[test]
 fn bounds_that_contradict_each_other_are_faults() {
     for (batch, fault) in [
         (

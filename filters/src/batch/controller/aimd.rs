@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{BatchLimit, Call, budget::Budget, ceiling::Ceiling};
+use super::{BatchLimit, Call, ceiling::Ceiling, objective::Objective};
 
 /// Grows while full calls keep within the objective, and shrinks when calls do not.
 ///
@@ -22,14 +22,17 @@ use super::{BatchLimit, Call, budget::Budget, ceiling::Ceiling};
 /// * A call of `n` rows that took `t` says that `n * budget / t` rows keep within the budget,
 ///   because a call has costs of its own besides its rows' costs. So far it grows at once, and
 ///   beyond that in small steps.
-/// * One late call is noise. Two within twenty are not.
-/// * It is the model's time that is judged, not the queue's: in overload the queue is late
-///   whatever the limit, and smaller batches would make it later.
+/// * One late call is noise. Two within twenty are not: the limit shrinks by what they have in
+///   common.
+/// * A size that was late is tried again only after a while, and approached by halves.
+/// * It is the model's time that is judged, against what the queue leaves of the objective. The
+///   queue gets a quarter at most: in overload it is late whatever the limit, and smaller batches
+///   would make it later.
 /// * A model that is too slow for the objective with a single row gains nothing from small
 ///   batches. It gets batches whose rows cost as much as the call itself does.
 #[derive(Clone, Debug)]
 pub struct Aimd {
-    budget: Budget,
+    objective: Objective,
     limit: f64,
     /// How many calls were late of late; every call in time forgives a part of one.
     late: f64,
@@ -55,7 +58,7 @@ impl Aimd {
     /// Makes a controller for an objective for queue and model together; it starts with one row.
     pub fn new(objective: Duration) -> Self {
         Self {
-            budget: Budget::new(objective.as_secs_f64()),
+            objective: Objective::new(objective.as_secs_f64()),
             limit: 1.,
             late: 0.,
             over: 1.,
@@ -93,7 +96,7 @@ impl Aimd {
         if size <= SMALL || self.floor.is_some() {
             // Without a new finding the old one fades, so that a better day is noticed.
             let faded = self.floor.map(|floor| floor * 0.9);
-            self.floor = self.line.knee(self.budget.objective()).or(faded);
+            self.floor = self.line.knee(self.objective.whole()).or(faded);
         }
         if let Some(floor) = self.floor {
             let floor = floor.min(call.most as f64);
@@ -107,7 +110,7 @@ impl Aimd {
     /// Seconds that the model may take. Of those nine tenths are aimed at: one call in twenty may
     /// be over the aim, and one in a hundred over the budget.
     fn budget(&self) -> f64 {
-        self.budget.model().min(AIM * self.budget.objective())
+        self.objective.model().min(AIM * self.objective.whole())
     }
 }
 
@@ -118,7 +121,7 @@ impl BatchLimit for Aimd {
 
     fn observe(&mut self, call: &Call) {
         let time = call.model.as_secs_f64().max(f64::MIN_POSITIVE);
-        self.budget.observe(call);
+        self.objective.observe(call);
         self.line.add(call.rows as f64, time);
         if time <= self.budget() {
             self.late = (self.late - FORGIVEN).max(0.);

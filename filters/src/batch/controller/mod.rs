@@ -1,10 +1,10 @@
 //! How many rows a call may have: decided by plain structs that are told of every call.
 
 mod aimd;
-mod budget;
 mod ceiling;
 mod costs;
 mod fixed;
+mod objective;
 mod quantile;
 #[cfg(test)]
 mod simulation;

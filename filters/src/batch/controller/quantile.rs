@@ -2,9 +2,9 @@ use std::time::Duration;
 
 use super::{
     BatchLimit, Call,
-    budget::Budget,
     ceiling::Ceiling,
     costs::{Costs, Line},
+    objective::Objective,
 };
 
 /// Allows as many rows as 99 of 100 calls can take within the objective, by regression.
@@ -33,7 +33,7 @@ use super::{
 ///   batches. It gets batches whose rows cost as much as the call itself does.
 #[derive(Clone, Debug)]
 pub struct Quantile {
-    budget: Budget,
+    objective: Objective,
     limit: f64,
     costs: Costs,
     tail: Tail,
@@ -67,7 +67,7 @@ impl Quantile {
     /// Makes a controller for an objective for queue and model together; it starts with one row.
     pub fn new(objective: Duration) -> Self {
         Self {
-            budget: Budget::new(objective.as_secs_f64()),
+            objective: Objective::new(objective.as_secs_f64()),
             limit: 1.,
             costs: Costs::default(),
             tail: Tail::default(),
@@ -113,6 +113,8 @@ impl Quantile {
                     true => first.min(ratio),
                     false => first.max(ratio),
                 });
+                // If it was not the model but the size, the line learns so in a few rounds.
+                self.costs.observe(rows, time);
             }
             _ => {
                 self.surprise = Some((ratio, self.tail.clone()));
@@ -136,8 +138,8 @@ impl Quantile {
     /// Returns the most rows that are within the budget by what is known, if a call may take so
     /// many times as long as the line says.
     fn aim(&self, line: Line, tail: f64) -> f64 {
-        let objective = self.budget.objective();
-        let aim = line.rows_within(self.budget.model() / tail);
+        let objective = self.objective.whole();
+        let aim = line.rows_within(self.objective.model() / tail);
         if !self.strained(line, tail) {
             return aim;
         }
@@ -158,7 +160,7 @@ impl Quantile {
             return false;
         }
         self.strain = self.strain.saturating_add(1);
-        if self.strain < self.endurance || self.limit < 2. {
+        if self.strain < self.endurance || self.limit < SMALL {
             return false;
         }
         self.strain = 0;
@@ -168,8 +170,8 @@ impl Quantile {
 
     /// Tells whether the budget cannot be held by any batch.
     fn strained(&self, line: Line, tail: f64) -> bool {
-        line.rows_within(self.budget.model() / tail) < SMALL
-            && 2. * line.time(1.) * tail > self.budget.objective()
+        line.rows_within(self.objective.model() / tail) < SMALL
+            && 2. * line.time(1.) * tail > self.objective.whole()
     }
 
     /// Moves the limit after a call that was near it.
@@ -178,10 +180,10 @@ impl Quantile {
             return;
         };
         let budget = match self.strained(line, self.tail.factor()) {
-            true => self.budget.objective(),
-            false => self.budget.model(),
+            true => self.objective.whole(),
+            false => self.objective.model(),
         };
-        let lost = line.time(1.) > self.budget.objective();
+        let lost = line.time(1.) > self.objective.whole();
         let rows = (call.rows as f64).min(self.limit);
         if time <= budget || lost {
             self.late = (self.late - FORGIVEN).max(0.);
@@ -204,11 +206,16 @@ impl Quantile {
         if aim < whole {
             let stays = whole < MANY && aim >= whole - STAY && self.aim(line, 1.) >= whole + MARGIN;
             if !stays {
+                // What was held for a while and is lost by noise is tried again soon.
+                if self.steady >= HELD {
+                    self.patience = HELD;
+                }
+                self.steady = 0;
                 self.limit = aim.max(self.limit / 2.).max(1.);
             }
             return;
         }
-        if !call.full || !call.answered || (time > self.budget.objective() && !lost) {
+        if !call.full || !call.answered || (time > self.objective.whole() && !lost) {
             return;
         }
         let mut grown = aim.min(2. * self.limit);
@@ -239,9 +246,9 @@ impl BatchLimit for Quantile {
     fn observe(&mut self, call: &Call) {
         let time = call.model.as_secs_f64().max(SHORTEST);
         let rows = call.rows.max(1) as f64;
-        self.budget.observe(call);
+        self.objective.observe(call);
         self.since = self.since.saturating_add(1);
-        if !call.answered && time <= self.budget.model() {
+        if !call.answered && time <= self.objective.model() {
             return;
         }
         let near = rows >= self.limit * NEAR;
@@ -308,6 +315,8 @@ const RISK: f64 = 1.5;
 /// Rows of a limit from which on the line alone is believed.
 const MANY: f64 = 16.;
 const MOST_PATIENCE: u32 = 1024;
+/// Calls for which a size is held that is no trial any more.
+const HELD: u32 = 8;
 /// Calls after which it is doubted that no batch holds the budget, at first.
 const ENDURANCE: u32 = 16;
 /// Calls for which a model is slower if it is not the size.
@@ -317,8 +326,8 @@ const NEAR: f64 = 0.5;
 /// The part of a late call that a call in time makes up for.
 const FORGIVEN: f64 = 0.1;
 /// How much of a row a further one must leave before it is allowed, and how much the last one may
-/// lack before it is not: a limit of a few rows does not swing. Of two rows that are lacking as
-/// much on the curve of the kernel SVM, 1 call in 30 is late.
+/// lack before it is not: a limit of a few rows does not swing. On the curve of the kernel SVM
+/// that leaves 1 call in 100 over the objective at most.
 const MARGIN: f64 = 0.2;
 const STAY: f64 = 0.3;
 /// The part of the call's own costs that rows may cost where the objective is all but lost.

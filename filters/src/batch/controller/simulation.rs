@@ -501,7 +501,7 @@ fn the_aims_are_reached_on_every_curve() {
         // A request that waits for one call and then takes as long is late on the kernel SVM's
         // curve with a single row: there the queue gets nothing.
         let share = match 2. * curve.time(1, &mut Random(1)) <= OBJECTIVE.as_secs_f64() {
-            true => 1. - super::budget::QUEUE_SHARE,
+            true => 1. - super::objective::QUEUE_SHARE,
             false => 1.,
         };
         let best = curve.rows_within(OBJECTIVE.as_secs_f64() * share);
@@ -537,18 +537,24 @@ fn the_aims_are_reached_on_every_curve() {
                 under = under.max(slow.iter().position(held).unwrap_or(slow.len()));
                 back = back.max(four_fifths(&run(1., 300), before));
             }
-            // Twice as slow as it is, a single row of the kernel SVM takes 22 ms.
-            let hopeless = 2. * curve.time(1, &mut Random(1)) > OBJECTIVE.as_secs_f64();
-            if ratio < 0.95 && !hopeless || over > 0.01 || cold > 30 {
+            // Two rows of the kernel SVM are not in time where the queue may take a quarter, and
+            // AIMD always leaves it that.
+            if ratio < 0.95 && (share < 1. || name != "aimd") || over > 0.01 || cold > 30 {
                 faults.push(format!(
                     "{name} on {model}: {ratio}, {over} late, {cold} to start"
                 ));
             }
-            if !hopeless && (under > 5 || back > 50) {
+            // Twice as slow, a single row of the kernel SVM takes 22 ms.
+            let hopeless = curve.slower(2.).rows_within(OBJECTIVE.as_secs_f64()) <= 1;
+            if !hopeless && under > 5 || back > 50 {
                 faults.push(format!(
                     "{name} on {model}: {under} to yield, {back} to be back"
                 ));
             }
+            let under = match hopeless {
+                true => "-".to_owned(),
+                false => under.to_string(),
+            };
             let over = over * 100.;
             table += &format!(
                 "| {model} | {best} | `{name}` | {ratio:.2} | {cold} | {over:.2}% | {under} | {back} |\n"
@@ -709,7 +715,9 @@ proptest! {
 
     #[test]
     fn a_model_that_is_faster_throughout_is_allowed_no_fewer_rows(
-        beta in 100_f64..8000.,
+        // One row leaves the queue its quarter: where it does not, the queue gets nothing, and
+        // a model that is a little faster has to share again.
+        beta in 100_f64..5000.,
         alpha in 5_f64..1000.,
         jitter in 0_f64..0.1,
         faster in 0.2_f64..1.,

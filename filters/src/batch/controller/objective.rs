@@ -6,35 +6,35 @@ use super::Call;
 /// made of them. The queue gets a quarter at most: where calls are full one after the other the
 /// queue is late whatever the limit, and smaller batches would make it later.
 #[derive(Clone, Debug)]
-pub(super) struct Budget {
-    objective: f64,
+pub(super) struct Objective {
+    whole: f64,
     /// What the queue took of late, within what it may take.
     queue: f64,
 }
 
-impl Budget {
-    pub(super) fn new(objective: f64) -> Self {
+impl Objective {
+    pub(super) fn new(whole: f64) -> Self {
         Self {
-            objective,
-            queue: objective * QUEUE_SHARE,
+            whole,
+            queue: whole * QUEUE_SHARE,
         }
     }
 
     /// Learns what the queue took of a call.
     pub(super) fn observe(&mut self, call: &Call) {
         if call.full {
-            let taken = call.queue.as_secs_f64().min(self.objective * QUEUE_SHARE);
+            let taken = call.queue.as_secs_f64().min(self.whole * QUEUE_SHARE);
             self.queue += GAIN * (taken - self.queue);
         }
     }
 
     /// Returns the seconds that are left for the model.
     pub(super) fn model(&self) -> f64 {
-        self.objective - self.queue
+        self.whole - self.queue
     }
 
-    pub(super) fn objective(&self) -> f64 {
-        self.objective
+    pub(super) fn whole(&self) -> f64 {
+        self.whole
     }
 }
 
