@@ -23,6 +23,7 @@ use outrigger_tests::{
     wire::{Reply, Wire},
 };
 use rand::RngExt as _;
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -561,12 +562,15 @@ async fn files_that_do_not_fit_each_other_change_nothing_until_they_do() {
 
     let mut refused = 0.;
     let last_year = authority.issue_for("localhost", None, 2021);
+    let for_clients = for_clients_alone();
     for (name, text) in [
         ("tls.crt", second.certificate.as_str()),
         ("tls.crt", ""),
         ("tls.crt", &second.certificate[..300]),
         ("tls.crt", &last_year.certificate),
         ("tls.key", &last_year.key),
+        ("tls.crt", &for_clients.certificate),
+        ("tls.key", &for_clients.key),
     ] {
         folder.write(name, text);
         refused += 1.;
@@ -581,6 +585,17 @@ async fn files_that_do_not_fit_each_other_change_nothing_until_they_do() {
     folder.issue("tls", &next);
     until("it is applied", || expiry() == 3_786_912_000.).await;
     assert_eq!(presented().await, next.der());
+}
+
+/// A certificate that no server may show.
+fn for_clients_alone() -> Issued {
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let key = KeyPair::generate().unwrap();
+    Issued {
+        certificate: params.self_signed(&key).unwrap().pem(),
+        key: key.serialize_pem(),
+    }
 }
 
 /// What clients of a test did.

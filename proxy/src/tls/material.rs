@@ -18,6 +18,7 @@ use super::{
     fault::{Fault, Problem, Setting},
     files::Files,
     pem,
+    role::Role,
     validity::Validity,
 };
 use crate::config::{ClientTls, HttpVersion, Identity, ServerTls};
@@ -63,9 +64,9 @@ impl Material for ServerTls {
     }
 
     fn build(&self, files: &Files, now: UnixTime) -> Result<Built<ServerConfig>, Vec<Fault>> {
-        let identity = identity(&self.identity, files, now);
+        let identity = identity(&self.identity, Role::Server, files, now);
         let clients = self.clients.as_ref();
-        let roots = clients.map(|clients| roots(&clients.ca, files, now));
+        let roots = clients.map(|clients| roots(&clients.ca, Role::Client, files, now));
         let mut faults = Vec::new();
         let identity = kept(identity, &mut faults);
         let roots = roots.and_then(|roots| kept(roots, &mut faults));
@@ -116,11 +117,11 @@ impl Material for Client {
 
     fn build(&self, files: &Files, now: UnixTime) -> Result<Built<ClientConfig>, Vec<Fault>> {
         let roots = match &self.tls.ca {
-            Some(ca) => roots(ca, files, now),
+            Some(ca) => roots(ca, Role::Server, files, now),
             None => system_roots().map_err(|fault| vec![fault]),
         };
         let identity = self.tls.identity.as_ref();
-        let certified = identity.map(|identity| self::identity(identity, files, now));
+        let certified = identity.map(|identity| self::identity(identity, Role::Client, files, now));
         let mut faults = Vec::new();
         let certified = certified.and_then(|certified| kept(certified, &mut faults));
         let Some(roots) = kept(roots, &mut faults).filter(|_| faults.is_empty()) else {
@@ -162,6 +163,7 @@ pub(super) fn alpn(http: HttpVersion) -> &'static [u8] {
 /// Reads a certificate with its chain and its key, and the moment when it expires.
 fn identity(
     identity: &Identity,
+    role: Role,
     files: &Files,
     now: UnixTime,
 ) -> Result<(CertifiedKey, UnixTime), Vec<Fault>> {
@@ -199,6 +201,12 @@ fn identity(
             faults.push(of_certificate(Problem::NotValidYet(validity.not_before)));
         }
     }
+    if let Some((chain, validity)) = &chain
+        && let Some(certificate) = chain.first()
+        && let Err(problem) = role.may_show(certificate, *validity)
+    {
+        faults.push(of_certificate(problem));
+    }
     let key = key.map_err(|problem| faults.push(of_key(problem))).ok();
     let (Some((chain, validity)), Some(key)) = (chain, key) else {
         return Err(faults);
@@ -219,8 +227,9 @@ fn identity(
 }
 
 /// Reads a file of authorities. One that has expired is not trusted any more, and is a fault only
-/// where it leaves nobody to trust: while authorities change, files hold old and new ones.
-fn roots(ca: &Path, files: &Files, now: UnixTime) -> Result<Roots, Vec<Fault>> {
+/// where it leaves nobody to trust: while authorities change, files hold old and new ones. One by
+/// which no peer in its role can be verified is a mistake.
+fn roots(ca: &Path, peers: Role, files: &Files, now: UnixTime) -> Result<Roots, Vec<Fault>> {
     let fault = |problem| vec![Fault::new(Setting::Authorities, Some(ca), problem)];
     let certificates = files
         .contents(ca)
@@ -234,6 +243,11 @@ fn roots(ca: &Path, files: &Files, now: UnixTime) -> Result<Roots, Vec<Fault>> {
         if let Some(validity) = validity.filter(|validity| now > validity.not_after) {
             expired = expired.max(Some(validity.not_after));
             continue;
+        }
+        if let Some(validity) = validity {
+            peers
+                .may_be_verified_by(&certificate, validity)
+                .map_err(fault)?;
         }
         store
             .add(certificate)
@@ -279,7 +293,7 @@ fn unusable(setting: Setting, file: &Path, error: &dyn std::error::Error) -> Vec
     vec![Fault::new(setting, Some(file), problem)]
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> =
         LazyLock::new(|| Arc::new(ring::default_provider()));
     PROVIDER.clone()

@@ -10,6 +10,7 @@ mod kept;
 mod material;
 mod metrics;
 mod pem;
+mod role;
 mod validity;
 
 #[cfg(test)]

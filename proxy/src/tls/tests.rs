@@ -1,10 +1,16 @@
 //! Every fault with the name of its file.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
-use rustls::pki_types::{CertificateDer, UnixTime, pem::PemObject as _};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    date_time_ymd,
+};
+use rustls::{
+    ClientConfig, ClientConnection, Connection, HandshakeKind, ServerConfig, ServerConnection,
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
+};
 
 use super::{
     fault::{Fault, Setting},
@@ -182,6 +188,158 @@ fn each_faulty_file_is_named_with_what_is_wrong() {
     ] {
         let all = faults(certificate.as_bytes(), key.as_bytes(), ca.as_bytes());
         assert_eq!(all, [found]);
+    }
+}
+
+/// A certificate of these uses alone and its key, signed by an authority or by itself.
+fn certificate_for(
+    uses: &[ExtendedKeyUsagePurpose],
+    issuer: Option<&CertifiedIssuer<'_, KeyPair>>,
+) -> (String, String) {
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.extended_key_usages = uses.to_vec();
+    let key = KeyPair::generate().unwrap();
+    let certificate = match issuer {
+        Some(issuer) => params.signed_by(&key, issuer),
+        None => params.self_signed(&key),
+    };
+    (certificate.unwrap().pem(), key.serialize_pem())
+}
+
+/// What is wrong with a listener's files, and with an upstream's of the same names.
+fn faults_of_both(certificate: &str, key: &str, ca: &str) -> [Vec<String>; 2] {
+    let files = Files::from([
+        ("tls.crt", certificate.as_bytes()),
+        ("tls.key", key.as_bytes()),
+        ("ca.crt", ca.as_bytes()),
+    ]);
+    let of_server = server().build(&files, now()).err();
+    let of_client = client().build(&files, now()).err();
+    [of_server, of_client].map(|faults| {
+        let faults = faults.iter().flatten();
+        faults.map(Fault::to_string).collect()
+    })
+}
+
+#[test]
+fn a_certificate_must_be_for_the_side_that_shows_it() {
+    use ExtendedKeyUsagePurpose::{ClientAuth, CodeSigning, ServerAuth};
+    let authority = authority();
+    for (uses, of_server, of_client) in [
+        (&[][..], None, None),
+        (&[ServerAuth, ClientAuth], None, None),
+        (
+            &[ServerAuth],
+            None,
+            Some("client: its extended key usage (serverAuth) lacks clientAuth"),
+        ),
+        (
+            &[ClientAuth],
+            Some("server: its extended key usage (clientAuth) lacks serverAuth"),
+            None,
+        ),
+        (
+            &[CodeSigning],
+            Some("server: its extended key usage (1.3.6.1.5.5.7.3.3) lacks serverAuth"),
+            Some("client: its extended key usage (1.3.6.1.5.5.7.3.3) lacks clientAuth"),
+        ),
+    ] {
+        let (certificate, key) = certificate_for(uses, Some(&authority));
+        let expected = [of_server, of_client].map(|fault| {
+            let told = fault.map(|fault| format!("tls.crt: the certificate is not for a {fault}"));
+            Vec::from_iter(told)
+        });
+        let found = faults_of_both(&certificate, &key, &authority.pem());
+        assert_eq!(found, expected, "{uses:?}");
+    }
+}
+
+#[test]
+fn an_authority_must_be_one_or_the_only_peer_itself() {
+    use ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
+    let issuer = authority();
+    let (good, key) = certificate(2020, 2100);
+    let mut below = CertificateParams::default();
+    below.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let below = below.signed_by(&KeyPair::generate().unwrap(), &issuer);
+    let (leaf, _) = certificate_for(&[], Some(&issuer));
+    let no_authority = "ca.crt: holds a certificate that is no authority (CA:FALSE) and not signed \
+                        by itself: nobody can be verified by it";
+    // Clients' certificates are verified by a listener, servers' by an upstream.
+    for (what, ca, of_server, of_client) in [
+        ("one below another", below.unwrap().pem(), None, None),
+        ("a pinned peer", certificate_for(&[], None).0, None, None),
+        (
+            "a pinned server",
+            certificate_for(&[ServerAuth], None).0,
+            Some(
+                "ca.crt: the certificate is not for a client: its extended key usage (serverAuth) \
+                 lacks clientAuth",
+            ),
+            None,
+        ),
+        (
+            "a pinned client",
+            certificate_for(&[ClientAuth], None).0,
+            None,
+            Some(
+                "ca.crt: the certificate is not for a server: its extended key usage (clientAuth) \
+                 lacks serverAuth",
+            ),
+        ),
+        (
+            "a leaf",
+            leaf.clone(),
+            Some(no_authority),
+            Some(no_authority),
+        ),
+        (
+            "a leaf beside its authority",
+            format!("{leaf}{}", issuer.pem()),
+            Some(no_authority),
+            Some(no_authority),
+        ),
+    ] {
+        let expected = [of_server, of_client].map(|fault| Vec::from_iter(fault.map(str::to_owned)));
+        assert_eq!(faults_of_both(&good, &key, &ca), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_server_whose_own_certificate_is_trusted_is_verified_by_it() {
+    let (certificate, key) = certificate_for(&[], None);
+    let files = Files::from([
+        ("tls.crt", certificate.as_bytes()),
+        ("tls.key", key.as_bytes()),
+        ("ca.crt", certificate.as_bytes()),
+    ]);
+    let client = client().build(&files, UnixTime::now()).unwrap();
+    let server = server().build(&files, UnixTime::now()).unwrap();
+    assert_eq!(shake(&client.config, &server.config), HandshakeKind::Full);
+}
+
+/// Shakes hands, and hands the server's tickets to the client.
+fn shake(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> HandshakeKind {
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut client = Connection::from(ClientConnection::new(client.clone(), name).unwrap());
+    let mut server = Connection::from(ServerConnection::new(server.clone()).unwrap());
+    while client.wants_write() || server.wants_write() {
+        pass(&mut client, &mut server);
+        pass(&mut server, &mut client);
+    }
+    assert!(!client.is_handshaking() && !server.is_handshaking());
+    client.handshake_kind().unwrap()
+}
+
+fn pass(from: &mut Connection, to: &mut Connection) {
+    let mut bytes = Vec::new();
+    while from.wants_write() {
+        from.write_tls(&mut bytes).unwrap();
+    }
+    let mut rest = &bytes[..];
+    while !rest.is_empty() {
+        to.read_tls(&mut rest).unwrap();
+        to.process_new_packets().unwrap();
     }
 }
 
