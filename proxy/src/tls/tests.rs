@@ -9,13 +9,16 @@ use rcgen::{
 };
 use rustls::{
     ClientConfig, ClientConnection, Connection, HandshakeKind, ServerConfig, ServerConnection,
+    SupportedProtocolVersion,
+    client::Resumption,
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
+    version::{TLS12, TLS13},
 };
 
 use super::{
     fault::{Fault, Setting},
     files::Files,
-    material::{Client, Material as _},
+    material::{Client, Material as _, provider},
     pem,
     validity::Validity,
 };
@@ -386,7 +389,7 @@ fn an_authority_that_has_expired_is_left_out_beside_one_that_has_not() {
 }
 
 #[test]
-fn sessions_are_resumed_only_where_no_client_is_verified() {
+fn sessions_are_resumed_only_where_no_peer_is_verified() {
     let (certificate, key) = certificate(2020, 2100);
     let ca = authority().pem();
     let files = Files::from([
@@ -403,6 +406,43 @@ fn sessions_are_resumed_only_where_no_client_is_verified() {
     };
     let open = open.build(&files, now()).unwrap();
     assert!(open.config.session_storage.can_cache());
+
+    // A server that resumes, and an upstream that could.
+    let (certificate, key) = certificate_for(&[], None);
+    let files = Files::from([
+        ("tls.crt", certificate.as_bytes()),
+        ("tls.key", key.as_bytes()),
+        ("ca.crt", certificate.as_bytes()),
+    ]);
+    let verifying = client().build(&files, UnixTime::now()).unwrap().config;
+    for version in [&TLS12, &TLS13] {
+        let resuming = resuming(&certificate, &key, version);
+        for _ in 0..3 {
+            assert_eq!(shake(&verifying, &resuming), HandshakeKind::Full);
+        }
+        let mut other = ClientConfig::clone(&verifying);
+        other.resumption = Resumption::default();
+        let other = Arc::new(other);
+        assert_eq!(shake(&other, &resuming), HandshakeKind::Full);
+        let again = shake(&other, &resuming);
+        assert_eq!(again, HandshakeKind::Resumed, "the server does resume");
+    }
+}
+
+fn resuming(
+    certificate: &str,
+    key: &str,
+    version: &'static SupportedProtocolVersion,
+) -> Arc<ServerConfig> {
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            pem::certificates(certificate.as_bytes()).unwrap(),
+            pem::key(key.as_bytes()).unwrap(),
+        );
+    Arc::new(config.unwrap())
 }
 
 #[test]
