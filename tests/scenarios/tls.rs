@@ -203,7 +203,7 @@ async fn servers_are_trusted_by_their_authority_and_name() {
             &good,
             BOTH,
             "no TLS: the server's certificate is not for else.example, but for \
-             DnsName(\"localhost\"), IpAddress(127.0.0.1)"
+             localhost, 127.0.0.1"
                 .to_owned(),
         ),
         (
@@ -211,7 +211,7 @@ async fn servers_are_trusted_by_their_authority_and_name() {
             &named,
             BOTH,
             "no TLS: the server's certificate is not for 127.0.0.1, but for \
-             DnsName(\"models.example\")"
+             models.example"
                 .to_owned(),
         ),
         (

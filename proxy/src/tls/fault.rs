@@ -136,7 +136,8 @@ impl fmt::Display for Problem {
             ),
             Self::NoRoots(why) => write!(
                 f,
-                "the system has no roots to trust; name their file as `tls.ca`{why}"
+                "the system has no roots to trust; name their file in the variable SSL_CERT_FILE, or \
+                 as `tls.ca` in a configuration file{why}"
             ),
         }
     }

@@ -20,6 +20,7 @@ use super::{
     pem,
     role::Role,
     validity::Validity,
+    words,
 };
 use crate::config::{ClientTls, HttpVersion, Identity, ServerTls};
 
@@ -178,7 +179,7 @@ fn identity(
         .and_then(|chain| {
             let validity = match chain.first() {
                 Some(certificate) => Validity::of(certificate)
-                    .map_err(|error| Problem::BadCertificate(error.to_string()))?,
+                    .map_err(|error| Problem::BadCertificate(words::verifier(&error)))?,
                 None => return Err(Problem::NoCertificate),
             };
             Ok((chain, validity))
@@ -188,7 +189,7 @@ fn identity(
         .and_then(pem::key)
         .and_then(|key| {
             let loaded = provider().key_provider.load_private_key(key);
-            loaded.map_err(|error| Problem::BadKey(error.to_string()))
+            loaded.map_err(|error| Problem::BadKey(words::error(&error)))
         });
     let mut faults = Vec::new();
     let chain = chain
@@ -218,7 +219,9 @@ fn identity(
         Err(Error::InconsistentKeys(_)) => {
             faults.push(of_key(Problem::Mismatch(identity.certificate.clone())));
         }
-        Err(error) => faults.push(of_certificate(Problem::BadCertificate(error.to_string()))),
+        Err(error) => faults.push(of_certificate(Problem::BadCertificate(words::error(
+            &error,
+        )))),
     }
     match faults.is_empty() {
         true => Ok((certified, validity.not_after)),
@@ -251,7 +254,7 @@ fn roots(ca: &Path, peers: Role, files: &Files, now: UnixTime) -> Result<Roots, 
         }
         store
             .add(certificate)
-            .map_err(|error| fault(Problem::BadCertificate(error.to_string())))?;
+            .map_err(|error| fault(Problem::BadCertificate(words::error(&error))))?;
         // Roots of the first version of X.509 do not say, and are trusted all the same.
         expiry = [expiry, validity.map(|validity| validity.not_after)]
             .into_iter()

@@ -141,6 +141,8 @@ impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listener(address) => write!(f, "listener {address}"),
+            // Without a configuration file there is one only, and nobody named it.
+            Self::Upstream(name) if name == "upstream" => f.write_str(name),
             Self::Upstream(name) => write!(f, "upstream {name}"),
         }
     }

@@ -12,6 +12,7 @@ mod metrics;
 mod pem;
 mod role;
 mod validity;
+mod words;
 
 #[cfg(test)]
 mod tests;

@@ -129,7 +129,7 @@ fn each_faulty_file_is_named_with_what_is_wrong() {
             none,
             &*key,
             &*ca,
-            "tls.crt: holds a certificate that is none: TrailingData(SignedData)",
+            "tls.crt: holds a certificate that is none: it cannot be read",
         ),
         (
             &*old,
@@ -180,7 +180,7 @@ fn each_faulty_file_is_named_with_what_is_wrong() {
             &*good,
             &*key,
             none,
-            "ca.crt: holds a certificate that is none: invalid peer certificate: BadEncoding",
+            "ca.crt: holds a certificate that is none: it cannot be read",
         ),
         (
             &*good,
@@ -453,6 +453,20 @@ fn the_validity_is_read_as_it_is_written() {
     let unix = |year| date_time_ymd(year, 1, 1).unix_timestamp().unsigned_abs();
     assert_eq!(validity.not_before.as_secs(), unix(2020));
     assert_eq!(validity.not_after.as_secs(), unix(2100));
+}
+
+#[test]
+fn a_system_without_roots_is_told_where_to_name_them_without_a_configuration_file_too() {
+    let problem = super::fault::Problem::NoRoots("; why".to_owned());
+    let fault = Fault::new(Setting::Authorities, None, problem);
+    let owner = |name: &str| super::metrics::Owner::Upstream(name.to_owned());
+    let told = |name| super::Faults::of(&owner(name), [fault.clone()]).to_string();
+    assert_eq!(
+        told("upstream"),
+        "upstream: the system has no roots to trust; name their file in the variable \
+         SSL_CERT_FILE, or as `tls.ca` in a configuration file; why"
+    );
+    assert!(told("server").starts_with("upstream server: the system has no roots"));
 }
 
 #[test]
