@@ -433,6 +433,37 @@ async fn a_drain_says_good_bye_over_tls_too() {
 }
 
 #[tokio::test]
+async fn plain_http_is_told_that_tls_is_spoken_here() {
+    let (folder, authority) = (Folder::new(), Authority::new("one"));
+    folder.issue("tls", &authority.issue());
+    let origin = Origin::http2(mirror).await;
+    let gateway = Gateway::start(&configuration(&folder, SERVER, &plain(origin.address())));
+    let answer = within("an answer", get(gateway.address(), "/v2")).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert_eq!(&answer.body[..], b"this port speaks TLS\n");
+    // HTTP/2 with prior knowledge; more follows than is looked at.
+    let mut socket = TcpStream::connect(gateway.address()).await.unwrap();
+    let preface = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &[0; 60_000]].concat();
+    socket.write_all(&preface).await.unwrap();
+    socket.shutdown().await.unwrap();
+    let mut answer = String::new();
+    within("an end", socket.read_to_string(&mut answer))
+        .await
+        .unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.ends_with("this port speaks TLS\n"), "{answer}");
+    // What is neither is closed.
+    let mut socket = TcpStream::connect(gateway.address()).await.unwrap();
+    socket.write_all(b"SSH").await.unwrap();
+    let mut rest = Vec::new();
+    let _ = within("an end", socket.read_to_end(&mut rest)).await;
+    assert_eq!(rest, b"");
+    let plaintext = [("listener", "127.0.0.1:0"), ("result", "plaintext")];
+    let plaintext = || metric(&gateway, "outrigger_tls_handshakes_total", &plaintext);
+    assert_eq!(plaintext(), 3.);
+}
+
+#[tokio::test]
 async fn garbage_in_place_of_a_handshake_ends_its_connection_and_no_other() {
     let (folder, authority) = (Folder::new(), Authority::new("one"));
     folder.issue("tls", &authority.issue());

@@ -33,6 +33,8 @@ pub(super) struct Handshakes {
     pub(super) failed: Counter,
     /// Not to its end in time, or before whoever wanted it had left.
     pub(super) unfinished: Counter,
+    /// Not begun: what came first was no TLS.
+    pub(super) plaintext: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -95,6 +97,11 @@ impl Metrics {
             completed: counter("completed"),
             failed: counter("failed"),
             unfinished: counter("unfinished"),
+            plaintext: match owner {
+                Owner::Listener(_) => counter("plaintext"),
+                // A server that speaks no TLS fails: it was asked to.
+                Owner::Upstream(_) => Counter::default(),
+            },
         }
     }
 

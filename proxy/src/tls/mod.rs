@@ -9,8 +9,10 @@ mod keeper;
 mod kept;
 mod material;
 mod metrics;
+mod opening;
 mod pem;
 mod role;
+mod seldom;
 mod validity;
 mod words;
 
