@@ -23,6 +23,7 @@ use outrigger_tests::{
     wire::{Reply, Wire},
 };
 use rand::RngExt as _;
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -202,7 +203,7 @@ async fn servers_are_trusted_by_their_authority_and_name() {
             &good,
             BOTH,
             "no TLS: the server's certificate is not for else.example, but for \
-             DnsName(\"localhost\"), IpAddress(127.0.0.1)"
+             localhost, 127.0.0.1"
                 .to_owned(),
         ),
         (
@@ -210,7 +211,7 @@ async fn servers_are_trusted_by_their_authority_and_name() {
             &named,
             BOTH,
             "no TLS: the server's certificate is not for 127.0.0.1, but for \
-             DnsName(\"models.example\")"
+             models.example"
                 .to_owned(),
         ),
         (
@@ -432,6 +433,37 @@ async fn a_drain_says_good_bye_over_tls_too() {
 }
 
 #[tokio::test]
+async fn plain_http_is_told_that_tls_is_spoken_here() {
+    let (folder, authority) = (Folder::new(), Authority::new("one"));
+    folder.issue("tls", &authority.issue());
+    let origin = Origin::http2(mirror).await;
+    let gateway = Gateway::start(&configuration(&folder, SERVER, &plain(origin.address())));
+    let answer = within("an answer", get(gateway.address(), "/v2")).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert_eq!(&answer.body[..], b"this port speaks TLS\n");
+    // HTTP/2 with prior knowledge; more follows than is looked at.
+    let mut socket = TcpStream::connect(gateway.address()).await.unwrap();
+    let preface = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &[0; 60_000]].concat();
+    socket.write_all(&preface).await.unwrap();
+    socket.shutdown().await.unwrap();
+    let mut answer = String::new();
+    within("an end", socket.read_to_string(&mut answer))
+        .await
+        .unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.ends_with("this port speaks TLS\n"), "{answer}");
+    // What is neither is closed.
+    let mut socket = TcpStream::connect(gateway.address()).await.unwrap();
+    socket.write_all(b"SSH").await.unwrap();
+    let mut rest = Vec::new();
+    let _ = within("an end", socket.read_to_end(&mut rest)).await;
+    assert_eq!(rest, b"");
+    let plaintext = [("listener", "127.0.0.1:0"), ("result", "plaintext")];
+    let plaintext = || metric(&gateway, "outrigger_tls_handshakes_total", &plaintext);
+    assert_eq!(plaintext(), 3.);
+}
+
+#[tokio::test]
 async fn garbage_in_place_of_a_handshake_ends_its_connection_and_no_other() {
     let (folder, authority) = (Folder::new(), Authority::new("one"));
     folder.issue("tls", &authority.issue());
@@ -561,12 +593,15 @@ async fn files_that_do_not_fit_each_other_change_nothing_until_they_do() {
 
     let mut refused = 0.;
     let last_year = authority.issue_for("localhost", None, 2021);
+    let for_clients = for_clients_alone();
     for (name, text) in [
         ("tls.crt", second.certificate.as_str()),
         ("tls.crt", ""),
         ("tls.crt", &second.certificate[..300]),
         ("tls.crt", &last_year.certificate),
         ("tls.key", &last_year.key),
+        ("tls.crt", &for_clients.certificate),
+        ("tls.key", &for_clients.key),
     ] {
         folder.write(name, text);
         refused += 1.;
@@ -581,6 +616,17 @@ async fn files_that_do_not_fit_each_other_change_nothing_until_they_do() {
     folder.issue("tls", &next);
     until("it is applied", || expiry() == 3_786_912_000.).await;
     assert_eq!(presented().await, next.der());
+}
+
+/// A certificate that no server may show.
+fn for_clients_alone() -> Issued {
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let key = KeyPair::generate().unwrap();
+    Issued {
+        certificate: params.self_signed(&key).unwrap().pem(),
+        key: key.serialize_pem(),
+    }
 }
 
 /// What clients of a test did.

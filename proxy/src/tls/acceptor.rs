@@ -1,20 +1,44 @@
 use std::{io, net::SocketAddr, path::Path, time::Duration};
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::{
     Faults, Metrics,
     kept::Kept,
     metrics::{Handshakes, Owner},
+    opening::Opening,
+    seldom::Seldom,
+    words,
 };
-use crate::{config::ServerTls, io::Stream, server::Draining};
+use crate::{
+    config::ServerTls,
+    io::{Rewind, Stream},
+    server::Draining,
+};
 
 /// Shakes hands with the clients of a listener.
 #[derive(Debug)]
 pub struct Acceptor {
     kept: Kept<ServerTls>,
     handshakes: Handshakes,
+    told: Seldom,
+}
+
+/// What came of a handshake.
+#[derive(Debug)]
+enum Shaken<T> {
+    Secured(Box<TlsStream<Rewind<T>>>),
+    Failed(String),
+    /// Not to its end in time.
+    Unfinished(&'static str),
+    /// The client ended the connection before it said anything.
+    Left,
+    /// A request in plain HTTP came.
+    Plain(T),
+    /// Something came that is neither.
+    Foreign,
 }
 
 impl Acceptor {
@@ -29,36 +53,83 @@ impl Acceptor {
         Ok(Self {
             kept: Kept::load(owner, tls, metrics.clone())?,
             handshakes,
+            told: Seldom::default(),
         })
     }
 
     /// Shakes hands with a client; none where it does not come to that within ten seconds, or not
-    /// soon after the drain has begun.
-    pub async fn accept<T: Stream>(&self, socket: T, draining: &Draining) -> Option<TlsStream<T>> {
-        let handshake = TlsAcceptor::from(self.kept.current()).accept(socket);
-        let result = tokio::select! {
+    /// soon after the drain has begun. A client that speaks plain HTTP is told.
+    pub async fn accept<T: Stream>(
+        &self,
+        socket: T,
+        draining: &Draining,
+    ) -> Option<TlsStream<Rewind<T>>> {
+        let shaken = tokio::select! {
             biased;
-            result = tokio::time::timeout(PATIENCE, handshake) => result,
+            shaken = tokio::time::timeout(PATIENCE, self.shake(socket)) => {
+                shaken.unwrap_or(Shaken::Unfinished("it took too long"))
+            }
             () = async {
                 draining.begun().await;
                 tokio::time::sleep(LAST).await;
-            } => Ok(Err(io::Error::other("this process is ending"))),
+            } => Shaken::Unfinished("this process is ending"),
         };
-        match result {
-            Ok(Ok(stream)) => {
+        match shaken {
+            Shaken::Secured(stream) => {
                 self.handshakes.completed.inc();
-                Some(stream)
+                return Some(*stream);
             }
-            Ok(Err(error)) => {
+            Shaken::Failed(why) => {
                 self.handshakes.failed.inc();
-                debug!(of = %self.kept.owner, %error, "no handshake");
-                None
+                self.tell(&why);
             }
-            Err(_) => {
+            Shaken::Unfinished(why) => {
                 self.handshakes.unfinished.inc();
-                debug!(of = %self.kept.owner, "no handshake within {PATIENCE:?}");
-                None
+                self.tell(why);
             }
+            Shaken::Left => {
+                self.handshakes.unfinished.inc();
+                // Whoever looks whether somebody listens does so, again and again.
+                debug!(of = %self.kept.owner, "the client left without a word");
+            }
+            Shaken::Plain(socket) => {
+                self.handshakes.plaintext.inc();
+                self.tell("the client speaks plain HTTP");
+                // It may be gone by now.
+                let _ = tokio::time::timeout(LAST, turn_away(socket)).await;
+            }
+            Shaken::Foreign => {
+                self.handshakes.plaintext.inc();
+                self.tell("the client does not speak TLS");
+            }
+        }
+        None
+    }
+
+    async fn shake<T: Stream>(&self, mut socket: T) -> Shaken<T> {
+        let first = match Opening::read(&mut socket).await {
+            Ok((Opening::Tls, first)) => first,
+            Ok((Opening::Http, _)) => return Shaken::Plain(socket),
+            Ok((Opening::Other, _)) => return Shaken::Foreign,
+            Ok((Opening::Nothing, _)) => return Shaken::Left,
+            Err(error) => return Shaken::Failed(error.to_string()),
+        };
+        let acceptor = TlsAcceptor::from(self.kept.current());
+        match acceptor.accept(Rewind::new(first, socket)).await {
+            Ok(stream) => Shaken::Secured(Box::new(stream)),
+            Err(error) => {
+                let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+                Shaken::Failed(cause.map_or_else(|| error.to_string(), words::error))
+            }
+        }
+    }
+
+    /// Says that there is no handshake: one in a second to the operator.
+    fn tell(&self, why: &str) {
+        let of = &self.kept.owner;
+        match self.told.due() {
+            true => info!(%of, why, "no handshake with a client"),
+            false => debug!(%of, why, "no handshake with a client"),
         }
     }
 
@@ -80,6 +151,25 @@ impl Acceptor {
     }
 }
 
+/// Answers a client that speaks plain HTTP.
+async fn turn_away(mut socket: impl Stream) -> io::Result<()> {
+    socket.write_all(SPEAK_TLS).await?;
+    socket.shutdown().await?;
+    // Closed with something unread, the kernel would take the answer back.
+    tokio::io::copy(&mut socket.take(UNREAD), &mut tokio::io::sink()).await?;
+    Ok(())
+}
+
+const SPEAK_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
+    connection: close\r\n\
+    content-type: text/plain\r\n\
+    content-length: 21\r\n\
+    \r\n\
+    this port speaks TLS\n";
+
+/// How much of a request in plain HTTP is read past: more than a head.
+const UNREAD: u64 = 1 << 20;
+
 /// How long a client may take for the handshake: two round trips and a certificate, over any line.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -89,7 +179,7 @@ const LAST: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use prometheus_client::registry::Registry;
-    use tokio::{io::AsyncReadExt as _, time::Instant};
+    use tokio::time::Instant;
 
     use super::*;
     use crate::{config::Identity, server::Drain};
@@ -123,6 +213,49 @@ mod tests {
         assert_eq!(began.elapsed().as_secs(), 10);
         assert_eq!(far.read(&mut [0]).await.unwrap(), 0);
         assert_eq!(acceptor.handshakes.unfinished.get(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn plain_http_is_told_that_tls_is_spoken_here() {
+        let (acceptor, _folder) = acceptor();
+        let (_drain, draining) = Drain::new();
+        for (asked, told) in [
+            ("GET / HTTP/1.1\r\nhost: model.test\r\n\r\n", true),
+            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", true),
+            ("SSH-2.0-client\r\n", false),
+        ] {
+            let (near, mut far) = tokio::io::duplex(1 << 16);
+            let before = acceptor.handshakes.plaintext.get();
+            let client = async {
+                // In pieces, as a network may.
+                for piece in asked.as_bytes().chunks(2) {
+                    if far.write_all(piece).await.is_err() {
+                        break;
+                    }
+                    tokio::task::yield_now().await;
+                }
+                let mut answer = String::new();
+                far.read_to_string(&mut answer).await.unwrap();
+                answer
+            };
+            let (accepted, answer) = tokio::join!(acceptor.accept(near, &draining), client);
+            assert!(accepted.is_none());
+            assert_eq!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), told);
+            assert_eq!(answer.ends_with("\r\n\r\nthis port speaks TLS\n"), told);
+            assert_eq!(acceptor.handshakes.plaintext.get(), before + 1);
+        }
+        assert_eq!(acceptor.handshakes.failed.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_without_a_word_has_not_failed() {
+        let (acceptor, _folder) = acceptor();
+        let (_drain, draining) = Drain::new();
+        let (near, far) = tokio::io::duplex(1 << 16);
+        drop(far);
+        assert!(acceptor.accept(near, &draining).await.is_none());
+        assert_eq!(acceptor.handshakes.unfinished.get(), 1);
+        assert_eq!(acceptor.handshakes.failed.get(), 0);
     }
 
     #[tokio::test(start_paused = true)]

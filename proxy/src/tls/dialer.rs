@@ -10,6 +10,7 @@ use super::{
     kept::Kept,
     material::{Client, alpn},
     metrics::{Handshakes, Owner},
+    words,
 };
 use crate::{
     config::{self, ClientTls, HttpVersion},
@@ -129,7 +130,10 @@ impl Dialer {
                     name.to_str(),
                     match presented.is_empty() {
                         true => "no name".to_owned(),
-                        false => presented.join(", "),
+                        false => {
+                            let names: Vec<_> = presented.iter().map(|n| words::name(n)).collect();
+                            names.join(", ")
+                        }
                     }
                 ),
                 CertificateError::Other(other) if is_authority(other) => {
@@ -138,16 +142,25 @@ impl Dialer {
                      may show"
                         .to_owned()
                 }
-                _ => format!("the server's certificate is wrong: {fault}"),
+                _ => format!(
+                    "the server's certificate is wrong: {}",
+                    words::certificate(fault)
+                ),
             },
             Some(Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => {
                 return disagreed(*http, None);
             }
-            Some(Error::AlertReceived(alert)) => format!("the server refused: {alert:?}"),
-            Some(Error::InvalidMessage(_)) => {
-                format!("the server does not speak TLS there: {error}")
+            Some(Error::AlertReceived(alert)) => {
+                format!("the server refused: {}", words::alert(*alert))
             }
-            _ => error.to_string(),
+            Some(cause @ Error::InvalidMessage(_)) => {
+                format!(
+                    "the server does not speak TLS there: {}",
+                    words::error(cause)
+                )
+            }
+            Some(cause) => words::error(cause),
+            None => error.to_string(),
         };
         let kind = error.kind();
         let source = Some(error);

@@ -8,6 +8,8 @@ use std::{
 
 use rustls::pki_types::UnixTime;
 
+use super::role::Role;
+
 /// What is wrong with one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -43,6 +45,10 @@ pub(super) enum Problem {
     BadCertificate(String),
     Expired(UnixTime),
     NotValidYet(UnixTime),
+    /// Of a certificate for these uses alone, which are not that of the role.
+    WrongUse(Role, Vec<String>),
+    /// Neither an authority nor signed by itself.
+    NoAuthority,
     NoKey,
     EncryptedKey,
     BadKey(String),
@@ -102,6 +108,22 @@ impl fmt::Display for Problem {
             Self::BadCertificate(why) => write!(f, "holds a certificate that is none: {why}"),
             Self::Expired(at) => write!(f, "the certificate has expired on {}", Day(*at)),
             Self::NotValidYet(at) => write!(f, "the certificate is not valid before {}", Day(*at)),
+            Self::WrongUse(role, present) => {
+                let present = match present.is_empty() {
+                    true => "none".to_owned(),
+                    false => present.join(", "),
+                };
+                let purpose = role.purpose();
+                write!(
+                    f,
+                    "the certificate is not for a {role}: its extended key usage ({present}) \
+                     lacks {purpose}"
+                )
+            }
+            Self::NoAuthority => f.write_str(
+                "holds a certificate that is no authority (CA:FALSE) and not signed by itself: \
+                 nobody can be verified by it",
+            ),
             Self::NoKey => f.write_str("holds no private key"),
             Self::EncryptedKey => {
                 f.write_str("holds a key under a password; the key must lie there without one")
@@ -114,7 +136,8 @@ impl fmt::Display for Problem {
             ),
             Self::NoRoots(why) => write!(
                 f,
-                "the system has no roots to trust; name their file as `tls.ca`{why}"
+                "the system has no roots to trust; name their file in the variable SSL_CERT_FILE, or \
+                 as `tls.ca` in a configuration file{why}"
             ),
         }
     }

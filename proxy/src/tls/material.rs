@@ -18,7 +18,9 @@ use super::{
     fault::{Fault, Problem, Setting},
     files::Files,
     pem,
+    role::Role,
     validity::Validity,
+    words,
 };
 use crate::config::{ClientTls, HttpVersion, Identity, ServerTls};
 
@@ -63,9 +65,9 @@ impl Material for ServerTls {
     }
 
     fn build(&self, files: &Files, now: UnixTime) -> Result<Built<ServerConfig>, Vec<Fault>> {
-        let identity = identity(&self.identity, files, now);
+        let identity = identity(&self.identity, Role::Server, files, now);
         let clients = self.clients.as_ref();
-        let roots = clients.map(|clients| roots(&clients.ca, files, now));
+        let roots = clients.map(|clients| roots(&clients.ca, Role::Client, files, now));
         let mut faults = Vec::new();
         let identity = kept(identity, &mut faults);
         let roots = roots.and_then(|roots| kept(roots, &mut faults));
@@ -116,11 +118,11 @@ impl Material for Client {
 
     fn build(&self, files: &Files, now: UnixTime) -> Result<Built<ClientConfig>, Vec<Fault>> {
         let roots = match &self.tls.ca {
-            Some(ca) => roots(ca, files, now),
+            Some(ca) => roots(ca, Role::Server, files, now),
             None => system_roots().map_err(|fault| vec![fault]),
         };
         let identity = self.tls.identity.as_ref();
-        let certified = identity.map(|identity| self::identity(identity, files, now));
+        let certified = identity.map(|identity| self::identity(identity, Role::Client, files, now));
         let mut faults = Vec::new();
         let certified = certified.and_then(|certified| kept(certified, &mut faults));
         let Some(roots) = kept(roots, &mut faults).filter(|_| faults.is_empty()) else {
@@ -162,6 +164,7 @@ pub(super) fn alpn(http: HttpVersion) -> &'static [u8] {
 /// Reads a certificate with its chain and its key, and the moment when it expires.
 fn identity(
     identity: &Identity,
+    role: Role,
     files: &Files,
     now: UnixTime,
 ) -> Result<(CertifiedKey, UnixTime), Vec<Fault>> {
@@ -176,7 +179,7 @@ fn identity(
         .and_then(|chain| {
             let validity = match chain.first() {
                 Some(certificate) => Validity::of(certificate)
-                    .map_err(|error| Problem::BadCertificate(error.to_string()))?,
+                    .map_err(|error| Problem::BadCertificate(words::verifier(&error)))?,
                 None => return Err(Problem::NoCertificate),
             };
             Ok((chain, validity))
@@ -186,7 +189,7 @@ fn identity(
         .and_then(pem::key)
         .and_then(|key| {
             let loaded = provider().key_provider.load_private_key(key);
-            loaded.map_err(|error| Problem::BadKey(error.to_string()))
+            loaded.map_err(|error| Problem::BadKey(words::error(&error)))
         });
     let mut faults = Vec::new();
     let chain = chain
@@ -199,6 +202,12 @@ fn identity(
             faults.push(of_certificate(Problem::NotValidYet(validity.not_before)));
         }
     }
+    if let Some((chain, validity)) = &chain
+        && let Some(certificate) = chain.first()
+        && let Err(problem) = role.may_show(certificate, *validity)
+    {
+        faults.push(of_certificate(problem));
+    }
     let key = key.map_err(|problem| faults.push(of_key(problem))).ok();
     let (Some((chain, validity)), Some(key)) = (chain, key) else {
         return Err(faults);
@@ -210,7 +219,9 @@ fn identity(
         Err(Error::InconsistentKeys(_)) => {
             faults.push(of_key(Problem::Mismatch(identity.certificate.clone())));
         }
-        Err(error) => faults.push(of_certificate(Problem::BadCertificate(error.to_string()))),
+        Err(error) => faults.push(of_certificate(Problem::BadCertificate(words::error(
+            &error,
+        )))),
     }
     match faults.is_empty() {
         true => Ok((certified, validity.not_after)),
@@ -219,8 +230,9 @@ fn identity(
 }
 
 /// Reads a file of authorities. One that has expired is not trusted any more, and is a fault only
-/// where it leaves nobody to trust: while authorities change, files hold old and new ones.
-fn roots(ca: &Path, files: &Files, now: UnixTime) -> Result<Roots, Vec<Fault>> {
+/// where it leaves nobody to trust: while authorities change, files hold old and new ones. One by
+/// which no peer in its role can be verified is a mistake.
+fn roots(ca: &Path, peers: Role, files: &Files, now: UnixTime) -> Result<Roots, Vec<Fault>> {
     let fault = |problem| vec![Fault::new(Setting::Authorities, Some(ca), problem)];
     let certificates = files
         .contents(ca)
@@ -235,9 +247,14 @@ fn roots(ca: &Path, files: &Files, now: UnixTime) -> Result<Roots, Vec<Fault>> {
             expired = expired.max(Some(validity.not_after));
             continue;
         }
+        if let Some(validity) = validity {
+            peers
+                .may_be_verified_by(&certificate, validity)
+                .map_err(fault)?;
+        }
         store
             .add(certificate)
-            .map_err(|error| fault(Problem::BadCertificate(error.to_string())))?;
+            .map_err(|error| fault(Problem::BadCertificate(words::error(&error))))?;
         // Roots of the first version of X.509 do not say, and are trusted all the same.
         expiry = [expiry, validity.map(|validity| validity.not_after)]
             .into_iter()
@@ -279,7 +296,7 @@ fn unusable(setting: Setting, file: &Path, error: &dyn std::error::Error) -> Vec
     vec![Fault::new(setting, Some(file), problem)]
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> =
         LazyLock::new(|| Arc::new(ring::default_provider()));
     PROVIDER.clone()

@@ -33,6 +33,8 @@ pub(super) struct Handshakes {
     pub(super) failed: Counter,
     /// Not to its end in time, or before whoever wanted it had left.
     pub(super) unfinished: Counter,
+    /// Not begun: what came first was no TLS.
+    pub(super) plaintext: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -95,6 +97,11 @@ impl Metrics {
             completed: counter("completed"),
             failed: counter("failed"),
             unfinished: counter("unfinished"),
+            plaintext: match owner {
+                Owner::Listener(_) => counter("plaintext"),
+                // A server that speaks no TLS fails: it was asked to.
+                Owner::Upstream(_) => Counter::default(),
+            },
         }
     }
 
@@ -141,6 +148,8 @@ impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listener(address) => write!(f, "listener {address}"),
+            // Without a configuration file there is one only, and nobody named it.
+            Self::Upstream(name) if name == "upstream" => f.write_str(name),
             Self::Upstream(name) => write!(f, "upstream {name}"),
         }
     }

@@ -9,8 +9,12 @@ mod keeper;
 mod kept;
 mod material;
 mod metrics;
+mod opening;
 mod pem;
+mod role;
+mod seldom;
 mod validity;
+mod words;
 
 #[cfg(test)]
 mod tests;
