@@ -3,6 +3,8 @@
 //! Codecs read and write; what they read is one inference, whatever the protocol. Here stands what
 //! must be true of it before another protocol's codec writes it, so that nothing is lost unsaid.
 
+use std::fmt::Display;
+
 use outrigger_filters::inference::{
     Form, Method, Parameters, Payload, RequestParts, ResponseParts, Tensor,
 };
@@ -12,11 +14,10 @@ use crate::config::Protocol;
 
 /// A part of an inference that a protocol has no words for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {why}; the model's server speaks {protocol}")]
+#[error("{field} {fault}")]
 pub struct Unsayable {
     field: String,
-    why: String,
-    protocol: Protocol,
+    fault: String,
 }
 
 /// Makes a request of one protocol one that another's codec can write, with tensors in the
@@ -34,30 +35,24 @@ pub(crate) fn request(
     if from == to {
         return Ok(());
     }
-    let unsayable = |field: &str, why: &str| Unsayable {
-        field: field.to_owned(),
-        why: why.to_owned(),
-        protocol: to,
-    };
-    if !parts.unknown.is_empty() {
-        return Err(unsayable("request", "it has fields that are not known"));
-    }
+    let unsayable = |field: &str, why: &str| Unsayable::of(field, format_args!("{to} {why}"));
+    known(&parts.unknown, "request")?;
     let head = &parts.head;
     if is_oip(to) {
         match head.method {
             Method::Infer => {}
-            Method::Classify => return Err(unsayable("method", "it has no classify")),
-            Method::Regress => return Err(unsayable("method", "it has no regress")),
+            Method::Classify => return Err(unsayable("method", "has no classify")),
+            Method::Regress => return Err(unsayable("method", "has no regress")),
         }
         if !head.label.is_empty() {
-            return Err(unsayable("version_label", "it has no labels of versions"));
+            return Err(unsayable("version_label", "has no labels of versions"));
         }
         if !head.signature.is_empty() {
-            return Err(unsayable("signature_name", "its models have one signature"));
+            return Err(unsayable("signature_name", "has no signatures with names"));
         }
     } else {
         if !head.version.is_empty() && head.version.parse::<i64>().is_err() {
-            return Err(unsayable("model_version", "its versions are numbers"));
+            return Err(unsayable("model_version", "has numbers for versions"));
         }
         // Examples may have a context, which both of its protocols can say.
         let besides = (head.method != Method::Infer).then_some(tfs_grpc::CONTEXT);
@@ -65,19 +60,22 @@ pub(crate) fn request(
     }
     for (index, output) in parts.outputs.iter().enumerate() {
         let field = format!("outputs[{index}]");
-        known(&output.unknown, &field, to)?;
+        known(&output.unknown, &field)?;
         if !is_oip(to) {
             none(&output.parameters, None, &format!("{field}.parameters"), to)?;
         }
     }
     for (index, input) in parts.inputs.iter_mut().enumerate() {
         let field = format!("inputs[{index}]");
-        known(&input.unknown, &field, to)?;
+        known(&input.unknown, &field)?;
         if !is_oip(to) {
             none(&input.parameters, None, &format!("{field}.parameters"), to)?;
         }
         if input.name.is_empty() && to != Protocol::TfservingRest {
-            return Err(unsayable(&field, "the server does not say its name"));
+            return Err(Unsayable {
+                field,
+                fault: "has no name, and the server does not say it".to_owned(),
+            });
         }
         as_form(input, wanted, &field, to)?;
     }
@@ -154,14 +152,22 @@ fn is_oip(protocol: Protocol) -> bool {
     matches!(protocol, Protocol::OipGrpc | Protocol::OipRest)
 }
 
-fn known(unknown: &Payload, field: &str, protocol: Protocol) -> Result<(), Unsayable> {
+impl Unsayable {
+    fn of(field: &str, why: impl Display) -> Self {
+        Self {
+            field: field.to_owned(),
+            fault: format!("cannot be said: {why}"),
+        }
+    }
+}
+
+fn known(unknown: &Payload, field: &str) -> Result<(), Unsayable> {
     if unknown.is_empty() {
         return Ok(());
     }
     Err(Unsayable {
         field: field.to_owned(),
-        why: "it has fields that are not known".to_owned(),
-        protocol,
+        fault: "has fields that are not known".to_owned(),
     })
 }
 
@@ -176,11 +182,10 @@ fn none(
         .filter(|(name, _)| besides.is_none_or(|besides| **name != *besides));
     match others.next() {
         None => Ok(()),
-        Some((name, _)) => Err(Unsayable {
-            field: format!("{field}.{name}"),
-            why: "it has no parameters".to_owned(),
-            protocol,
-        }),
+        Some((name, _)) => Err(Unsayable::of(
+            &format!("{field}.{name}"),
+            format_args!("{protocol} has no such parameter"),
+        )),
     }
 }
 
@@ -190,14 +195,12 @@ fn as_form(
     field: &str,
     protocol: Protocol,
 ) -> Result<(), Unsayable> {
-    let unsayable = |why: String| Unsayable {
-        field: field.to_owned(),
-        why,
-        protocol,
-    };
     match (tensor.form, wanted) {
         (Form::Absent, _) if is_oip(protocol) => return Ok(()),
-        (Form::Absent, _) => return Err(unsayable("it has no shared memory".to_owned())),
+        (Form::Absent, _) => {
+            let why = format_args!("{protocol} has no shared memory");
+            return Err(Unsayable::of(field, why));
+        }
         (Form::Raw | Form::Typed, Form::Raw | Form::Typed) => return Ok(()),
         (form, wanted) if form == wanted => return Ok(()),
         _ => {}
@@ -208,7 +211,7 @@ fn as_form(
         _ => json::Strings::Either,
     };
     tensor.data =
-        json::convert(tensor, wanted, strings).map_err(|error| unsayable(error.to_string()))?;
+        json::convert(tensor, wanted, strings).map_err(|error| Unsayable::of(field, error))?;
     tensor.form = wanted;
     Ok(())
 }
@@ -290,6 +293,32 @@ mod tests {
         assert_eq!(
             refused(&|parts| parts.inputs[0].unknown = unknown()),
             "inputs[0]"
+        );
+    }
+
+    #[test]
+    fn a_refusal_says_who_has_no_words_for_what() {
+        let words = |change: &dyn Fn(&mut RequestParts), to| {
+            let refused = request(&mut asking(change), Protocol::OipRest, to, Form::Raw);
+            refused.unwrap_err().to_string()
+        };
+        let parameter = |parts: &mut RequestParts| {
+            let one = Parameter::Int64(1);
+            parts.inputs[0].parameters.insert("x".into(), one);
+        };
+        assert_eq!(
+            words(&parameter, Protocol::TfservingGrpc),
+            "inputs[0].parameters.x cannot be said: tfserving-grpc has no such parameter"
+        );
+        let classify = |parts: &mut RequestParts| parts.head.method = Method::Classify;
+        assert_eq!(
+            words(&classify, Protocol::OipGrpc),
+            "method cannot be said: oip-grpc has no classify"
+        );
+        let nameless = |parts: &mut RequestParts| parts.inputs[0].name = "".into();
+        assert_eq!(
+            words(&nameless, Protocol::OipGrpc),
+            "inputs[0] has no name, and the server does not say it"
         );
     }
 
