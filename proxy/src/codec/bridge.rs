@@ -6,7 +6,7 @@
 use std::fmt::Display;
 
 use outrigger_filters::inference::{
-    Form, Method, Parameters, Payload, RequestParts, ResponseParts, Tensor,
+    Datatype, Form, Method, Parameters, Payload, RequestParts, ResponseParts, Tensor,
 };
 
 use super::{json, tfs_grpc};
@@ -77,7 +77,16 @@ pub(crate) fn request(
                 fault: "has no name, and the server does not say it".to_owned(),
             });
         }
-        as_form(input, wanted, &field, to)?;
+        let dimensions = input.shape.dimensions();
+        if to == Protocol::TfservingRest && dimensions.contains(&0) {
+            // Its lists end there, and with them the dimensions behind.
+            let field = format!("{field}.shape");
+            return Err(unsayable(&field, "has no dimension of zero"));
+        }
+        // Examples are messages, which the codecs write as they are.
+        if parts.head.method == Method::Infer {
+            as_form(input, wanted, &field, from, to)?;
+        }
     }
     Ok(())
 }
@@ -115,11 +124,11 @@ pub(crate) fn response(
             .outputs
             .retain(|output| asked.outputs.contains(&output.name));
     }
-    if to.is_grpc() {
-        for (index, output) in parts.outputs.iter_mut().enumerate() {
-            if output.form.is_text() {
-                as_form(output, Form::Raw, &format!("outputs[{index}]"), to)?;
-            }
+    for (index, output) in parts.outputs.iter_mut().enumerate() {
+        // Each protocol writes texts as JSON in its own way, but knows no other's.
+        let unlike = to.is_grpc() || output.datatype == Datatype::Bytes;
+        if output.form.is_text() && unlike {
+            as_form(output, Form::Raw, &format!("outputs[{index}]"), from, to)?;
         }
     }
     Ok(())
@@ -193,35 +202,39 @@ fn as_form(
     tensor: &mut Tensor,
     wanted: Form,
     field: &str,
-    protocol: Protocol,
+    from: Protocol,
+    to: Protocol,
 ) -> Result<(), Unsayable> {
     match (tensor.form, wanted) {
-        (Form::Absent, _) if is_oip(protocol) => return Ok(()),
+        (Form::Absent, _) if is_oip(to) => return Ok(()),
         (Form::Absent, _) => {
-            let why = format_args!("{protocol} has no shared memory");
+            let why = format_args!("{to} has no shared memory");
             return Err(Unsayable::of(field, why));
         }
         (Form::Raw | Form::Typed, Form::Raw | Form::Typed) => return Ok(()),
-        (form, wanted) if form == wanted => return Ok(()),
         _ => {}
     }
-    // Only TensorFlow Serving's JSON has a way to write bytes that are no text.
-    let strings = match protocol {
-        Protocol::OipRest => json::Strings::Plain,
-        _ => json::Strings::Either,
-    };
-    tensor.data =
-        json::convert(tensor, wanted, strings).map_err(|error| Unsayable::of(field, error))?;
+    tensor.data = json::translate(tensor, wanted, strings(from), strings(to))
+        .map_err(|error| Unsayable::of(field, error))?;
     tensor.form = wanted;
     Ok(())
+}
+
+/// Only TensorFlow Serving's JSON has a way to write bytes that are no text.
+fn strings(protocol: Protocol) -> json::Strings {
+    match protocol {
+        Protocol::TfservingRest => json::Strings::Either,
+        _ => json::Strings::Plain,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use outrigger_filters::inference::{Datatype, Parameter, Shape};
+    use outrigger_filters::inference::{Parameter, Shape};
 
     use super::*;
+    use crate::codec::{oip_rest, tfs_rest};
 
     fn tensor(form: Form, data: &'static [u8]) -> Tensor {
         Tensor {
@@ -347,6 +360,97 @@ mod tests {
             assert_eq!(parts.inputs[0].form, wanted);
             assert_eq!(parts.inputs[0].data.to_bytes(), text);
         }
+    }
+
+    fn text(name: &str, form: Form, data: &'static [u8]) -> Tensor {
+        Tensor {
+            name: name.to_owned().into(),
+            datatype: Datatype::Bytes,
+            ..tensor(form, data)
+        }
+    }
+
+    #[test]
+    fn bytes_are_said_in_the_words_of_the_servers_json() {
+        let asked = |form, data, from, to| {
+            let mut parts = asking(|parts| parts.inputs[0] = text("x", form, data));
+            request(&mut parts, from, to, form).map(|()| parts.inputs.remove(0).data.to_bytes())
+        };
+        let (oip, tfs) = (Protocol::OipRest, Protocol::TfservingRest);
+        let said = asked(Form::Flat, br#"{"b64":"aGk="}, "b\u0061""#, tfs, oip);
+        assert_eq!(said.unwrap(), r#""hi","ba""#);
+        let refused = asked(Form::Flat, br#"{"b64":"/w=="},"a""#, tfs, oip).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "inputs[0] cannot be said: element 0 is not UTF-8"
+        );
+        let said = asked(Form::Rows, br#"["a"],["b"]"#, oip, tfs);
+        assert_eq!(said.unwrap(), r#"["a"],["b"]"#);
+        let said = asked(
+            Form::Raw,
+            &[1, 0, 0, 0, 0xff, 0, 0, 0, 0],
+            Protocol::OipGrpc,
+            tfs,
+        );
+        assert!(said.is_ok());
+    }
+
+    #[test]
+    fn bytes_of_an_answer_are_said_in_the_words_of_the_callers_json() {
+        let (oip, tfs) = (Protocol::OipRest, Protocol::TfservingRest);
+        let answer = |output, from, to| {
+            let mut parts = ResponseParts {
+                outputs: vec![output],
+                ..ResponseParts::default()
+            };
+            response(&mut parts, &Asked::default(), from, to).map(|()| parts)
+        };
+        let rows = text("y", Form::Rows, br#"[{"b64":"aGk="}],["a"]"#);
+        let said = answer(rows, tfs, oip).unwrap();
+        let body = oip_rest::encode_response(&said, &oip_rest::Reply::json()).unwrap();
+        let body = String::from_utf8(body.payload.to_bytes().to_vec()).unwrap();
+        assert!(body.contains(r#""data":["hi","a"]"#), "{body}");
+        // An object of bytes is none to others.
+        let flat = text("y", Form::Flat, br#"{"b64":"aGk="},"a""#);
+        assert!(answer(flat, oip, Protocol::OipGrpc).is_err());
+        let flat = text("y_bytes", Form::Flat, br#""hi","a""#);
+        let said = answer(flat, oip, tfs).unwrap();
+        let reply = tfs_rest::Reply::default();
+        let body = tfs_rest::encode_response(&said, &reply, None).unwrap();
+        assert_eq!(
+            body.to_bytes(),
+            r#"{"predictions":[[{"b64":"aGk="}],[{"b64":"YQ=="}]]}"#
+        );
+        // Numbers stay the text that they are.
+        let numbers = tensor(Form::Rows, b"[1],[02.50]");
+        let said = answer(numbers, tfs, oip).unwrap();
+        assert_eq!(said.outputs[0].data.to_bytes(), "[1],[02.50]");
+    }
+
+    #[test]
+    fn examples_cross_as_they_are() {
+        let (from, to) = (Protocol::TfservingGrpc, Protocol::TfservingRest);
+        for method in [Method::Classify, Method::Regress] {
+            let mut parts = asking(|parts| {
+                parts.head.method = method;
+                parts.inputs[0] = text(tfs_grpc::EXAMPLES, Form::Raw, &[0; 8]);
+                parts.inputs[0].shape = Shape::new([2]);
+            });
+            request(&mut parts, from, to, Form::Rows).unwrap();
+            let body = tfs_rest::encode_request(&parts, None).unwrap();
+            assert_eq!(body.to_bytes(), r#"{"examples":[{},{}]}"#);
+        }
+    }
+
+    #[test]
+    fn a_dimension_of_zero_cannot_be_said_in_lists_of_lists() {
+        let none = |parts: &mut RequestParts| {
+            parts.inputs[0].shape = Shape::new([0, 2]);
+            parts.inputs[0].data = Payload::new();
+        };
+        let (from, to) = (Protocol::OipGrpc, Protocol::TfservingRest);
+        assert_eq!(refusal(none, from, to), "inputs[0].shape");
+        assert_eq!(refusal(none, from, Protocol::TfservingGrpc), "");
     }
 
     #[test]

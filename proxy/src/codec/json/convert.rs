@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use outrigger_filters::inference::{Form, Payload, Shape, Tensor, Values};
+use outrigger_filters::inference::{Datatype, Form, Payload, Shape, Tensor, Values};
 
 use super::{Malformed, Strings, agree, parse::parse_all, string, write};
 
@@ -42,6 +42,26 @@ pub fn convert(tensor: &Tensor, wanted: Form, strings: Strings) -> Result<Payloa
             Ok(Bytes::from(parsed.data).into())
         }
     }
+}
+
+/// Makes a tensor's contents have another form in another protocol: texts are `read` as the one
+/// says them, and written (`said`) as the other one does. Numbers stay the text that they are.
+pub(crate) fn translate(
+    tensor: &Tensor,
+    wanted: Form,
+    read: Strings,
+    said: Strings,
+) -> Result<Payload, Malformed> {
+    let is_text = tensor.form.is_text();
+    if is_text && wanted.is_text() && tensor.datatype == Datatype::Bytes && read != said {
+        let bytes = Tensor {
+            data: convert(tensor, Form::Raw, read)?,
+            form: Form::Raw,
+            ..tensor.clone()
+        };
+        return convert(&bytes, wanted, said);
+    }
+    convert(tensor, wanted, if is_text { read } else { said })
 }
 
 /// Takes the brackets off the text of one array: what is left are the values in it.
