@@ -21,7 +21,7 @@ pub struct Unsayable {
 }
 
 /// Makes a request of one protocol one that another's codec can write, with tensors in the
-/// `wanted` form.
+/// `wanted` form. The text that is made of their contents may be `max_message` bytes, together.
 ///
 /// # Errors
 ///
@@ -31,6 +31,7 @@ pub(crate) fn request(
     from: Protocol,
     to: Protocol,
     wanted: Form,
+    max_message: usize,
 ) -> Result<(), Unsayable> {
     if from == to {
         return Ok(());
@@ -65,6 +66,7 @@ pub(crate) fn request(
             none(&output.parameters, None, &format!("{field}.parameters"), to)?;
         }
     }
+    let mut left = max_message;
     for (index, input) in parts.inputs.iter_mut().enumerate() {
         let field = format!("inputs[{index}]");
         known(&input.unknown, &field)?;
@@ -85,7 +87,11 @@ pub(crate) fn request(
         }
         // Examples are messages, which the codecs write as they are.
         if parts.head.method == Method::Infer {
-            as_form(input, wanted, &field, from, to)?;
+            let was_text = input.form.is_text();
+            as_form(input, wanted, &field, (from, to), left)?;
+            if input.form.is_text() && !was_text {
+                left = left.saturating_sub(input.data.len());
+            }
         }
     }
     Ok(())
@@ -128,7 +134,8 @@ pub(crate) fn response(
         // Each protocol writes texts as JSON in its own way, but knows no other's.
         let unlike = to.is_grpc() || output.datatype == Datatype::Bytes;
         if output.form.is_text() && unlike {
-            as_form(output, Form::Raw, &format!("outputs[{index}]"), from, to)?;
+            let field = format!("outputs[{index}]");
+            as_form(output, Form::Raw, &field, (from, to), usize::MAX)?;
         }
     }
     Ok(())
@@ -202,8 +209,8 @@ fn as_form(
     tensor: &mut Tensor,
     wanted: Form,
     field: &str,
-    from: Protocol,
-    to: Protocol,
+    (from, to): (Protocol, Protocol),
+    max_text: usize,
 ) -> Result<(), Unsayable> {
     match (tensor.form, wanted) {
         (Form::Absent, _) if is_oip(to) => return Ok(()),
@@ -214,7 +221,7 @@ fn as_form(
         (Form::Raw | Form::Typed, Form::Raw | Form::Typed) => return Ok(()),
         _ => {}
     }
-    tensor.data = json::translate(tensor, wanted, strings(from), strings(to))
+    tensor.data = json::translate(tensor, wanted, strings(from), strings(to), max_text)
         .map_err(|error| Unsayable::of(field, error))?;
     tensor.form = wanted;
     Ok(())
@@ -258,7 +265,7 @@ mod tests {
     }
 
     fn refusal(change: impl FnOnce(&mut RequestParts), from: Protocol, to: Protocol) -> String {
-        let refused = request(&mut asking(change), from, to, Form::Raw);
+        let refused = request(&mut asking(change), from, to, Form::Raw, 1 << 20);
         refused.map_or_else(|error| error.field, |()| String::new())
     }
 
@@ -312,7 +319,13 @@ mod tests {
     #[test]
     fn a_refusal_says_who_has_no_words_for_what() {
         let words = |change: &dyn Fn(&mut RequestParts), to| {
-            let refused = request(&mut asking(change), Protocol::OipRest, to, Form::Raw);
+            let refused = request(
+                &mut asking(change),
+                Protocol::OipRest,
+                to,
+                Form::Raw,
+                1 << 20,
+            );
             refused.unwrap_err().to_string()
         };
         let parameter = |parts: &mut RequestParts| {
@@ -355,6 +368,7 @@ mod tests {
                 Protocol::OipGrpc,
                 Protocol::TfservingRest,
                 wanted,
+                3 + 4,
             )
             .unwrap();
             assert_eq!(parts.inputs[0].form, wanted);
@@ -374,7 +388,8 @@ mod tests {
     fn bytes_are_said_in_the_words_of_the_servers_json() {
         let asked = |form, data, from, to| {
             let mut parts = asking(|parts| parts.inputs[0] = text("x", form, data));
-            request(&mut parts, from, to, form).map(|()| parts.inputs.remove(0).data.to_bytes())
+            request(&mut parts, from, to, form, 1 << 20)
+                .map(|()| parts.inputs.remove(0).data.to_bytes())
         };
         let (oip, tfs) = (Protocol::OipRest, Protocol::TfservingRest);
         let said = asked(Form::Flat, br#"{"b64":"aGk="}, "b\u0061""#, tfs, oip);
@@ -436,7 +451,7 @@ mod tests {
                 parts.inputs[0] = text(tfs_grpc::EXAMPLES, Form::Raw, &[0; 8]);
                 parts.inputs[0].shape = Shape::new([2]);
             });
-            request(&mut parts, from, to, Form::Rows).unwrap();
+            request(&mut parts, from, to, Form::Rows, 1 << 20).unwrap();
             let body = tfs_rest::encode_request(&parts, None).unwrap();
             assert_eq!(body.to_bytes(), r#"{"examples":[{},{}]}"#);
         }
@@ -451,6 +466,36 @@ mod tests {
         let (from, to) = (Protocol::OipGrpc, Protocol::TfservingRest);
         assert_eq!(refusal(none, from, to), "inputs[0].shape");
         assert_eq!(refusal(none, from, Protocol::TfservingGrpc), "");
+    }
+
+    #[test]
+    fn the_text_of_contents_is_no_longer_than_a_message_may_be() {
+        for (datatype, form, elements) in [
+            (Datatype::Int8, Form::Rows, 1 << 20),
+            (Datatype::Fp32, Form::Flat, 1 << 18),
+            (Datatype::Bytes, Form::Flat, 1 << 18),
+        ] {
+            let mut parts = asking(|parts| {
+                parts.inputs[0].datatype = datatype;
+                parts.inputs[0].shape = Shape::new([elements / 2, 2]);
+                parts.inputs[0].data = Bytes::from(vec![0; 1 << 20]).into();
+            });
+            let (from, to) = (Protocol::TfservingGrpc, Protocol::TfservingRest);
+            let refused = request(&mut parts.clone(), from, to, form, 1 << 19).unwrap_err();
+            assert_eq!(
+                refused.to_string(),
+                "inputs[0] cannot be said: its text would be longer than limits.max_message allows"
+            );
+            request(&mut parts, from, to, form, 1 << 22).unwrap();
+            let len = parts.inputs[0].data.len();
+            // Two inputs share what there is.
+            let mut parts = asking(|parts| {
+                parts.inputs = vec![tensor(Form::Raw, &[1, 2]), tensor(Form::Raw, &[1, 2])];
+            });
+            assert!(request(&mut parts.clone(), from, to, Form::Flat, 6).is_ok());
+            let refused = request(&mut parts, from, to, Form::Flat, 5).unwrap_err();
+            assert_eq!((refused.field.as_str(), len > 1 << 19), ("inputs[1]", true));
+        }
     }
 
     #[test]
