@@ -5,6 +5,7 @@
 
 use std::fmt::Display;
 
+use bytestring::ByteString;
 use outrigger_filters::inference::{
     Datatype, Form, Method, Parameters, Payload, RequestParts, ResponseParts, Tensor,
 };
@@ -125,10 +126,7 @@ pub(crate) fn response(
         parts.model.clone_from(&asked.model);
     }
     if from == Protocol::TfservingRest && !asked.outputs.is_empty() {
-        // Its requests cannot name the outputs that they want.
-        parts
-            .outputs
-            .retain(|output| asked.outputs.contains(&output.name));
+        choose(&mut parts.outputs, &asked.outputs)?;
     }
     for (index, output) in parts.outputs.iter_mut().enumerate() {
         // Each protocol writes texts as JSON in its own way, but knows no other's.
@@ -141,12 +139,31 @@ pub(crate) fn response(
     Ok(())
 }
 
+/// Leaves the outputs that were asked for, of an answer to a request that could not name them.
+fn choose(outputs: &mut Vec<Tensor>, asked: &[ByteString]) -> Result<(), Unsayable> {
+    if let ([output], [name]) = (&mut **outputs, asked)
+        && output.name.is_empty()
+    {
+        // Where nothing is known of the model, one output has no name.
+        output.name.clone_from(name);
+    }
+    let is_there = |name: &&ByteString| outputs.iter().any(|output| output.name == **name);
+    if let Some(missing) = asked.iter().find(|name| !is_there(name)) {
+        return Err(Unsayable {
+            field: format!("outputs[{missing}]"),
+            fault: "is not in the server's answer".to_owned(),
+        });
+    }
+    outputs.retain(|output| asked.contains(&output.name));
+    Ok(())
+}
+
 /// What a caller said of the answer that it wants.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Asked {
-    model: bytestring::ByteString,
-    id: bytestring::ByteString,
-    outputs: Vec<bytestring::ByteString>,
+    model: ByteString,
+    id: ByteString,
+    outputs: Vec<ByteString>,
 }
 
 impl Asked {
@@ -466,6 +483,44 @@ mod tests {
         let (from, to) = (Protocol::OipGrpc, Protocol::TfservingRest);
         assert_eq!(refusal(none, from, to), "inputs[0].shape");
         assert_eq!(refusal(none, from, Protocol::TfservingGrpc), "");
+    }
+
+    #[test]
+    fn the_outputs_that_were_asked_for_are_there_or_named() {
+        let chosen = |names: &[&'static str], asked: &[&'static str]| {
+            let outputs = names
+                .iter()
+                .map(|name| text(name, Form::Rows, br#"["a"],["b"]"#));
+            let mut parts = ResponseParts {
+                outputs: outputs.collect(),
+                ..ResponseParts::default()
+            };
+            let asked = Asked {
+                outputs: asked.iter().map(|name| (*name).into()).collect(),
+                ..Asked::default()
+            };
+            let (from, to) = (Protocol::TfservingRest, Protocol::OipRest);
+            response(&mut parts, &asked, from, to)
+                .map(|()| parts.outputs.into_iter().map(|output| output.name))
+                .map(|names| names.collect::<Vec<_>>())
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(chosen(&[""], &["y"]), Ok(vec!["y".into()]));
+        assert_eq!(chosen(&["x", "y"], &["y"]), Ok(vec!["y".into()]));
+        assert_eq!(chosen(&[""], &[]), Ok(vec!["".into()]));
+        for (names, asked) in [
+            (&["x", "z"][..], &["x", "y"][..]),
+            (&[""], &["x", "y"]),
+            (&["x"], &["y"]),
+        ] {
+            let missing = "outputs[y] is not in the server's answer";
+            let missing = if names == [""] {
+                "outputs[x] is not in the server's answer"
+            } else {
+                missing
+            };
+            assert_eq!(chosen(names, asked), Err(missing.to_owned()));
+        }
     }
 
     #[test]
