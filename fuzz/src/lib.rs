@@ -130,7 +130,8 @@ pub fn tfs_request(input: &[u8]) {
     };
     let method = method(choice);
     let peek = tfs_grpc::model_name(message, message.len());
-    let Ok(first) = tfs_grpc::decode_request(method, &Bytes::copy_from_slice(message)) else {
+    let Ok(first) = tfs_grpc::decode_request(method, &Bytes::copy_from_slice(message), MAX_MADE)
+    else {
         return;
     };
     match peek {
@@ -145,7 +146,8 @@ pub fn tfs_request(input: &[u8]) {
         unframed(&tfs_grpc::encode_request(request).expect("what is read can be written"))
     };
     let written = write(&first);
-    let second = tfs_grpc::decode_request(method, &written).expect("what is written is read");
+    let second =
+        tfs_grpc::decode_request(method, &written, MAX_MADE).expect("what is written is read");
     assert_eq!(write(&second), written);
     assert_eq!(contents(&second.inputs), contents(&first.inputs));
     assert_eq!(second.outputs, first.outputs);
@@ -164,7 +166,8 @@ pub fn tfs_response(input: &[u8]) {
         return;
     };
     let method = method(choice);
-    let Ok(first) = tfs_grpc::decode_response(method, &Bytes::copy_from_slice(message)) else {
+    let Ok(first) = tfs_grpc::decode_response(method, &Bytes::copy_from_slice(message), MAX_MADE)
+    else {
         return;
     };
     if len(&first.outputs) > MAX_EXPANSION {
@@ -176,7 +179,8 @@ pub fn tfs_response(input: &[u8]) {
             unframed(&written.expect("what is read can be written"))
         };
         let written = write(&first);
-        let second = tfs_grpc::decode_response(method, &written).expect("what is written is read");
+        let second =
+            tfs_grpc::decode_response(method, &written, MAX_MADE).expect("what is written is read");
         assert_eq!(write(&second), written);
         let but_bools = |tensors: &[Tensor]| {
             // A byte that is neither 0 nor 1 is a truth value all the same.
@@ -357,6 +361,9 @@ fn contents(tensors: &[Tensor]) -> Contents {
 
 /// Small, so that the bound is met.
 const MAX_MESSAGE: usize = 256;
+
+/// What may be made of a message of TensorFlow Serving.
+const MAX_MADE: usize = 64 << 20;
 
 /// Short lists become long tensors, which would only cost time here.
 const MAX_EXPANSION: usize = 1 << 20;

@@ -20,6 +20,9 @@ fn main() {
     divan::main();
 }
 
+/// The longest message, as the configuration has it by default.
+const MAX_MESSAGE: usize = 64 << 20;
+
 /// Bytes of FP32: 768 of them, and an image of 224 by 224 by 3.
 const TENSORS: [usize; 2] = [3072, 602_112];
 
@@ -99,7 +102,8 @@ fn body(len: usize) -> Bytes {
 fn grpc_decode_a_request(bencher: Bencher<'_, '_>, len: usize) {
     let message = predict(len);
     bencher.bench(|| {
-        tfs_grpc::decode_request(Method::Infer, black_box(&message)).expect("it is well formed")
+        tfs_grpc::decode_request(Method::Infer, black_box(&message), MAX_MESSAGE)
+            .expect("it is well formed")
     });
 }
 
@@ -107,7 +111,8 @@ fn grpc_decode_a_request(bencher: Bencher<'_, '_>, len: usize) {
 fn grpc_decode_a_typed_response(bencher: Bencher<'_, '_>, len: usize) {
     let message = predict_typed(len);
     bencher.bench(|| {
-        tfs_grpc::decode_response(Method::Infer, black_box(&message)).expect("it is well formed")
+        tfs_grpc::decode_response(Method::Infer, black_box(&message), MAX_MESSAGE)
+            .expect("it is well formed")
     });
 }
 

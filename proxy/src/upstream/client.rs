@@ -122,7 +122,8 @@ impl Shared {
         .await?;
         let read = match protocol {
             Protocol::TfservingGrpc => {
-                tfs_grpc::decode_response(method, &answer.message).map_err(Error::from)
+                tfs_grpc::decode_response(method, &answer.message, self.max_message)
+                    .map_err(Error::from)
             }
             _ => oip_grpc::decode_response(&answer.message).map_err(Error::from),
         };

@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use outrigger_filters::inference::{Form, Payload, Shape, Tensor, Values};
+use outrigger_filters::inference::{Datatype, Form, Payload, Shape, Tensor, Values};
 
 use super::{Malformed, Strings, agree, parse::parse_all, string, write};
 
@@ -8,6 +8,15 @@ use super::{Malformed, Strings, agree, parse::parse_all, string, write};
 /// From text to text only brackets move: each element stays the text that it was. What has the form
 /// already is shared, and so are the rows of a tensor of one dimension, which look the same flat.
 pub fn convert(tensor: &Tensor, wanted: Form, strings: Strings) -> Result<Payload, Malformed> {
+    convert_within(tensor, wanted, strings, usize::MAX)
+}
+
+fn convert_within(
+    tensor: &Tensor,
+    wanted: Form,
+    strings: Strings,
+    limit: usize,
+) -> Result<Payload, Malformed> {
     let shape = &tensor.shape;
     match (tensor.form, wanted) {
         (Form::Absent, _) | (_, Form::Absent) => Err(Malformed::Absent),
@@ -19,13 +28,13 @@ pub fn convert(tensor: &Tensor, wanted: Form, strings: Strings) -> Result<Payloa
             let flat = Shape::new(i64::try_from(elements));
             let data = tensor.data.to_bytes();
             let mut out = Vec::new();
-            write::write_rows(tensor.datatype, &flat, &data, strings, &mut out)?;
+            write::write_within(tensor.datatype, &flat, &data, strings, limit, &mut out)?;
             Ok(Bytes::from(out).into())
         }
         (Form::Raw | Form::Typed, Form::Rows) => {
             let data = tensor.data.to_bytes();
             let mut out = Vec::new();
-            write::write_rows(tensor.datatype, shape, &data, strings, &mut out)?;
+            write::write_within(tensor.datatype, shape, &data, strings, limit, &mut out)?;
             Ok(Bytes::from(out).into())
         }
         (Form::Rows, Form::Flat) => Ok(flat(tensor.data.to_bytes(), shape)?.into()),
@@ -42,6 +51,29 @@ pub fn convert(tensor: &Tensor, wanted: Form, strings: Strings) -> Result<Payloa
             Ok(Bytes::from(parsed.data).into())
         }
     }
+}
+
+/// Makes a tensor's contents have another form in another protocol: texts are `read` as the one
+/// says them, and written (`said`) as the other one does. Numbers stay the text that they are.
+///
+/// Text that is made of bytes may be as long as the `limit`.
+pub(crate) fn translate(
+    tensor: &Tensor,
+    wanted: Form,
+    read: Strings,
+    said: Strings,
+    limit: usize,
+) -> Result<Payload, Malformed> {
+    let is_text = tensor.form.is_text();
+    if is_text && wanted.is_text() && tensor.datatype == Datatype::Bytes && read != said {
+        let bytes = Tensor {
+            data: convert(tensor, Form::Raw, read)?,
+            form: Form::Raw,
+            ..tensor.clone()
+        };
+        return convert_within(&bytes, wanted, said, limit);
+    }
+    convert_within(tensor, wanted, if is_text { read } else { said }, limit)
 }
 
 /// Takes the brackets off the text of one array: what is left are the values in it.

@@ -46,6 +46,9 @@ pub enum Malformed {
     /// The contents are not in the message.
     #[error("the contents are not in the message")]
     Absent,
+    /// The text would be longer than its reader takes.
+    #[error("its text would be longer than limits.max_message allows")]
+    Limit,
     /// The text would be much longer than the contents.
     #[error("the text would be much longer than the contents")]
     TooLong,

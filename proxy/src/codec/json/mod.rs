@@ -19,6 +19,7 @@ mod tests;
 mod walk;
 mod write;
 
+pub(crate) use self::convert::translate;
 pub use self::{
     convert::{convert, flat, rows, within},
     malformed::Malformed,

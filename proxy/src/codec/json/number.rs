@@ -102,12 +102,14 @@ pub(super) fn plain(text: &[u8], begin: usize, point: usize, end: usize) -> Opti
     let integer = integer(text, begin, point)?;
     let fraction = end.checked_sub(point + 1)?;
     let mantissa = match fraction {
+        // Eight digits before the point at most, as everywhere here: sixteen digits fit.
         1..=8 => last(text, end, fraction)? + integer * POWERS[fraction],
         9..=16 => {
             let low = last(text, end, 8)? + POWERS[8] * last(text, end - 8, fraction - 8)?;
-            low + integer.checked_mul(POWERS[fraction])?
+            // Twenty digits may fit or not, and the sum may not where the product does.
+            integer.checked_mul(POWERS[fraction])?.checked_add(low)?
         }
-        // One digit before the point, or two: nineteen digits fit.
+        // One digit before the point: nineteen digits fit, whichever they are.
         17 | 18 if integer < 10 => {
             let low = last(text, end, 8)? + POWERS[8] * last(text, end - 8, 8)?;
             low + POWERS[16] * last(text, end - 16, fraction - 16)? + integer * POWERS[fraction]

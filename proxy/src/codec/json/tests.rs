@@ -451,6 +451,26 @@ proptest! {
     }
 
     #[test]
+    fn digits_around_the_end_of_the_mantissa_are_rounded_as_by_the_standard_library(
+        beyond in -3_000_000_000_000_000_i128..3_000_000_000_000_000,
+        few in -300_i128..300,
+        fraction in 9_usize..=18,
+    ) {
+        for beyond in [beyond, few] {
+            let mut text = ((1_i128 << 64) + beyond).to_string();
+            text.insert(text.len() - fraction, '.');
+            // Only between others is a number read the short way, for it has a comma behind it.
+            let list = format!("[{}{text}{}]", "1.0,".repeat(8), ",1.0".repeat(24));
+            let read = bytes_of(&list, Datatype::Fp64);
+            let number: f64 = text.parse().unwrap();
+            prop_assert_eq!(&read[64..72], number.to_le_bytes(), "{}", text);
+            let read = bytes_of(&list, Datatype::Fp32);
+            let number: f32 = text.parse().unwrap();
+            prop_assert_eq!(&read[32..36], number.to_le_bytes(), "{}", text);
+        }
+    }
+
+    #[test]
     fn floats_are_read_back_to_the_bit(wide: f64, single: f32) {
         let data = wide.to_le_bytes();
         prop_assert_eq!(bytes_of(&flat_text(Datatype::Fp64, &data), Datatype::Fp64), data);

@@ -18,7 +18,7 @@ pub fn write_flat(
         Some(size) => data.len() / size,
         None => usize::MAX,
     };
-    let mut source = Source::new(datatype, data, strings, out);
+    let mut source = Source::new(datatype, data, strings, usize::MAX, out);
     source.put(elements, out)?;
     source.end()
 }
@@ -31,9 +31,21 @@ pub fn write_rows(
     strings: Strings,
     out: &mut Vec<u8>,
 ) -> Result<(), Malformed> {
-    let mut source = Source::new(datatype, data, strings, out);
+    write_within(datatype, shape, data, strings, usize::MAX, out)
+}
+
+/// Does the same up to a length of `out`, give or take some elements.
+pub(super) fn write_within(
+    datatype: Datatype,
+    shape: &Shape,
+    data: &[u8],
+    strings: Strings,
+    limit: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), Malformed> {
+    let mut source = Source::new(datatype, data, strings, limit, out);
     nest(shape, data.len(), out, |elements, out| {
-        source.put(elements, out)
+        source.put_within(elements, out)
     })?;
     source.end()
 }
@@ -116,21 +128,57 @@ struct Source<'a> {
     datatype: Datatype,
     rest: &'a [u8],
     strings: Strings,
+    /// How long all that is written may be.
+    limit: usize,
     /// How many have been written.
     count: usize,
 }
 
 impl<'a> Source<'a> {
-    fn new(datatype: Datatype, data: &'a [u8], strings: Strings, out: &mut Vec<u8>) -> Self {
-        out.reserve(match datatype.size() {
+    fn new(
+        datatype: Datatype,
+        data: &'a [u8],
+        strings: Strings,
+        limit: usize,
+        out: &mut Vec<u8>,
+    ) -> Self {
+        let expected = match datatype.size() {
             Some(size) => data.len() / size * (size * 2 + 2),
             None => data.len(),
-        });
+        };
+        out.reserve(expected.min(limit));
         Self {
             datatype,
             rest: data,
             strings,
+            limit,
             count: 0,
+        }
+    }
+
+    /// Appends the next elements as long as all is no longer than it may be.
+    fn put_within(&mut self, elements: usize, out: &mut Vec<u8>) -> Result<(), Malformed> {
+        if self.limit == usize::MAX {
+            return self.put(elements, out);
+        }
+        // One text may be long by itself.
+        let few = if self.datatype == Datatype::Bytes {
+            1
+        } else {
+            FEW
+        };
+        let mut left = elements;
+        loop {
+            let now = left.min(few);
+            self.put(now, out)?;
+            if out.len() > self.limit {
+                return Err(Malformed::Limit);
+            }
+            left -= now;
+            if left == 0 {
+                return Ok(());
+            }
+            out.push(b',');
         }
     }
 
@@ -258,6 +306,9 @@ fn half(bits: u16) -> f32 {
     };
     f32::from_bits(sign | magnitude.to_bits())
 }
+
+/// Elements that are written before anybody looks how long the text has become.
+const FEW: usize = 1024;
 
 /// Brackets for each byte of contents: more dimensions of one than anybody has.
 const MAX_NESTING: usize = 32;

@@ -12,6 +12,7 @@ pub(in crate::codec) struct Source<'a> {
     bytes: &'a Bytes,
     items: usize,
     made: usize,
+    max_made: usize,
 }
 
 /// The fields that a codec does not know, collected in runs of neighbours.
@@ -24,10 +25,16 @@ pub(in crate::codec) struct Unknown {
 
 impl<'a> Source<'a> {
     pub(in crate::codec) fn new(bytes: &'a Bytes) -> Self {
+        Self::within(bytes, MAX_MADE)
+    }
+
+    /// Reads a message of which no more than so many bytes may be made, or than it has itself.
+    pub(in crate::codec) fn within(bytes: &'a Bytes, max_made: usize) -> Self {
         Self {
             bytes,
             items: 0,
             made: 0,
+            max_made: max_made.max(bytes.len()),
         }
     }
 
@@ -85,7 +92,7 @@ impl<'a> Source<'a> {
     /// are too many, together with those before.
     pub(in crate::codec) fn make(&mut self, len: usize) -> Option<()> {
         self.made = self.made.saturating_add(len);
-        (self.made <= MAX_MADE.max(self.bytes.len())).then_some(())
+        (self.made <= self.max_made).then_some(())
     }
 }
 
@@ -128,7 +135,7 @@ impl Unknown {
 /// hostile message under some megabytes above its own size, and is far above what models have.
 const MAX_ITEMS: usize = 16_384;
 
-/// Bytes that may be made of a message that is shorter than that.
+/// Bytes that may be made of a message that is shorter than that, unless its reader says otherwise.
 ///
 /// A varint of one byte becomes an element of eight: a message of 64 MiB, the longest by default,
 /// would take half a gigabyte. So one grows to at most what the longest takes anyway, which is far

@@ -30,7 +30,7 @@ pub enum Fault {
     #[error("has more parts than are read")]
     TooMany,
     /// The contents would take much more memory than a message may.
-    #[error("would be longer than a message may be")]
+    #[error("would be longer than limits.max_message allows")]
     TooLong,
     /// The datatype is not one that is understood, or not one that can stand here.
     #[error("is not a datatype that is understood here")]

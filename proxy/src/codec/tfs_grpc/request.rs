@@ -15,12 +15,18 @@ use crate::codec::{
 
 /// Reads a `PredictRequest`, a `ClassificationRequest` or a `RegressionRequest`. Names and contents
 /// are slices of the message. All contents are `Form::Raw`, however they stood.
+/// A list that is shorter than its shape is made as long: all contents together to no more than
+/// `max_message` bytes, or than the message has.
 ///
 /// # Errors
 ///
 /// Fails where the message is not understood to the last field.
-pub fn decode_request(method: Method, message: &Bytes) -> Result<RequestParts, Malformed> {
-    let mut source = Source::new(message);
+pub fn decode_request(
+    method: Method,
+    message: &Bytes,
+    max_message: usize,
+) -> Result<RequestParts, Malformed> {
+    let mut source = Source::within(message, max_message);
     let mut parts = RequestParts::default();
     let mut spec = Spec::default();
     let mut input = None;

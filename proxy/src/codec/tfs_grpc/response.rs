@@ -15,12 +15,18 @@ use crate::codec::{
 /// Reads a `PredictResponse`, a `ClassificationResponse` or a `RegressionResponse`. Names and
 /// contents are slices of the message. The signature that the server names is the one that was
 /// asked for, and is not kept.
+/// A list that is shorter than its shape is made as long: all contents together to no more than
+/// `max_message` bytes, or than the message has.
 ///
 /// # Errors
 ///
 /// Fails where the message is not understood to the last field.
-pub fn decode_response(method: Method, message: &Bytes) -> Result<ResponseParts, Malformed> {
-    let mut source = Source::new(message);
+pub fn decode_response(
+    method: Method,
+    message: &Bytes,
+    max_message: usize,
+) -> Result<ResponseParts, Malformed> {
+    let mut source = Source::within(message, max_message);
     let mut parts = ResponseParts::default();
     let mut spec = Spec::default();
     let mut result = None;

@@ -22,8 +22,10 @@ use crate::codec::{grpc, oip_grpc::Peek};
 
 // What is read and written, as small drivers.
 
+const MAX_MESSAGE: usize = 64 << 20;
+
 fn read(request: &PredictRequest) -> Result<RequestParts, Malformed> {
-    decode_request(Method::Infer, &request.encode_to_vec().into())
+    decode_request(Method::Infer, &request.encode_to_vec().into(), MAX_MESSAGE)
 }
 
 fn read_tensor(tensor: &TensorProto) -> Result<Tensor, Malformed> {
@@ -38,7 +40,7 @@ fn read_bytes(tensor: Vec<u8>) -> Result<Tensor, Malformed> {
     let mut request = vec![0x12];
     prost::encode_length_delimiter(entry.len(), &mut request).expect("a vector grows");
     request.extend(entry);
-    let mut parts = decode_request(Method::Infer, &request.into())?;
+    let mut parts = decode_request(Method::Infer, &request.into(), MAX_MESSAGE)?;
     Ok(parts.inputs.remove(0))
 }
 
@@ -338,7 +340,7 @@ proptest! {
     #[test]
     fn a_request_is_what_was_written(request in prop_oneof![predict(), examples()]) {
         let written = unframed(&encode_request(&request).unwrap());
-        let read = decode_request(request.head.method, &written).unwrap();
+        let read = decode_request(request.head.method, &written, MAX_MESSAGE).unwrap();
         prop_assert!(same_requests(&read, &request), "{read:?}\n{request:?}");
         prop_assert_eq!(unframed(&encode_request(&read).unwrap()), written);
     }
@@ -359,7 +361,7 @@ proptest! {
         };
         let written = encode_response(Method::Infer, &response, "", wanted).unwrap();
         let written = unframed(&written);
-        let read = decode_response(Method::Infer, &written).unwrap();
+        let read = decode_response(Method::Infer, &written, MAX_MESSAGE).unwrap();
         prop_assert_eq!(&read.model, &response.model);
         prop_assert_eq!(&read.version, &response.version);
         prop_assert_eq!(&read.unknown, &response.unknown);
@@ -385,7 +387,7 @@ proptest! {
         };
         let written = encode_response(method, &response, &signature, Form::Typed).unwrap();
         let written = unframed(&written);
-        let read = decode_response(method, &written).unwrap();
+        let read = decode_response(method, &written, MAX_MESSAGE).unwrap();
         prop_assert_eq!(&read.outputs, &response.outputs);
         prop_assert_eq!(&*read.version, "3");
         let witness = ResultsResponse::decode(written).unwrap();
@@ -486,8 +488,8 @@ proptest! {
     fn any_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..200)) {
         let bytes = Bytes::from(bytes);
         for method in [Method::Infer, Method::Classify, Method::Regress] {
-            let _ = decode_request(method, &bytes);
-            let _ = decode_response(method, &bytes);
+            let _ = decode_request(method, &bytes, MAX_MESSAGE);
+            let _ = decode_response(method, &bytes, MAX_MESSAGE);
         }
         let _ = ModelMetadata::read(&bytes);
         let _ = VersionStatus::read_all(&bytes);
@@ -528,7 +530,7 @@ fn contents_and_packed_floats_are_shared() {
             }
             .encode_to_vec(),
         );
-        let request = decode_request(Method::Infer, &message).unwrap();
+        let request = decode_request(Method::Infer, &message, MAX_MESSAGE).unwrap();
         let shared = |payload: &Payload| {
             let mut pieces = payload.pieces();
             pieces.any(|piece| message.as_ptr_range().contains(&piece.as_ptr()))
@@ -557,7 +559,7 @@ fn the_form_of_an_answer_is_the_servers() {
             ..ResponseParts::default()
         };
         let written = encode_response(Method::Infer, &answer, "", wanted).unwrap();
-        let read = decode_response(Method::Infer, &unframed(&written)).unwrap();
+        let read = decode_response(Method::Infer, &unframed(&written), MAX_MESSAGE).unwrap();
         assert_eq!(form(&read), wanted);
     }
 }
@@ -621,6 +623,35 @@ fn an_expansion_shares_what_it_repeats() {
     assert!(read.data.pieces().len() < 80);
     let (field, fault) = faults(&floats(&[1 << 40], &[1.0]));
     assert_eq!((&*field, fault), ("inputs[x].float_val", Fault::TooLong));
+}
+
+#[test]
+fn an_expansion_is_no_longer_than_a_message_may_be() {
+    let tensor = TensorProto {
+        dtype: 6,
+        tensor_shape: shape(&[1 << 20]),
+        int_val: vec![1],
+        ..TensorProto::default()
+    };
+    let named = [("x".to_owned(), tensor)];
+    let request = PredictRequest {
+        inputs: named.clone().into(),
+        ..PredictRequest::default()
+    };
+    let request = request.encode_to_vec().into();
+    assert!(decode_request(Method::Infer, &request, 1 << 20).is_ok());
+    let refused = decode_request(Method::Infer, &request, (1 << 20) - 1).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "inputs[x].int_val would be longer than limits.max_message allows"
+    );
+    let response = PredictResponse {
+        outputs: named.into(),
+        ..PredictResponse::default()
+    };
+    let response = response.encode_to_vec().into();
+    assert!(decode_response(Method::Infer, &response, 1 << 20).is_ok());
+    assert!(decode_response(Method::Infer, &response, (1 << 20) - 1).is_err());
 }
 
 #[test]
@@ -712,7 +743,7 @@ fn of_two_inputs_under_one_name_the_last_counts() {
     };
     let mut message = one(1.0).encode_to_vec();
     message.extend(one(2.0).encode_to_vec());
-    let read = decode_request(Method::Infer, &message.into()).unwrap();
+    let read = decode_request(Method::Infer, &message.into(), MAX_MESSAGE).unwrap();
     assert_eq!(read.inputs.len(), 1);
     assert_eq!(read.inputs[0].data.to_bytes(), 2_f32.to_le_bytes()[..]);
 }

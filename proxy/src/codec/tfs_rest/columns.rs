@@ -1,5 +1,7 @@
 //! Tensors as rows or as columns of JSON: `instances` and `predictions`, `inputs` and `outputs`.
 
+use std::collections::{HashMap, HashSet};
+
 use bytes::Bytes;
 use bytestring::ByteString;
 use outrigger_filters::inference::{
@@ -16,6 +18,8 @@ pub(super) struct Reading<'a> {
     pub(super) field: &'static str,
     /// What is known of the tensors, if anything is.
     pub(super) specs: Option<&'a [TensorSpec]>,
+    /// The datatype of whole numbers of which nothing is known.
+    pub(super) whole: Datatype,
     /// The form that is made of them.
     pub(super) wanted: Form,
 }
@@ -100,6 +104,7 @@ impl<'a> Reading<'a> {
     fn named_rows(&self, reader: &mut Reader<'_>) -> Result<Vec<Tensor>, Malformed> {
         let field = self.field;
         let mut columns: Vec<Column<'_>> = Vec::new();
+        let mut places: HashMap<ByteString, usize> = HashMap::new();
         let mut row = 0;
         reader.array()?;
         while reader.element()? {
@@ -116,7 +121,7 @@ impl<'a> Reading<'a> {
                 // Rows mostly have their members in one order.
                 let index = match columns.get(members) {
                     Some(column) if column.name == name => Some(members),
-                    _ => columns.iter().position(|column| column.name == name),
+                    _ => places.get(&name).copied(),
                 };
                 let column = match index {
                     Some(index) => columns.get_mut(index),
@@ -124,7 +129,8 @@ impl<'a> Reading<'a> {
                         if columns.len() == MAX_TENSORS {
                             return Err(Malformed::new(field, "more tensors than are read"));
                         }
-                        columns.push(self.column(name.clone(), row)?);
+                        places.insert(name.clone(), columns.len());
+                        columns.push(self.column(name, row)?);
                         columns.last_mut()
                     }
                     None => None,
@@ -151,6 +157,7 @@ impl<'a> Reading<'a> {
     /// Reads an object with whole tensors.
     fn named_columns(&self, reader: &mut Reader<'_>) -> Result<Vec<Tensor>, Malformed> {
         let mut tensors: Vec<Tensor> = Vec::new();
+        let mut names: HashSet<ByteString> = HashSet::new();
         reader.object()?;
         while let Some(name) = reader.member()? {
             let at = format!("{}.{name}", self.field);
@@ -161,7 +168,10 @@ impl<'a> Reading<'a> {
                     format!("JSON object: does not have named input: {name}"),
                 ));
             }
-            if tensors.len() == MAX_TENSORS || tensors.iter().any(|known| known.name == name) {
+            if tensors.len() == MAX_TENSORS {
+                return Err(Malformed::new(self.field, "more tensors than are read"));
+            }
+            if !names.insert(name.clone()) {
                 return Err(Malformed::new(at.clone(), format!("{at} is there twice")));
             }
             let mut tensor = self.blamed(reader, &at, spec)?;
@@ -170,7 +180,7 @@ impl<'a> Reading<'a> {
         }
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
         let mut specs = self.specs.unwrap_or_default().iter();
-        if let Some(missing) = specs.find(|spec| !tensors.iter().any(|t| t.name == spec.name)) {
+        if let Some(missing) = specs.find(|spec| !names.contains(&spec.name)) {
             return Err(Malformed::new(
                 format!("{}.{}", self.field, missing.name),
                 format!(
@@ -259,7 +269,7 @@ impl<'a> Reading<'a> {
             ));
         }
         let (Scan { shape, leaf }, text) = reader.scan()?;
-        let datatype = datatype_of(spec, leaf)?;
+        let datatype = datatype_of(spec, leaf, self.whole)?;
         let text = match shape.dimensions() {
             [] => text,
             // Without its own brackets.
@@ -337,7 +347,7 @@ impl Column<'_> {
                 .chain(self.shape.dimensions().iter().copied()),
         );
         let key = self.name.clone();
-        let datatype = datatype_of(self.spec, self.leaf);
+        let datatype = datatype_of(self.spec, self.leaf, reading.whole);
         let text = Bytes::from(self.text);
         let tensor = datatype.and_then(|datatype| {
             let data = Payload::from(text.clone());
@@ -563,12 +573,16 @@ fn with_form(mut tensor: Tensor, wanted: Form) -> Result<Tensor, json::Malformed
 }
 
 /// Returns the datatype that a signature says, or else the one that such elements suggest.
-fn datatype_of(spec: Option<&TensorSpec>, leaf: Leaf) -> Result<Datatype, json::Malformed> {
+fn datatype_of(
+    spec: Option<&TensorSpec>,
+    leaf: Leaf,
+    whole: Datatype,
+) -> Result<Datatype, json::Malformed> {
     match spec {
         Some(spec) if leaf.suits(spec.datatype, Strings::Either) => Ok(spec.datatype),
         Some(_) => Err(json::Malformed::Mixed),
         None => match leaf {
-            Leaf::Integer => Ok(Datatype::Int64),
+            Leaf::Integer => Ok(whole),
             Leaf::Number => Ok(Datatype::Fp64),
             Leaf::Bool => Ok(Datatype::Bool),
             Leaf::String | Leaf::Base64 => Ok(Datatype::Bytes),

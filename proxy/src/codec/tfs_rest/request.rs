@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 use outrigger_filters::inference::{
-    Form, Method, Parameters, Payload, RequestParts, Signature, Tensor,
+    Datatype, Form, Method, Parameters, Payload, RequestParts, Signature, Tensor, TensorSpec,
 };
 
 use super::{
@@ -34,12 +34,17 @@ pub fn decode_request<'a>(
 ) -> Result<(RequestParts, Reply), Malformed> {
     let mut reader = begin(body)?;
     let mut name = ByteString::new();
+    let mut is_named = false;
     let mut data = None;
     let mut context = None;
     let mut unknown = Vec::new();
     while let Some(member) = reader.member()? {
         match (method, &*member) {
             (_, "signature_name") => {
+                if std::mem::replace(&mut is_named, true) {
+                    let words = "signature_name is there twice";
+                    return Err(Malformed::new("signature_name", words));
+                }
                 if reader.peek()? != Kind::String {
                     return Err(Malformed::format(
                         "signature_name",
@@ -114,7 +119,9 @@ pub fn decode_request<'a>(
     Ok((parts, Reply { method, layout }))
 }
 
-/// Writes the body of a request: its tensors as rows where all of them have as many, or as columns.
+/// Writes the body of a request: its tensors as rows where those of the answer can stand in rows
+/// too and all of them have as many, or as columns. A server refuses to answer rows with outputs
+/// that have none; where no signature is known it speaks KServe V1, whose models take rows.
 ///
 /// A tensor without a name, or the only one that the signature has, is written without objects around
 /// its rows, and rows that still are text are shared then. Servers of KServe V1, of which no
@@ -141,7 +148,7 @@ pub fn encode_request(
         out.put(b",");
     }
     match request.head.method {
-        Method::Infer if have_rows(&request.inputs) => {
+        Method::Infer if have_rows(&request.inputs) && answers_rows(signature) => {
             write_rows(
                 "instances",
                 &request.inputs,
@@ -192,12 +199,22 @@ fn read(
     let reading = |field| Reading {
         field,
         specs: signature.map(|signature| &*signature.inputs),
+        whole: Datatype::Int64,
         wanted,
     };
     match layout {
         Layout::Rows => reading("instances").rows(reader),
         Layout::Columns => reading("inputs").columns(reader),
     }
+}
+
+/// Tells whether all outputs have as many rows as are asked for, or nothing is known of them.
+fn answers_rows(signature: Option<&Signature>) -> bool {
+    let is_open = |output: &TensorSpec| {
+        let shape = output.shape.as_ref();
+        shape.is_some_and(|shape| shape.dimensions().first() == Some(&-1))
+    };
+    signature.is_none_or(|known| !known.outputs.is_empty() && known.outputs.iter().all(is_open))
 }
 
 /// Tells whether all tensors have the same number of rows, at least one.

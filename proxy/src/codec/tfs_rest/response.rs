@@ -14,7 +14,8 @@ use crate::codec::json::Strings;
 /// Reads the body of an answer. Tensors stay text, as slices of the body; results of `classify` and
 /// `regress` are serialized as the other protocol does.
 ///
-/// Where the signature is known, names and datatypes are its own. What stands beside the tensors,
+/// Where the signature is known, names and datatypes are its own. Where it is not, all numbers are
+/// `FP64`, whole ones too: an answer's datatype must not depend on its values. What stands beside the tensors,
 /// as KServe's servers may write, is kept.
 ///
 /// # Errors
@@ -31,6 +32,8 @@ pub fn decode_response(
     let reading = |field| Reading {
         field,
         specs: signature.map(|signature| &*signature.outputs),
+        // The next answer may have a fraction, and would have to be of another datatype.
+        whole: Datatype::Fp64,
         wanted: Form::Rows,
     };
     while let Some(member) = reader.member()? {

@@ -19,7 +19,7 @@ fn signature(inputs: &[(&str, Datatype)]) -> Signature {
         let spec = |(name, datatype): &(&str, Datatype)| TensorSpec {
             name: (*name).to_owned().into(),
             datatype: *datatype,
-            shape: None,
+            shape: Some(Shape::new([-1])),
         };
         tensors.iter().map(spec).collect()
     };
@@ -229,6 +229,75 @@ fn a_signature_may_be_named_behind_the_rows() {
     assert_eq!(
         request.inputs[0].data.to_bytes(),
         int64(&[9_007_199_254_740_993])
+    );
+}
+
+#[test]
+fn a_signature_is_named_once() {
+    for name in ["a", "serving_default"] {
+        let body = format!(r#"{{"signature_name":"{name}","signature_name":"b","instances":[1]}}"#);
+        let (field, words) = fault(&body, None);
+        assert_eq!(field, "signature_name");
+        assert_eq!(words, "signature_name is there twice");
+    }
+}
+
+#[test]
+fn rows_are_written_where_the_answer_can_have_rows() {
+    let body = r#"{"instances": [[1], [2]]}"#;
+    let shaped = |shapes: &[Option<&[i64]>]| {
+        let mut known = signature(&[("x", Datatype::Int64)]);
+        let output = known.outputs.remove(0);
+        known.outputs.extend(shapes.iter().map(|shape| TensorSpec {
+            shape: shape.map(|shape| Shape::new(shape.iter().copied())),
+            ..output.clone()
+        }));
+        known
+    };
+    let open = Some(&[-1, 3][..]);
+    for (known, member) in [
+        (None, "instances"),
+        (Some(shaped(&[open])), "instances"),
+        (Some(shaped(&[open, Some(&[-1])])), "instances"),
+        (Some(shaped(&[open, Some(&[])])), "inputs"),
+        (Some(shaped(&[open, Some(&[3])])), "inputs"),
+        (Some(shaped(&[None])), "inputs"),
+        (Some(shaped(&[])), "inputs"),
+    ] {
+        let (request, _) = read(body, known.as_ref(), Form::Rows).unwrap();
+        let written = encode_request(&request, known.as_ref()).unwrap().to_bytes();
+        assert_eq!(written, format!(r#"{{"{member}":[[1], [2]]}}"#));
+    }
+}
+
+#[test]
+fn numbers_of_an_answer_keep_one_datatype_where_nothing_is_known() {
+    for body in [
+        r#"{"predictions": [1, 2]}"#,
+        r#"{"predictions": [1, 2.5]}"#,
+        r#"{"predictions": [{"y": 1}, {"y": 2}]}"#,
+        r#"{"outputs": {"y": 1}}"#,
+    ] {
+        let body = Bytes::from_static(body.as_bytes());
+        let read = decode_response(Method::Infer, &body, None).unwrap();
+        assert_eq!(read.outputs[0].datatype, Datatype::Fp64);
+    }
+}
+
+#[test]
+fn rows_of_many_tensors_may_have_them_in_another_order() {
+    let names: Vec<_> = (0..1000).map(|name| format!("\"{name}\":1")).collect();
+    let forth = names.join(",");
+    let back: Vec<_> = names.into_iter().rev().collect();
+    let rows = format!(",{{{}}}", back.join(",")).repeat(100);
+    let body = format!(r#"{{"instances":[{{{forth}}}{rows}]}}"#);
+    let (request, _) = read(&body, None, Form::Rows).unwrap();
+    assert_eq!(request.inputs.len(), 1000);
+    assert!(
+        request
+            .inputs
+            .iter()
+            .all(|input| input.shape.rows() == Some(101))
     );
 }
 
@@ -705,8 +774,10 @@ fn signature_of(tensors: &[Tensor]) -> Signature {
 
 proptest! {
     #[test]
-    fn a_request_is_what_was_written(inputs in tensors()) {
-        let known = signature_of(&inputs);
+    fn a_request_is_what_was_written(inputs in tensors(), rows: bool) {
+        let mut known = signature_of(&inputs);
+        let shape = rows.then(|| Shape::new([-1]));
+        known.outputs.iter_mut().for_each(|output| output.shape.clone_from(&shape));
         let request = RequestParts { inputs, ..RequestParts::default() };
         let body = encode_request(&request, Some(&known)).unwrap().to_bytes();
         let (read, _) = decode_request(Method::Infer, &body, |_| Some(&known), Form::Raw).unwrap();

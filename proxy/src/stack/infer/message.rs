@@ -47,6 +47,7 @@ pub(super) fn read(
     description: Option<Arc<Description>>,
     server: Protocol,
     wanted: Form,
+    max_message: usize,
 ) -> Result<Understood, Error> {
     let mut json = None;
     let (parts, reply) = match call.protocol {
@@ -61,7 +62,7 @@ pub(super) fn read(
             (parts, Reply::OipRest(reply))
         }
         Protocol::TfservingGrpc => {
-            let parts = tfs_grpc::decode_request(call.method, message)?;
+            let parts = tfs_grpc::decode_request(call.method, message, max_message)?;
             let signature = parts.head.signature.clone();
             (parts, Reply::TfservingGrpc(call.method, signature))
         }

@@ -73,9 +73,16 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
     watch.count_with(model.requests(call.protocol));
     let understood = match message {
         Ok(message) => match held.grow(message.len()) {
-            Ok(()) => understand(&model, &call, &head.headers, &message, received)
-                .await
-                .map(|understood| (understood, message)),
+            Ok(()) => understand(
+                &model,
+                &call,
+                &head.headers,
+                &message,
+                received,
+                route.max_message,
+            )
+            .await
+            .map(|understood| (understood, message)),
             Err(error) => return refused(&mut watch, call.protocol, head.version, &error),
         },
         Err(cause) => Err(cause),
@@ -189,11 +196,20 @@ async fn understand(
     headers: &HeaderMap,
     message: &Bytes,
     received: Instant,
+    max_message: usize,
 ) -> Result<Understood, Error> {
     let server = model.upstream().protocol();
     let description = model.description(call.protocol).await?;
     let wanted = model.form(description.as_deref());
-    let mut understood = read(call, headers, message, description, server, wanted)?;
+    let mut understood = read(
+        call,
+        headers,
+        message,
+        description,
+        server,
+        wanted,
+        max_message,
+    )?;
     let parts = &mut understood.parts;
     if let Some(target) = &call.target {
         parts.head.model.clone_from(&target.model);
@@ -204,7 +220,7 @@ async fn understand(
         parts.head.label = ByteString::new();
         parts.head.version = ByteString::new();
     }
-    bridge::request(parts, call.protocol, server, wanted)?;
+    bridge::request(parts, call.protocol, server, wanted, max_message)?;
     parts.head.deadline = timeout::of_call(headers)
         .filter(|_| call.protocol.is_grpc())
         .and_then(|timeout| received.checked_add(timeout));
