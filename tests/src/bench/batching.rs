@@ -48,7 +48,7 @@ enum Policy {
     /// Through Outrigger, in batches of at most this many rows.
     Static(u64),
     /// Through Outrigger, in batches whose limit it finds.
-    Aimd,
+    Adaptive,
 }
 
 /// A container, and the way to it, under way.
@@ -79,11 +79,11 @@ pub fn run(options: &Options) -> Result<Value> {
         "scale",
         "unbatched/s",
         "best static/s",
-        "AIMD/s",
-        "AIMD p99",
+        "adaptive/s",
+        "its p99",
         "mean batch",
-        "AIMD/unbatched",
-        "AIMD/static",
+        "to unbatched",
+        "to static",
         "paper",
     ]);
     let mut rows = Vec::new();
@@ -102,13 +102,13 @@ pub fn run(options: &Options) -> Result<Value> {
         };
         let unbatched = rate(|policy| matches!(policy, Policy::Direct | Policy::Unbatched));
         let best = rate(|policy| matches!(policy, Policy::Static(_)));
-        let aimd = rate(|policy| *policy == Policy::Aimd);
+        let adaptive = rate(|policy| *policy == Policy::Adaptive);
         // As if at the paper's scale.
         let shown = |found: Option<&Found>| match found {
             Some(found) => format!("{:.0}", found.rate * scale),
             None => "-".into(),
         };
-        let ratio = |over: Option<&Found>| Some(aimd?.rate / over?.rate);
+        let ratio = |over: Option<&Found>| Some(adaptive?.rate / over?.rate);
         let times = |ratio: Option<f64>| ratio.map_or("-".into(), |ratio| format!("{ratio:.2}x"));
         let paper = f64::from(curve.paper.aimd) / f64::from(curve.paper.single);
         table.row([
@@ -119,9 +119,10 @@ pub fn run(options: &Options) -> Result<Value> {
                 Some(Policy::Static(size)) => format!("{} ({size})", shown(best)),
                 _ => "-".into(),
             },
-            shown(aimd),
-            aimd.map_or("-".into(), |aimd| millis(aimd.p99)),
-            aimd.and_then(|aimd| aimd.mean_batch)
+            shown(adaptive),
+            adaptive.map_or("-".into(), |found| millis(found.p99)),
+            adaptive
+                .and_then(|found| found.mean_batch)
                 .map_or("-".into(), |mean| format!("{mean:.0}")),
             times(ratio(unbatched)),
             times(ratio(best)),
@@ -159,8 +160,8 @@ pub fn run(options: &Options) -> Result<Value> {
             "beta_us": curve.beta * 1e6,
             "alpha_us": curve.alpha * 1e6,
             "found": found.iter().map(Found::figures).collect::<Vec<_>>(),
-            "aimd_to_unbatched": ratio(unbatched),
-            "aimd_to_best_static": ratio(best),
+            "adaptive_to_unbatched": ratio(unbatched),
+            "adaptive_to_best_static": ratio(best),
             "paper": {
                 "aimd": curve.paper.aimd,
                 "quantile": curve.paper.quantile,
@@ -210,7 +211,7 @@ impl<'a> Stage<'a> {
         let mut found = vec![
             self.search(Policy::Unbatched, self.curve.single_rate(self.objective))?,
             self.search(
-                Policy::Aimd,
+                Policy::Adaptive,
                 self.curve.batched_rate(f64::INFINITY, self.objective),
             )?,
         ];
@@ -248,7 +249,7 @@ impl<'a> Stage<'a> {
         let way = self.way(policy)?;
         let address = way.as_ref().map_or(self.container, |(address, _)| *address);
         progress(format_args!("{} {policy}:", self.curve.name));
-        if policy == Policy::Aimd {
+        if policy == Policy::Adaptive {
             // It has to have seen full batches before it can be asked what it holds.
             let learning = if self.options.quick { 5.0 } else { 15.0 };
             self.load(address, guess * 0.7, 0.0, learning)?.wait();
@@ -296,7 +297,7 @@ impl<'a> Stage<'a> {
             Policy::Direct => return Ok(None),
             Policy::Unbatched => None,
             Policy::Static(size) => Some(format!("controller: fixed, max_batch_size: {size}")),
-            Policy::Aimd => Some(format!("controller: aimd, max_batch_size: {MAX_BATCH}")),
+            Policy::Adaptive => Some(format!("max_batch_size: {MAX_BATCH}")),
         };
         let models = batch.map_or(String::new(), |batch| {
             format!(
@@ -397,7 +398,7 @@ impl fmt::Display for Policy {
             Self::Direct => f.write_str("direct"),
             Self::Unbatched => f.write_str("unbatched"),
             Self::Static(size) => write!(f, "static {size}"),
-            Self::Aimd => f.write_str("aimd"),
+            Self::Adaptive => f.write_str("adaptive"),
         }
     }
 }
@@ -490,7 +491,7 @@ const OBJECTIVE: Duration = Duration::from_millis(20);
 const ALLOWED_LATE: f64 = 0.01;
 /// Rates closer than this ratio are the same.
 const RESOLUTION: f64 = 1.03;
-/// Rows that AIMD may put into one batch: more than any curve allows.
+/// Rows that the controller may put into one batch: more than any curve allows.
 const MAX_BATCH: u64 = 4096;
 /// Seconds; at a few calls a second a p99 takes long to see.
 const LONGEST_PROBE: f64 = 40.0;
