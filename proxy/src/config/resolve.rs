@@ -397,8 +397,10 @@ fn arms(
     }
     let mut arms = Vec::new();
     for (name, section) in &section.0 {
-        if let Some(upstream) = &section.upstream {
-            upstreams.protocol(upstream, faults);
+        let upstream = section.upstream.as_ref();
+        let protocol = upstream.and_then(|upstream| upstreams.protocol(upstream, faults));
+        if let (Some(protocol), Some(version)) = (protocol, &section.version) {
+            check_version(protocol, version, faults);
         }
         if let (Some(upstream), Some(model)) = (&section.upstream, &section.model) {
             arms.push(Arm {
@@ -413,6 +415,20 @@ fn arms(
         }
     }
     arms
+}
+
+/// Finds fault with a version that the server's protocol cannot say: no caller could do anything
+/// about it.
+fn check_version(protocol: Protocol, version: &At<Name>, faults: &mut Collector) {
+    let numbered = match protocol {
+        Protocol::OipGrpc | Protocol::OipRest => return,
+        Protocol::TfservingGrpc | Protocol::TfservingRest => version.value.as_str(),
+    };
+    let digits = numbered.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits || numbered.parse::<i64>().is_err() {
+        let message = format_args!("versions of models are numbers where {protocol} is spoken");
+        faults.add(&version.place, message);
+    }
 }
 
 fn batch(

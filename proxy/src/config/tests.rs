@@ -446,6 +446,32 @@ fn a_number_is_no_name() {
 }
 
 #[test]
+fn a_version_that_its_server_cannot_be_asked_for_is_a_fault() {
+    let text = |protocol: &str, version: &str| {
+        format!(
+            "listeners: [{{ address: 127.0.0.1:1, upstream: u }}]\n\
+             upstreams: {{ u: {{ protocol: {protocol}, endpoints: ['http://a:1'] }} }}\n\
+             models:\n  m: {{ arms: {{ a: {{ upstream: u, model: m, version: '{version}' }} }} }}"
+        )
+    };
+    for protocol in ["tfserving-grpc", "tfserving-rest"] {
+        let said = format!(
+            "4:53: models.m.arms.a.version: versions of models are numbers where {protocol} is \
+             spoken"
+        );
+        for version in ["v1", "-1", "+1", "99999999999999999999"] {
+            assert_eq!(
+                faults(&text(protocol, version)),
+                [said.as_str()],
+                "{version}"
+            );
+        }
+        read(&text(protocol, "3"));
+    }
+    read(&text("oip-grpc", "v1"));
+}
+
+#[test]
 fn a_name_with_dots_is_told_from_a_path() {
     assert_eq!(
         faults_with("models: { a.b: { cach: 1 } }"),
