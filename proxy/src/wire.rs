@@ -1,9 +1,11 @@
 //! Calls and answers as they came: what stands behind an inference, and filters never see.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::HeaderMap;
 
-use crate::config::Protocol;
+use crate::{config::Protocol, upstream::Description};
 
 /// A call: the message that a request was read from, and what is known of it besides.
 #[derive(Clone, Debug)]
@@ -16,6 +18,8 @@ pub(crate) struct Call {
     pub(crate) body: Bytes,
     /// How many of the bytes are JSON, where the rest is tensors.
     pub(crate) json_len: Option<usize>,
+    /// What the server says of the model, where the message was read by it.
+    pub(crate) description: Option<Arc<Description>>,
 }
 
 /// The answer that a response was read from.

@@ -18,13 +18,14 @@ use super::{
 use crate::{
     config::{self, Limits, Protocol},
     telemetry::{Metrics, Requests},
-    upstream::{Client, Description, Endpoint, Learned, Served, Upstream, describe, verdict},
+    upstream::{Client, Description, Endpoint, Learned, Upstream, verdict},
 };
 
 /// A model of the configuration on one upstream: its stack of filters, and what they learned.
 ///
 /// ```text
 /// rename -> balance -> [per endpoint: batch -> upstream]
+///      '-> balance -> [per endpoint: upstream], for versions that take no batches
 /// ```
 #[derive(Debug)]
 pub struct Model {
@@ -33,6 +34,8 @@ pub struct Model {
     arm: config::Arm,
     upstream: Arc<Upstream>,
     stack: BoxInfer,
+    /// The stack without the batch filter, where there is one.
+    alone: Option<BoxInfer>,
     batches: Vec<(Arc<Endpoint>, Batch<Client>)>,
     /// What the server says of the model; asking ends with the stack.
     learned: Learned,
@@ -70,12 +73,20 @@ impl Model {
         });
         let mut batches = Vec::new();
         let rename = option_layer(RenameLayer::new(config, arm));
+        let mut alone = None;
         let stack = match &config.batch {
             Some(batch) => {
                 let handles = metrics.batch().handles(&config.name, &arm.name);
                 let layer = BatchLayer::new(batch.clone(), learned.capability().clone(), handles)
                     .with_verdict(verdict);
+                let calls: Vec<_> = calls.collect();
+                let unbatched = Balance::new(calls.clone());
+                let unbatched = ServiceBuilder::new()
+                    .layer(rename.clone())
+                    .service(unbatched);
+                alone = Some(BoxCloneSyncService::new(unbatched));
                 batches = calls
+                    .into_iter()
                     .map(|(endpoint, call)| (endpoint, layer.layer(call)))
                     .collect::<Vec<_>>();
                 learned.begin();
@@ -93,6 +104,7 @@ impl Model {
             arm: arm.clone(),
             upstream: upstream.clone(),
             stack,
+            alone,
             batches,
             learned,
             requests: Protocol::ALL
@@ -141,9 +153,49 @@ impl Model {
         self.arm.model != self.name || self.arm.version.is_some()
     }
 
-    /// Returns the stack; a clone shares its queues.
-    pub(super) fn stack(&self) -> BoxInfer {
-        self.stack.clone()
+    /// Returns the stack for requests that name this version; a clone shares its queues.
+    ///
+    /// What the batch filter knows holds for the version that is served where none is named: those
+    /// of another one share calls where its server says the same of it, and go alone until then.
+    pub(super) fn stack(&self, version: &str, label: &str) -> BoxInfer {
+        match &self.alone {
+            Some(alone) if !self.is_batchable(version, label) => alone.clone(),
+            _ => self.stack.clone(),
+        }
+    }
+
+    fn is_batchable(&self, version: &str, label: &str) -> bool {
+        if self.learned.is_usual(version, label) {
+            return true;
+        }
+        let configured = self.config.batch.as_ref();
+        let configured = configured.and_then(|batch| batch.max_batch_size);
+        let Some(known) = self.learned.of(version, label) else {
+            return false;
+        };
+        match (known.batchable, self.learned.capability().get()) {
+            (
+                Batchable::Yes {
+                    max_batch_size: None,
+                },
+                _,
+            ) => true,
+            (
+                Batchable::Yes {
+                    max_batch_size: Some(most),
+                },
+                usual,
+            ) => {
+                let usual = match usual {
+                    Batchable::Yes { max_batch_size } => max_batch_size,
+                    _ => None,
+                };
+                let bound = usual.into_iter().chain(configured).min();
+                bound.is_some_and(|bound| bound <= most)
+            }
+            (Batchable::Unknown, _) => configured.is_some(),
+            (Batchable::Unasked | Batchable::No(_), _) => false,
+        }
     }
 
     /// Returns the counts of its requests from callers who speak a protocol.
@@ -161,34 +213,30 @@ impl Model {
             && self.upstream.protocol() == protocol
     }
 
-    /// Returns what the server says of the model, where a caller's request is read by it; it is
-    /// waited for where the request cannot be said in the server's protocol without.
+    /// Returns what the server says of the version that a caller's request names, where the request
+    /// or its answer is read by it; it is waited for where the two speak different protocols.
     ///
     /// # Errors
     ///
-    /// Fails where it is needed, and the server does not say it; with the server's own reason.
+    /// Fails where something would have no name or datatype without, and the server does not say
+    /// it; with the server's own reason.
     pub(super) async fn description(
         &self,
         caller: Protocol,
+        version: &str,
+        label: &str,
     ) -> Result<Option<Arc<Description>>, Error> {
         let server = self.upstream.protocol();
-        let used = caller == Protocol::TfservingRest || !server.is_grpc();
-        if !used {
-            return Ok(None);
-        }
-        if caller == server {
-            return Ok(self.learned.description());
-        }
-        if let Some(known) = self.learned.wait().await {
-            return Ok(Some(known));
-        }
-        let (model, version) = self.served_as();
-        let served = Served {
-            model,
-            version,
-            label: "",
-        };
-        Ok(Some(Arc::new(describe(&self.upstream, served).await?)))
+        // Theirs is the only JSON that leaves names and datatypes out.
+        let named = [caller, server].contains(&Protocol::TfservingRest);
+        Ok(match (named, caller == server) {
+            (true, true) => self.learned.of(version, label),
+            (true, false) => Some(self.learned.wait_of(version, label).await?),
+            // The form of tensors is the same for all versions.
+            (false, true) => self.learned.description(),
+            (false, false) if server == Protocol::OipRest => self.learned.wait().await.ok(),
+            (false, false) => None,
+        })
     }
 
     /// Returns the form in which the server takes tensors: requests of all protocols are brought

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tower::Service;
 use tracing::{Instrument as _, debug};
 
-use super::{Cause, Endpoint, Learned, Upstream, grpc, rest};
+use super::{Cause, Description, Endpoint, Learned, Upstream, grpc, rest};
 use crate::{
     body::Body,
     codec::{
@@ -143,7 +143,7 @@ impl Shared {
         let path = PathAndQuery::try_from(rest_path(protocol, &request.head))
             .map_err(|error| super::Error::new(None, Cause::Request(Arc::new(error.into()))))?;
         let mut headers = self.headers(&request);
-        let description = self.learned.description();
+        let description = self.description(&request).await;
         let signature = description
             .as_ref()
             .and_then(|description| description.signature(&request.head.signature));
@@ -187,6 +187,23 @@ impl Shared {
             .wire()
             .and_then(|wire| wire.downcast_ref::<Call>())
             .filter(|call| call.protocol == self.upstream.protocol())
+    }
+
+    /// Returns the description by which an answer is read: the one by which the request was, or for
+    /// a call that several requests share, what is known of the version that they name.
+    async fn description(&self, request: &inference::Request) -> Option<Arc<Description>> {
+        if self.upstream.protocol() != Protocol::TfservingRest {
+            return None;
+        }
+        let (version, label) = (&request.head.version, &request.head.label);
+        match request.origin() {
+            Some(origin) => origin
+                .downcast_ref::<Call>()
+                .and_then(|call| call.description.clone())
+                .or_else(|| self.learned.of(version, label)),
+            // It was known when they came to share one, and has hardly been forgotten since.
+            None => self.learned.wait_of(version, label).await.ok(),
+        }
     }
 
     /// Returns the headers of a call: the caller's own, as far as the server's protocol has a use

@@ -26,7 +26,7 @@ use self::error::Failed;
 pub use self::{
     client::Client,
     connector::Connector,
-    control::{Description, Learned},
+    control::{Description, Learned, NotDescribed},
     endpoint::Endpoint,
     error::Error,
     rest::Refused,

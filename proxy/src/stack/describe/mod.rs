@@ -21,7 +21,7 @@ mod call;
 mod oip;
 mod service;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod tfserving;
 
 pub(super) use self::{call::Call, service::answer};

@@ -111,7 +111,7 @@ impl About {
                 .learned()
                 .wait()
                 .await
-                .is_none_or(|known| known.signatures.is_empty())
+                .is_ok_and(|known| known.signatures.is_empty())
     }
 }
 

@@ -24,25 +24,42 @@ use crate::{
 };
 
 /// A listener in front of a server of one protocol, with a model at a server of another one.
-struct Proxy {
+pub(in crate::stack) struct Proxy {
     router: Router,
     own: Servers,
-    other: Servers,
+    pub(in crate::stack) other: Servers,
 }
 
 impl Proxy {
     /// Builds it; the model is `name` to callers and `served` to its server.
     fn new(own: (&str, Pages), other: (&str, Pages), name: &str, served: &str) -> Self {
+        Self::with(
+            (own.0, Some(own.1)),
+            (other.0, Some(other.1)),
+            name,
+            served,
+            "",
+        )
+    }
+
+    /// Builds it with further settings of the model.
+    pub(in crate::stack) fn with(
+        own: (&str, Option<Pages>),
+        other: (&str, Option<Pages>),
+        name: &str,
+        served: &str,
+        more: &str,
+    ) -> Self {
         let config = format!(
             "{{listeners: [{{address: '127.0.0.1:0', upstream: own}}],
                upstreams: {{own: {{protocol: oip-grpc, endpoints: ['http://own:1']}},
                             other: {{protocol: oip-grpc, endpoints: ['http://other:1']}}}},
-               models: {{{name}: {{arms: {{a: {{upstream: other, model: {served}}}}}}}}}}}"
+               models: {{{name}: {{arms: {{a: {{upstream: other, model: {served}}}}}{more}}}}}}}"
         );
         let config = Config::read(&config).unwrap();
         let protocols = HashMap::from([("own", own.0), ("other", other.0)]);
-        let own = Servers::new(own.0, Some(own.1));
-        let other = Servers::new(other.0, Some(other.1));
+        let own = Servers::new(own.0, own.1);
+        let other = Servers::new(other.0, other.1);
         let servers = HashMap::from([("own", own.clone()), ("other", other.clone())]);
         let connector = Connector::new(move |authority| {
             let host = authority.host();
@@ -100,7 +117,10 @@ impl Proxy {
         Self::new((own, &[]), (other, pages), "half_plus_two", "half_plus_two")
     }
 
-    async fn handle(&self, request: Request<Body>) -> (StatusCode, HeaderMap, Bytes, HeaderMap) {
+    pub(in crate::stack) async fn handle(
+        &self,
+        request: Request<Body>,
+    ) -> (StatusCode, HeaderMap, Bytes, HeaderMap) {
         let Outcome::Answer(answer) = self.router.handle(request).await else {
             panic!("the stream was reset");
         };
@@ -122,7 +142,11 @@ impl Proxy {
         (status.as_u16(), body)
     }
 
-    async fn ask(&self, path: &str, message: Bytes) -> Result<Bytes, (Code, String)> {
+    pub(in crate::stack) async fn ask(
+        &self,
+        path: &str,
+        message: Bytes,
+    ) -> Result<Bytes, (Code, String)> {
         let body = Body::full(grpc::frame(message), None);
         let request = Request::post(format!("http://proxy{path}"))
             .version(http::Version::HTTP_2)
@@ -420,7 +444,10 @@ async fn a_model_that_is_gone_is_not_ready_and_told_in_its_servers_words() {
     proxy.other.set(None);
     let (status, page) = Proxy::get(&proxy, "/v1/models/digits_svm/metadata").await;
     assert_eq!(status, 503);
-    assert_eq!(page["error"], "the model's server did not answer in time");
+    assert_eq!(
+        page["error"],
+        "the model's server did not answer in time what the model takes"
+    );
     let proxy = Proxy::digits("tfserving-grpc", "oip-rest");
     proxy.other.set(None);
     assert_eq!(proxy.get("/v2/health/ready").await, (400, not));
@@ -519,8 +546,10 @@ async fn a_model_without_a_default_signature_names_those_it_has() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_describes_nothing_is_told_so() {
     let other = ("tfserving-rest", KSERVE_V1);
-    let proxy = Proxy::new(("oip-grpc", &[]), other, "digits", "digits");
-    let (status, page) = proxy.get("/v2/models/digits").await;
-    assert_eq!((status, &page["inputs"]), (200, &json!([])));
+    let proxy = Proxy::new(("tfserving-rest", &[]), other, "digits", "digits");
+    let answer = proxy.ask(MODEL_METADATA, oip("digits")).await.unwrap();
+    assert_eq!(ModelMetadata::read(&answer).unwrap().signature, None);
+    // It may say more over REST in another protocol than its own.
+    assert_eq!(proxy.get("/v2/models/digits").await.0, 404);
     assert_eq!(proxy.get("/v2/models/digits/ready").await.0, 200);
 }

@@ -32,6 +32,8 @@ pub(super) struct Understood {
     pub(super) reply: Reply,
     /// How many of its bytes are JSON, where the rest is tensors.
     pub(super) json_len: Option<usize>,
+    /// What the server says of the version that is asked, where it matters.
+    pub(super) description: Option<Arc<Description>>,
 }
 
 /// Reads a caller's message, with tensors in the `wanted` form where the protocol leaves the
@@ -82,6 +84,7 @@ pub(super) fn read(
         parts,
         reply,
         json_len: json,
+        description: None,
     })
 }
 

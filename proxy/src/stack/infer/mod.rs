@@ -3,6 +3,8 @@
 mod answer;
 mod claim;
 mod message;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -101,6 +103,7 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
         parts,
         reply,
         json_len,
+        description,
     } = understood;
     let len = match (&call.target, json_len) {
         // What was read out of JSON stands beside it.
@@ -112,6 +115,7 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
         headers: std::mem::take(&mut head.headers),
         body: message,
         json_len,
+        description,
     });
     let mut request = inference::Request::from_wire(parts, wire.clone(), len).with_origin(wire);
     request.sort_inputs();
@@ -120,8 +124,9 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
         return refused(&mut watch, call.protocol, head.version, &error);
     }
     let asked = Asked::of(&request);
+    let stack = model.stack(&request.head.version, &request.head.label);
     let unlike = model.is_renamed() && !call.protocol.is_grpc();
-    let answered = match model.stack().oneshot(request).await {
+    let answered = match stack.oneshot(request).await {
         // It answers a message that the proxy wrote, maybe in another form than the caller's.
         Ok(response) if unlike && response.is_opaque() => {
             Err(answer::NotUnderstood::new(model.upstream().protocol()).into())
@@ -199,23 +204,41 @@ async fn understand(
     max_message: usize,
 ) -> Result<Understood, Error> {
     let server = model.upstream().protocol();
-    let description = model.description(call.protocol).await?;
+    let describe = async |version: &str, label: &str| {
+        let described = model.description(call.protocol, version, label);
+        described.await
+    };
+    // Over REST the path names the version, and over gRPC the message, which needs no description.
+    let (mut understood, description) = match &call.target {
+        Some(target) => {
+            let description = describe(&target.version, &target.label).await?;
+            let wanted = model.form(description.as_deref());
+            let mut understood = read(
+                call,
+                headers,
+                message,
+                description.clone(),
+                server,
+                wanted,
+                max_message,
+            )?;
+            let head = &mut understood.parts.head;
+            head.model.clone_from(&target.model);
+            head.version.clone_from(&target.version);
+            head.label.clone_from(&target.label);
+            (understood, description)
+        }
+        None => {
+            let form = model.form(None);
+            let understood = read(call, headers, message, None, server, form, max_message)?;
+            let head = &understood.parts.head;
+            let description = describe(&head.version, &head.label).await?;
+            (understood, description)
+        }
+    };
     let wanted = model.form(description.as_deref());
-    let mut understood = read(
-        call,
-        headers,
-        message,
-        description,
-        server,
-        wanted,
-        max_message,
-    )?;
+    understood.description = description;
     let parts = &mut understood.parts;
-    if let Some(target) = &call.target {
-        parts.head.model.clone_from(&target.model);
-        parts.head.version.clone_from(&target.version);
-        parts.head.label.clone_from(&target.label);
-    }
     if model.pins_version() {
         parts.head.label = ByteString::new();
         parts.head.version = ByteString::new();

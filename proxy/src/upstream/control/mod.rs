@@ -19,4 +19,7 @@ pub(crate) use self::{
     describe::describe,
     ready::{is_ready, unready},
 };
-pub use self::{description::Description, learned::Learned};
+pub use self::{
+    description::Description,
+    learned::{Learned, NotDescribed},
+};

@@ -35,8 +35,13 @@ pub(super) async fn describe(
     };
     let metadata = match metadata {
         Ok(answer) => ModelMetadata::read(&answer)?,
-        // Whether it takes batches is known all the same.
-        Err(error) if is_unimplemented(&error) && config.is_some() => ModelMetadata::default(),
+        // Whether it takes batches may be known all the same.
+        Err(error)
+            if is_unimplemented(&error)
+                && (config.is_some() || ready_now(endpoint, Some(served)).await) =>
+        {
+            ModelMetadata::default()
+        }
         Err(error) => return Err(error),
     };
     Ok(description(config.as_ref(), metadata))

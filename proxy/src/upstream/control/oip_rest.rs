@@ -5,10 +5,13 @@ use outrigger_filters::inference::{Code, Error};
 
 use super::{
     Description, Served,
-    ask::{get, has_code, segment},
+    ask::{get, has_code, is_unimplemented, segment},
     oip_grpc::description,
 };
-use crate::{codec::oip_rest::control, upstream::Endpoint};
+use crate::{
+    codec::{oip_grpc::control::ModelMetadata, oip_rest::control},
+    upstream::Endpoint,
+};
 
 /// Describes a model, as over gRPC; the server says whether it speaks in binary tensors.
 pub(super) async fn describe(
@@ -23,12 +26,22 @@ pub(super) async fn describe(
         get(endpoint, "/v2"),
     )
     .await;
-    let metadata = control::read_metadata(&metadata?)?;
     let config = match config {
         // A server that does not know the path may answer it with a page of its own.
         Ok(answer) => control::read_config(&answer).ok(),
-        // Of a model that is not there, the metadata has said so.
+        // Of a model that is not there, the metadata says so.
         Err(error) if has_code(&error, UNKNOWN) => None,
+        Err(error) => return Err(error),
+    };
+    let metadata = match metadata {
+        Ok(answer) => control::read_metadata(&answer)?,
+        // There are servers that infer and describe nothing.
+        Err(error)
+            if has_code(&error, UNKNOWN)
+                && (config.is_some() || ready(endpoint, Some(served)).await) =>
+        {
+            ModelMetadata::default()
+        }
         Err(error) => return Err(error),
     };
     let binary = match server {
@@ -45,15 +58,20 @@ pub(super) async fn describe(
 /// Asks whether a model is ready, or the server.
 pub(super) async fn ready(endpoint: &Arc<Endpoint>, served: Option<Served<'_>>) -> bool {
     let Some(served) = served else {
-        return match get(endpoint, "/v2/health/ready").await {
-            Ok(_) => true,
-            // A server without the call is taken at its word that it answers.
-            Err(error) => has_code(&error, &[Code::NotFound, Code::Unimplemented]),
-        };
+        return is_up(endpoint).await;
     };
-    get(endpoint, &format!("{}/ready", path(served)))
-        .await
-        .is_ok()
+    match get(endpoint, &format!("{}/ready", path(served))).await {
+        Ok(_) => true,
+        Err(error) => is_unimplemented(&error) && is_up(endpoint).await,
+    }
+}
+
+async fn is_up(endpoint: &Arc<Endpoint>) -> bool {
+    match get(endpoint, "/v2/health/ready").await {
+        Ok(_) => true,
+        // A server without the call is taken at its word that it answers.
+        Err(error) => has_code(&error, &[Code::NotFound, Code::Unimplemented]),
+    }
 }
 
 fn path(served: Served<'_>) -> String {

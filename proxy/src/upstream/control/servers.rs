@@ -115,10 +115,18 @@ impl Servers {
     async fn serve_rest(self, mut pipe: DuplexStream, silent: bool) {
         let mut read = Vec::new();
         while pipe.read_buf(&mut read).await.is_ok_and(|count| count > 0) {
-            if !read.ends_with(b"\r\n\r\n") || silent || self.is_silent() {
+            let end = read.windows(4).position(|four| four == b"\r\n\r\n");
+            let Some(end) = end.filter(|_| !silent && !self.is_silent()) else {
+                continue;
+            };
+            let head = String::from_utf8(read[..end].to_vec()).unwrap();
+            let len = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: "));
+            if read.len() < end + 4 + len.map_or(0, |len| len.parse().unwrap()) {
                 continue;
             }
-            let head = String::from_utf8(std::mem::take(&mut read)).unwrap();
+            read.clear();
             let path = head.split(' ').nth(1).unwrap();
             let (status, body) = match self.page(path) {
                 Some(body) => ("200 OK", body),

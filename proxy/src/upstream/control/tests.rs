@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use outrigger_filters::{
@@ -123,7 +123,8 @@ async fn all_who_wait_share_one_asking() {
     let (servers, upstream) = Servers::upstream("oip-rest", Some(TRITON_REST));
     let learned = learned(&upstream);
     let (one, two, three) = tokio::join!(learned.wait(), learned.wait(), learned.wait());
-    assert!(one.is_some() && one == two && two == three);
+    let [one, two, three] = [one, two, three].map(Result::unwrap);
+    assert!(Arc::ptr_eq(&one, &two) && Arc::ptr_eq(&two, &three));
     assert_eq!(servers.asked(), 3, "config, metadata and server");
 }
 
@@ -132,11 +133,12 @@ async fn a_silent_server_keeps_a_request_for_two_seconds_and_only_once() {
     let (_, upstream) = Servers::upstream("oip-rest", None);
     let learned = learned(&upstream);
     let began = Instant::now();
-    assert_eq!(learned.wait().await, None);
+    let (one, two) = tokio::join!(learned.wait(), learned.wait());
+    assert!(one.is_err() && two.is_err());
     assert_eq!(began.elapsed(), Duration::from_secs(2));
     tokio::time::sleep(Duration::from_millis(1)).await;
     let began = Instant::now();
-    assert_eq!(learned.wait().await, None);
+    assert!(learned.wait().await.is_err());
     assert_eq!(began.elapsed(), Duration::ZERO);
 }
 
@@ -146,7 +148,9 @@ async fn a_model_that_comes_late_is_found_and_one_that_goes_stays_known() {
     let learned = learned(&upstream);
     learned.begin();
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(learned.wait().await, None);
+    let error = learned.wait().await.unwrap_err();
+    let status = error.source().unwrap().downcast_ref::<Status>().unwrap();
+    assert_eq!(status.code(), Code::NotFound);
     assert_eq!(learned.capability().get(), Batchable::Unasked);
     servers.set(Some(TRITON_REST));
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -173,7 +177,7 @@ async fn an_answer_that_did_not_divide_outweighs_what_the_server_says() {
     let learned = learned(&upstream);
     let uneven = Batchable::No(Unbatchable::UnevenOutput);
     learned.capability().set(uneven);
-    assert!(learned.wait().await.is_some());
+    assert!(learned.wait().await.is_ok());
     assert_eq!(learned.capability().get(), uneven);
 }
 
@@ -206,6 +210,80 @@ async fn a_silent_endpoint_does_not_keep_a_model_unknown_that_another_knows() {
     };
     assert_eq!(learned.capability().get(), known);
     assert!(learned.description().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_versions_are_learned_while_requests_name_them() {
+    const VERSIONS: Pages = &[
+        MLSERVER_REST[0],
+        MLSERVER_REST[1],
+        ("/v2/models/digits_svm", MLSERVER_REST[0].1),
+    ];
+    let (servers, upstream) = Servers::upstream("oip-rest", Some(VERSIONS));
+    let learned = learned(&upstream);
+    // Labels mean nothing to this server.
+    assert!(learned.is_usual("", "best"));
+    assert!(!learned.is_usual("v1", ""));
+    let (one, two) = tokio::join!(learned.wait_of("v1", ""), learned.wait_of("v1", "best"));
+    assert!(Arc::ptr_eq(&one.unwrap(), &two.unwrap()));
+    assert_eq!(servers.asked(), 3, "config, metadata and server");
+    assert_eq!(learned.description(), None);
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(servers.asked(), 6, "it was named since it was asked first");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(servers.asked(), 6);
+    assert!(learned.of("v1", "").is_none(), "nobody named it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_many_versions_are_known_at_a_time_and_no_more() {
+    let (_, upstream) = Servers::upstream("tfserving-grpc", Some(TENSORFLOW_GRPC));
+    let learned = learned(&upstream);
+    for version in 1..=40 {
+        learned.wait_of(&version.to_string(), "").await.unwrap();
+    }
+    assert!(learned.of("40", "").is_some() && learned.of("25", "").is_some());
+    assert!(learned.of("24", "").is_none());
+    drop(learned);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(upstream_is_free(&upstream).await);
+}
+
+/// Tells whether all who ask have ended at last.
+async fn upstream_is_free(upstream: &Arc<Upstream>) -> bool {
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    Arc::strong_count(upstream) == 1
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_only_says_that_a_model_is_ready_is_asked_no_more_of() {
+    let model = Served {
+        model: "m",
+        ..Served::default()
+    };
+    const READY: Pages = &[("/v2/models/m/ready", b"")];
+    let (_, rest) = Servers::upstream("oip-rest", Some(READY));
+    assert_eq!(
+        describe(&rest, model).await.unwrap(),
+        Description::default()
+    );
+    assert!(describe(&rest, DIGITS).await.is_err());
+    let (_, grpc) = Servers::upstream("oip-grpc", Some(&[]));
+    assert_eq!(
+        describe(&grpc, model).await.unwrap(),
+        Description::default()
+    );
+    const UNREADY: Pages = &[("/inference.GRPCInferenceService/ModelReady", b"")];
+    let (_, grpc) = Servers::upstream("oip-grpc", Some(UNREADY));
+    assert!(describe(&grpc, model).await.is_err());
+    const LIST: Pages = &[("/v1/models", br#"{"models": ["m"]}"#)];
+    let (_, rest) = Servers::upstream("tfserving-rest", Some(LIST));
+    assert_eq!(
+        describe(&rest, model).await.unwrap(),
+        Description::default()
+    );
+    assert!(is_ready(&rest, Some(model)).await);
+    assert!(describe(&rest, HALF).await.is_err());
 }
 
 fn models() -> Vec<(String, String)> {

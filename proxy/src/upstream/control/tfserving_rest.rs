@@ -5,7 +5,7 @@ use outrigger_filters::inference::{Code, Error, Status};
 
 use super::{
     Description, Served,
-    ask::{get, has_code, segment},
+    ask::{get, has_code, is_unimplemented, segment},
     tfserving_grpc::{description, version},
 };
 use crate::{
@@ -22,14 +22,23 @@ pub(super) async fn describe(
     let model = path(served)?;
     let metadata = format!("{model}/metadata");
     let (status, metadata) = join(get(endpoint, &model), get(endpoint, &metadata)).await;
-    let Ok(statuses) = control::read_status(&status?) else {
-        return Ok(Description::default());
+    let statuses = match status {
+        Ok(answer) => match control::read_status(&answer) {
+            Ok(statuses) => statuses,
+            Err(_) => return Ok(Description::default()),
+        },
+        // There are servers that know how to predict and nothing else.
+        Err(error)
+            if has_code(&error, UNKNOWN)
+                && (metadata.is_ok() || is_up(endpoint, served, &error).await) =>
+        {
+            Vec::new()
+        }
+        Err(error) => return Err(error),
     };
     let metadata = match metadata {
         Ok(answer) => control::read_metadata(&answer)?,
-        Err(error) if has_code(&error, &[Code::NotFound, Code::Unimplemented]) => {
-            ModelMetadata::default()
-        }
+        Err(error) if has_code(&error, UNKNOWN) => ModelMetadata::default(),
         Err(error) => return Err(error),
     };
     Ok(description(metadata, &statuses))
@@ -40,7 +49,7 @@ pub(super) async fn ready(endpoint: &Arc<Endpoint>, served: Option<Served<'_>>) 
     let Some(served) = served else {
         // The API has no call that speaks of the server alone; one that answers is up, unless it
         // says itself that it is not.
-        return match get(endpoint, "/v1/models").await {
+        return match get(endpoint, MODELS).await {
             Ok(_) => true,
             Err(error) => error.is::<Status>() && !has_code(&error, DOWN),
         };
@@ -48,8 +57,24 @@ pub(super) async fn ready(endpoint: &Arc<Endpoint>, served: Option<Served<'_>>) 
     let Ok(path) = path(served) else {
         return false;
     };
-    let answer = get(endpoint, &path).await;
-    answer.is_ok_and(|answer| control::ready(&answer))
+    match get(endpoint, &path).await {
+        Ok(answer) => control::ready(&answer),
+        Err(error) => has_code(&error, UNKNOWN) && is_up(endpoint, served, &error).await,
+    }
+}
+
+/// Tells whether a server serves a model whose page it does not know: where it has no such pages at
+/// all, or where it lists the model.
+async fn is_up(endpoint: &Arc<Endpoint>, served: Served<'_>, error: &Error) -> bool {
+    match get(endpoint, MODELS).await {
+        Ok(answer) => {
+            let list: serde_json::Value = serde_json::from_slice(&answer).unwrap_or_default();
+            let mut models = list["models"].as_array().into_iter().flatten();
+            let any = served.version.is_empty() && served.label.is_empty();
+            is_unimplemented(error) || any && models.any(|model| model == served.model)
+        }
+        Err(other) => is_unimplemented(error) && other.is::<Status>() && !has_code(&other, DOWN),
+    }
 }
 
 fn path(served: Served<'_>) -> Result<String, Status> {
@@ -61,6 +86,9 @@ fn path(served: Served<'_>) -> Result<String, Status> {
     })
 }
 
+const MODELS: &str = "/v1/models";
+/// How servers say that they have no such path, or no such model.
+const UNKNOWN: &[Code] = &[Code::NotFound, Code::Unimplemented];
 /// What a server says that cannot serve.
 const DOWN: &[Code] = &[Code::Internal, Code::Unavailable, Code::DeadlineExceeded];
 
