@@ -95,7 +95,9 @@ def test_calls_on_examples_go_to_tensorflow_only(bridges, upstream, method):
     make = {"Classify": tfs.classify_request, "Regress": tfs.regress_request}[method]
     answer = tfs.call(bridges[upstream].address, make("linear", [tfs.example(x=[1.0])]))
     assert answer.code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED), answer
-    assert re.search(f"{method}|example", answer.details, re.IGNORECASE), answer
+    # V1 shares the paths of TensorFlow Serving's REST, so that the server itself refuses the verb.
+    words = "method not allowed" if upstream == "kserve-v1" else f"{method}|example"
+    assert re.search(words, answer.details, re.IGNORECASE), answer
 
 
 @pytest.mark.parametrize("verb, key", [("classify", "classifications"), ("regress", "regressions")])

@@ -102,9 +102,10 @@ pub(super) struct About {
 
 impl About {
     /// Tells whether the caller asks what the model takes, and the server, which also speaks REST,
-    /// does not say it in its protocol.
+    /// does not say it in its protocol. Under another name than the server's nobody else could.
     async fn is_untold(&self) -> bool {
         self.aspect == Aspect::Metadata
+            && !self.model.is_renamed()
             && !self.model.upstream().protocol().is_grpc()
             && self
                 .model
