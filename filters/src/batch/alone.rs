@@ -17,6 +17,9 @@ pub enum Alone {
     Unbatchable,
     /// A call with the same contents has failed for their sake not long ago.
     Quarantined,
+    /// Batching was measured, and does not pay: the model takes as long for rows together as for
+    /// each by itself.
+    Unprofitable,
 }
 
 /// The most parameters of a request or of a tensor that are compared: each is looked for among
@@ -25,13 +28,14 @@ const MAX_PARAMETERS: usize = 16;
 
 impl Alone {
     /// All reasons, in the order of [`Alone::index`].
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::Sequence,
         Self::SharedMemory,
         Self::Unknown,
         Self::Parameters,
         Self::Unbatchable,
         Self::Quarantined,
+        Self::Unprofitable,
         Self::NoRows(NoRows::NoInputs),
         Self::NoRows(NoRows::Scalar),
         Self::NoRows(NoRows::NotPositive),
@@ -48,7 +52,8 @@ impl Alone {
             Self::Parameters => 3,
             Self::Unbatchable => 4,
             Self::Quarantined => 5,
-            Self::NoRows(reason) => 6 + reason as usize,
+            Self::Unprofitable => 6,
+            Self::NoRows(reason) => 7 + reason as usize,
         }
     }
 
@@ -66,6 +71,7 @@ impl Alone {
             Self::Parameters => "parameters",
             Self::Unbatchable => "unbatchable",
             Self::Quarantined => "quarantined",
+            Self::Unprofitable => "does_not_pay",
         }
     }
 }

@@ -2,12 +2,22 @@ use std::sync::Arc;
 
 use crate::inference;
 
-/// The queue of an endpoint is full: the caller is refused at once. The proxy is at fault, or
-/// whoever sends more than the model can answer.
+/// No more may wait: the caller is refused at once. The proxy is at fault, or whoever sends more
+/// than the model can answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overloaded {
-    pub(super) bound: Bound,
-    pub(super) limit: usize,
+    scope: Scope,
+    bound: Bound,
+    limit: usize,
+}
+
+/// Whose bound it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// One arm of a model.
+    Model,
+    /// The process, with all its models.
+    Process,
 }
 
 /// What the queue has too much of.
@@ -19,9 +29,12 @@ pub enum Bound {
     Bytes,
 }
 
-/// The deadline passed while the request waited: it was never sent.
+/// The deadline passed while the request waited, or would have before the model could answer: it was
+/// never sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadlineExpired(());
+pub struct DeadlineExpired {
+    hopeless: bool,
+}
 
 /// The call was given up before it had an answer: its runtime was shut down, or the code that
 /// made it panicked.
@@ -34,6 +47,19 @@ pub struct Interrupted(());
 pub struct CallFailed(Arc<dyn std::error::Error + Send + Sync>);
 
 impl Overloaded {
+    pub(super) fn new(scope: Scope, bound: Bound, limit: usize) -> Self {
+        Self {
+            scope,
+            bound,
+            limit,
+        }
+    }
+
+    /// Returns whose bound it is.
+    pub fn scope(&self) -> Scope {
+        self.scope
+    }
+
     /// Returns what the queue has too much of.
     pub fn bound(&self) -> Bound {
         self.bound
@@ -46,8 +72,14 @@ impl Overloaded {
 }
 
 impl DeadlineExpired {
-    pub(super) fn new() -> Self {
-        Self(())
+    /// The deadline has passed.
+    pub(super) fn passed() -> Self {
+        Self { hopeless: false }
+    }
+
+    /// The deadline is nearer than the model's answer can be.
+    pub(super) fn hopeless() -> Self {
+        Self { hopeless: true }
     }
 }
 
@@ -65,11 +97,15 @@ impl CallFailed {
 
 impl std::fmt::Display for Overloaded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let limit = self.limit;
-        match self.bound {
-            Bound::Rows => write!(f, "the batch queue is full: max_queue_rows is {limit}"),
-            Bound::Bytes => write!(f, "the batch queue is full: max_queue_bytes is {limit}"),
-        }
+        let (what, section) = match self.scope {
+            Scope::Model => ("queue is", ""),
+            Scope::Process => ("queues of all models are", "limits."),
+        };
+        let key = match self.bound {
+            Bound::Rows => "max_queue_rows",
+            Bound::Bytes => "max_queue_bytes",
+        };
+        write!(f, "the batch {what} full: {section}{key} is {}", self.limit)
     }
 }
 
@@ -77,7 +113,10 @@ impl std::error::Error for Overloaded {}
 
 impl std::fmt::Display for DeadlineExpired {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the deadline passed before the request was sent")
+        f.write_str(match self.hopeless {
+            false => "the deadline passed before the request was sent",
+            true => "the deadline is nearer than the model's answer: the request was not sent",
+        })
     }
 }
 

@@ -6,11 +6,16 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, Sleep, sleep_until},
+};
 use tower::{ServiceExt, util::Oneshot};
 
 use super::{
+    alone::Alone,
     error::{DeadlineExpired, Interrupted},
+    outlive::Outlive,
     queue::{Outcome, Place},
     shared::Shared,
 };
@@ -24,10 +29,14 @@ pin_project! {
     ///
     /// ```text
     /// Waiting --> answer
-    ///    '------> Alone --> answer      the model turned out to take no batches
+    ///    |------> Alone --> answer      the model turned out to take no batches
+    ///    '------> expired               it still waits, and the model cannot be in time any more
     /// ```
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<S: Infer> {
+    pub struct ResponseFuture<S: Infer>
+    where
+        S: 'static,
+    {
         #[pin]
         state: State<S>,
     }
@@ -35,9 +44,23 @@ pin_project! {
 
 pin_project! {
     #[project = StateProjection]
-    enum State<S: Infer> {
-        Waiting { ticket: Ticket<S>, receiver: oneshot::Receiver<Outcome> },
-        Alone { #[pin] call: Oneshot<S, Request>, load: Load<S>, contents: Option<u128> },
+    enum State<S: Infer>
+    where
+        S: 'static,
+    {
+        Waiting {
+            ticket: Ticket<S>,
+            // Rings when the answer cannot come in time any more.
+            alarm: Option<Pin<Box<Sleep>>>,
+            receiver: oneshot::Receiver<Outcome>,
+        },
+        Alone {
+            #[pin]
+            call: Outlive<Oneshot<S, Request>>,
+            load: Load<S>,
+            reason: Alone,
+            contents: Option<u128>,
+        },
         Refused { error: Option<Error> },
         Done,
     }
@@ -54,23 +77,25 @@ struct Load<S> {
     shared: Arc<Shared<S>>,
 }
 
-impl<S: Infer> ResponseFuture<S> {
-    pub(super) fn alone(shared: &Arc<Shared<S>>, request: Request) -> Self {
+impl<S: Infer + 'static> ResponseFuture<S> {
+    pub(super) fn alone(shared: &Arc<Shared<S>>, request: Request, reason: Alone) -> Self {
         Self {
-            state: State::alone(shared, request, None),
+            state: State::alone(shared, request, reason, None),
         }
     }
 
     /// Contents that failed go alone, and are forgiven when they fail no more.
     pub(super) fn quarantined(shared: &Arc<Shared<S>>, request: Request, contents: u128) -> Self {
         Self {
-            state: State::alone(shared, request, Some(contents)),
+            state: State::alone(shared, request, Alone::Quarantined, Some(contents)),
         }
     }
 
+    /// Waits for what becomes of a member; in the queue only until its answer cannot be in time.
     pub(super) fn waiting(
         shared: &Arc<Shared<S>>,
         place: Option<Place>,
+        hopeless: Option<Instant>,
         receiver: oneshot::Receiver<Outcome>,
     ) -> Self {
         Self {
@@ -79,6 +104,7 @@ impl<S: Infer> ResponseFuture<S> {
                     shared: Arc::clone(shared),
                     place,
                 },
+                alarm: hopeless.map(|at| Box::pin(sleep_until(at))),
                 receiver,
             },
         }
@@ -93,56 +119,86 @@ impl<S: Infer> ResponseFuture<S> {
     }
 }
 
-impl<S: Infer> State<S> {
+impl<S: Infer + 'static> State<S> {
     fn handed_back(ticket: &Ticket<S>, request: Request) -> Self {
         let deadline = request.head.deadline;
         if deadline.is_some_and(|at| at <= Instant::now()) {
             ticket.shared.metrics.expired.inc();
             return Self::Refused {
-                error: Some(DeadlineExpired::new().into()),
+                error: Some(DeadlineExpired::passed().into()),
             };
         }
-        Self::alone(&ticket.shared, request, None)
+        Self::alone(&ticket.shared, request, Alone::Unbatchable, None)
     }
 
-    fn alone(shared: &Arc<Shared<S>>, request: Request, contents: Option<u128>) -> Self {
+    fn alone(
+        shared: &Arc<Shared<S>>,
+        request: Request,
+        reason: Alone,
+        contents: Option<u128>,
+    ) -> Self {
         shared.add_load(1);
         Self::Alone {
-            call: shared.inner().oneshot(request),
+            call: Outlive::new(shared.inner().oneshot(request), shared.outliving()),
             load: Load {
                 shared: Arc::clone(shared),
             },
+            reason,
             contents,
         }
     }
 }
 
-impl<S: Infer> Future for ResponseFuture<S> {
+impl<S: Infer + 'static> Future for ResponseFuture<S> {
     type Output = Result<Response, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.as_mut().project().state;
         loop {
             let (next, answer) = match state.as_mut().project() {
-                StateProjection::Waiting { ticket, receiver } => {
-                    let outcome = ready!(Pin::new(receiver).poll(cx));
-                    // Whoever has an outcome has left the queue.
-                    ticket.place = None;
-                    match outcome {
-                        Ok(Outcome::Answered(answer)) => (State::Done, Some(answer)),
-                        Ok(Outcome::Alone(request)) => (State::handed_back(ticket, request), None),
-                        Err(_) => (State::Done, Some(Err(Interrupted::new().into()))),
+                StateProjection::Waiting {
+                    ticket,
+                    alarm,
+                    receiver,
+                } => match Pin::new(receiver).poll(cx) {
+                    Poll::Ready(outcome) => {
+                        // Whoever has an outcome has left the queue.
+                        ticket.place = None;
+                        match outcome {
+                            Ok(Outcome::Answered(answer)) => (State::Done, Some(answer)),
+                            Ok(Outcome::Alone(request)) => {
+                                (State::handed_back(ticket, request), None)
+                            }
+                            Err(_) => (State::Done, Some(Err(Interrupted::new().into()))),
+                        }
                     }
-                }
+                    Poll::Pending => {
+                        let Some(at) = alarm.as_mut() else {
+                            return Poll::Pending;
+                        };
+                        ready!(at.as_mut().poll(cx));
+                        *alarm = None;
+                        match ticket.expire() {
+                            Some(expired) => (State::Done, Some(Err(expired.into()))),
+                            // It is under way: its answer may still be in time.
+                            None => continue,
+                        }
+                    }
+                },
                 StateProjection::Alone {
                     call,
                     load,
+                    reason,
                     contents,
                 } => {
                     let answer = ready!(call.poll(cx)).map_err(Into::into);
                     if let Some(contents) = contents {
                         load.shared.isolation.review(*contents, &answer);
                     }
+                    let answer = answer.map(|mut response| {
+                        response.report.batch_reason = Some(reason.name());
+                        response
+                    });
                     (State::Done, Some(answer))
                 }
                 StateProjection::Refused { error } => (State::Done, error.take().map(Err)),
@@ -154,6 +210,21 @@ impl<S: Infer> Future for ResponseFuture<S> {
                 return Poll::Ready(answer);
             }
         }
+    }
+}
+
+impl<S> Ticket<S> {
+    /// Takes the member out of the queue because its answer cannot be in time, if it still waits.
+    fn expire(&mut self) -> Option<DeadlineExpired> {
+        let place = self.place.take()?;
+        let member = self.shared.state.lock().queue.remove(place)?;
+        self.shared.sub_load(member.rows);
+        self.shared.metrics.expired.inc();
+        let passed = member.request.head.deadline.is_none_or(|at| at <= Instant::now());
+        Some(match passed {
+            true => DeadlineExpired::passed(),
+            false => DeadlineExpired::hopeless(),
+        })
     }
 }
 
@@ -175,7 +246,7 @@ impl<S> Drop for Load<S> {
     }
 }
 
-impl<S: Infer> std::fmt::Debug for ResponseFuture<S> {
+impl<S: Infer + 'static> std::fmt::Debug for ResponseFuture<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self.state {
             State::Waiting { .. } => "ResponseFuture(waiting)",

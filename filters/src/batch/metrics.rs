@@ -4,7 +4,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::alone::Alone;
+use super::{alone::Alone, explain::Closed};
 
 /// The metric families of the batch filter, registered once a process.
 #[derive(Clone, Debug)]
@@ -20,6 +20,7 @@ pub struct Metrics {
     uneven: Family<Arm, Counter>,
     halved: Family<Arm, Counter>,
     isolated: Family<Arm, Counter>,
+    stuck: Family<Arm, Counter>,
 }
 
 /// The metrics of one arm of a model: what its batch filters write.
@@ -34,23 +35,9 @@ pub struct Handles {
     pub(super) uneven: Counter,
     pub(super) halved: Counter,
     pub(super) isolated: Counter,
+    pub(super) stuck: Counter,
     closed: [Counter; Closed::ALL.len()],
     alone: [Counter; Alone::ALL.len()],
-}
-
-/// Why a batch was sent with the rows that it had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Closed {
-    /// The limit of rows left no room for the next request.
-    Full,
-    /// The bound of bytes left no room for the next request.
-    Bytes,
-    /// The endpoint was free and nothing else waited.
-    Idle,
-    /// What else waited has another key.
-    Incompatible,
-    /// It is a part of a batch whose call failed.
-    Halved,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -84,6 +71,7 @@ impl Metrics {
             uneven: Family::default(),
             halved: Family::default(),
             isolated: Family::default(),
+            stuck: Family::default(),
         };
         // The registry adds the full stop to a help text and `_total` to a counter's name.
         registry.register(
@@ -141,6 +129,11 @@ impl Metrics {
             "Requests that were found to make the calls fail that they were in",
             metrics.isolated.clone(),
         );
+        registry.register(
+            "outrigger_batch_stuck",
+            "Calls that took so long that others were sent beside them",
+            metrics.stuck.clone(),
+        );
         metrics
     }
 
@@ -167,6 +160,7 @@ impl Metrics {
             uneven: self.uneven.get_or_create_owned(&labels),
             halved: self.halved.get_or_create_owned(&labels),
             isolated: self.isolated.get_or_create_owned(&labels),
+            stuck: self.stuck.get_or_create_owned(&labels),
             closed: Closed::ALL.map(|reason| counter(&self.closed, reason.name())),
             alone: Alone::ALL.map(|reason| counter(&self.alone, reason.name())),
         }
@@ -187,26 +181,6 @@ impl Default for Handles {
     /// Makes metrics that nobody reads, for a filter outside of a process that exports them.
     fn default() -> Self {
         Metrics::register(&mut Registry::default()).handles("", "")
-    }
-}
-
-impl Closed {
-    const ALL: [Self; 5] = [
-        Self::Full,
-        Self::Bytes,
-        Self::Idle,
-        Self::Incompatible,
-        Self::Halved,
-    ];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Full => "full",
-            Self::Bytes => "bytes",
-            Self::Idle => "idle",
-            Self::Incompatible => "incompatible",
-            Self::Halved => "halved",
-        }
     }
 }
 

@@ -1,22 +1,29 @@
 #![doc = include_str!("README.md")]
 
 mod alone;
+mod benefit;
 mod budget;
 mod capability;
 mod config;
 mod controller;
+mod delay;
 mod error;
+mod explain;
+mod flight;
 mod future;
 mod isolation;
 pub mod key;
 mod latency;
 mod layer;
 mod metrics;
+mod outlive;
 mod quarantine;
 mod queue;
+mod room;
 mod search;
 mod service;
 mod shared;
+mod state;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -25,13 +32,15 @@ mod worker;
 pub use self::{
     alone::Alone,
     capability::{Batchable, Capability, Unbatchable},
-    config::{Config, Controller},
+    config::{Cancel, Config, Controller, InFlight, Share},
     controller::{Aimd, BatchLimit, Call, Fixed, Quantile},
-    error::{Bound, CallFailed, DeadlineExpired, Interrupted, Overloaded},
+    error::{Bound, CallFailed, DeadlineExpired, Interrupted, Overloaded, Scope},
+    explain::Closed,
     future::ResponseFuture,
     isolation::Verdict,
     layer::BatchLayer,
     metrics::{Handles, Metrics},
+    room::Room,
     service::Batch,
     view::View,
 };

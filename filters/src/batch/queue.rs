@@ -1,37 +1,58 @@
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    time::Duration,
+};
 
 use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 use tokio::{sync::oneshot, time::Instant};
 use tracing::Span;
 
-use super::{key, metrics::Closed};
+use super::{
+    controller::Line,
+    error::DeadlineExpired,
+    explain::Closed,
+    key,
+    room::Reserved,
+};
 use crate::inference::{Error, Request, Response};
 
-/// The requests that wait for one endpoint, in the order in which they came and, at the same
-/// time, in a line for each key.
+/// The requests that wait for one endpoint, in a lane for each key.
 ///
 /// ```text
-/// all, oldest first:   a1 - b1 - a2 - a3 - c1 - b2
-/// key A:               a1 ------ a2 - a3
-/// key B:                    b1 ---------------- b2
-/// key C:                                   c1
+/// heads:    a1 < b1 < c1          the most urgent of each lane, the most urgent of all first
+/// lane A:   a1 - a2 - a3 ..       in the order in which they go
+/// lane B:   b1 - b2
+/// lane C:   c1
 /// ```
 ///
-/// The next batch is of the key of the oldest request of all, so that no key waits for another
-/// that is busier. Whoever leaves is unlinked at once from both lines, with all it holds.
-#[derive(Debug, Default)]
+/// A lane is in the order of [`Order`]. Who is less urgent than all before, as those are who name
+/// no deadline, or the same as everybody, is added at the end; who is not goes to a tree beside it.
+///
+/// The next batch is of the key of the most urgent request of all. Whoever leaves is taken out at
+/// once, with all it holds.
+#[derive(Debug)]
 pub(super) struct Queue {
+    rules: Rules,
     nodes: Vec<Node>,
     free: Vec<usize>,
-    all: Line,
-    lines: Vec<Line>,
-    free_lines: Vec<usize>,
-    /// The lines of a digest: one, unless two keys have the same digest.
+    lanes: Vec<Lane>,
+    free_lanes: Vec<usize>,
+    heads: BTreeSet<(Order, usize)>,
+    /// The lanes of a digest: one, unless two keys have the same digest.
     digests: HashMap<u64, SmallVec<[usize; 1]>, RandomState>,
     arrivals: u64,
     rows: usize,
     bytes: usize,
+}
+
+/// What the order of those who wait goes by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    /// The class of requests that name none.
+    pub(super) default_priority: u64,
+    /// How urgent a request is that names no deadline: as one that has so long.
+    pub(super) objective: Duration,
 }
 
 /// One caller's request, and where its answer goes.
@@ -46,6 +67,8 @@ pub(super) struct Member {
     pub(super) arrived: Instant,
     pub(super) span: Span,
     pub(super) answer: oneshot::Sender<Outcome>,
+    /// Its part of what may wait, while it waits.
+    pub(super) reserved: Option<Reserved>,
 }
 
 /// A member moves from the queue to the batch under the lock: a pointer, not half a kilobyte.
@@ -72,6 +95,8 @@ pub(super) struct Place {
 pub(super) struct Batch {
     pub(super) members: Vec<BoxMember>,
     pub(super) rows: usize,
+    /// The limit of rows when it was closed.
+    pub(super) limit: usize,
     pub(super) closed: Closed,
 }
 
@@ -80,31 +105,76 @@ pub(super) struct Batch {
 pub(super) struct Limits {
     pub(super) rows: usize,
     pub(super) bytes: usize,
+    /// Members: one, where a request is sent by itself to see what that takes.
+    pub(super) members: usize,
+    /// What a call takes, as far as that is known.
+    pub(super) line: Option<Line>,
+}
+
+/// What goes next, before it is taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Next {
+    /// The rows of its key.
+    pub(super) rows: usize,
+    /// When its first member came.
+    pub(super) oldest: Instant,
+    /// The tightest deadline among those of its key, or one that was.
+    pub(super) tightest: Option<Instant>,
+}
+
+/// Who cannot be answered in time any more, and why.
+pub(super) type Late = (BoxMember, DeadlineExpired);
+
+/// When a member's turn is: of the first class first, in a class the nearest deadline, of two
+/// alike who came first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Order {
+    class: u64,
+    urgent: Instant,
+    arrival: u64,
 }
 
 #[derive(Debug)]
 struct Node {
-    member: Option<Box<Member>>,
-    arrival: u64,
+    member: Option<BoxMember>,
+    order: Order,
+    lane: usize,
+}
+
+/// The members of one key.
+#[derive(Debug, Default)]
+struct Lane {
     digest: u64,
-    line: usize,
-    in_all: Links,
-    in_line: Links,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Links {
-    before: Option<usize>,
-    after: Option<usize>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Line {
-    first: Option<usize>,
-    last: Option<usize>,
+    /// Who came in order. Of those who left meanwhile the entry may still be there.
+    ordered: VecDeque<(Order, usize)>,
+    /// Who was more urgent than somebody before.
+    urgent: BTreeMap<Order, usize>,
+    /// Entries of `ordered` whose members have left.
+    gone: usize,
+    members: usize,
+    rows: usize,
+    /// Where it stands among the heads.
+    head: Option<Order>,
+    /// Not later than the tightest deadline in it.
+    tightest: Option<Instant>,
 }
 
 impl Queue {
+    pub(super) fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            nodes: Vec::new(),
+            free: Vec::new(),
+            lanes: Vec::new(),
+            free_lanes: Vec::new(),
+            heads: BTreeSet::new(),
+            digests: HashMap::default(),
+            arrivals: 0,
+            rows: 0,
+            bytes: 0,
+        }
+    }
+
     /// Returns the rows that wait.
     pub(super) fn rows(&self) -> usize {
         self.rows
@@ -117,29 +187,34 @@ impl Queue {
 
     /// Tells whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.all.first.is_none()
+        self.heads.is_empty()
     }
 
-    /// Adds a member at the end.
-    pub(super) fn push(&mut self, digest: u64, member: Box<Member>) -> Place {
+    /// Returns what goes next.
+    pub(super) fn next(&self) -> Option<Next> {
+        let (_, lane) = self.heads.first()?;
+        let lane = self.lanes.get(*lane)?;
+        let (_, first) = lane.first()?;
+        let first = self.nodes.get(first)?.member.as_ref()?;
+        Some(Next {
+            rows: lane.rows,
+            oldest: first.arrived,
+            tightest: lane.tightest,
+        })
+    }
+
+    /// Adds a member.
+    pub(super) fn push(&mut self, digest: u64, member: BoxMember) -> Place {
         self.rows += member.rows;
         self.bytes += member.held;
         self.arrivals += 1;
-        let arrival = self.arrivals;
-        let line = self.line(digest, &member.request);
+        let order = self.rules.order(&member, self.arrivals);
+        let lane = self.lane(digest, &member.request);
+        let (rows, deadline) = (member.rows, member.request.head.deadline);
         let node = Node {
             member: Some(member),
-            arrival,
-            digest,
-            line,
-            in_all: Links {
-                before: self.all.last,
-                after: None,
-            },
-            in_line: Links {
-                before: self.lines[line].last,
-                after: None,
-            },
+            order,
+            lane,
         };
         let index = match self.free.pop() {
             Some(index) => {
@@ -151,155 +226,300 @@ impl Queue {
                 self.nodes.len() - 1
             }
         };
-        match self.all.last.replace(index) {
-            Some(last) => self.nodes[last].in_all.after = Some(index),
-            None => self.all.first = Some(index),
+        let entered = &mut self.lanes[lane];
+        entered.members += 1;
+        entered.rows += rows;
+        entered.tightest = match (entered.tightest, deadline) {
+            (Some(tightest), Some(deadline)) => Some(tightest.min(deadline)),
+            (tightest, deadline) => tightest.or(deadline),
+        };
+        match entered.ordered.back() {
+            Some((last, _)) if order < *last => {
+                entered.urgent.insert(order, index);
+            }
+            _ => entered.ordered.push_back((order, index)),
         }
-        match self.lines[line].last.replace(index) {
-            Some(last) => self.nodes[last].in_line.after = Some(index),
-            None => self.lines[line].first = Some(index),
-        }
+        self.show(lane);
         Place {
             node: index,
-            arrival,
+            arrival: order.arrival,
         }
     }
 
     /// Takes a member out, if it still waits.
-    pub(super) fn remove(&mut self, place: Place) -> Option<Box<Member>> {
+    pub(super) fn remove(&mut self, place: Place) -> Option<BoxMember> {
         let node = self.nodes.get(place.node)?;
-        if node.arrival != place.arrival {
+        if node.order.arrival != place.arrival {
             return None;
         }
-        self.unlink(place.node)
+        let (order, lane) = (node.order, node.lane);
+        let member = self.vacate(place.node)?;
+        let left = &mut self.lanes[lane];
+        if left.urgent.remove(&order).is_none() {
+            left.gone += 1;
+        }
+        self.tidy(lane);
+        self.settle(lane);
+        Some(member)
     }
 
-    /// Takes the next batch: the oldest request, and those of its key behind it as long as rows
-    /// and bytes allow. A request that is too large for any batch is one by itself. Members whose
-    /// deadline has passed are put into `expired` instead.
+    /// Takes the next batch: the most urgent request, and those of its key behind it as long as
+    /// rows, bytes and the nearest of their deadlines allow. A request that is too large for any
+    /// batch is one by itself. Who cannot be in time is put into `late` instead.
     pub(super) fn take(
         &mut self,
         now: Instant,
         limits: Limits,
-        expired: &mut Vec<BoxMember>,
+        late: &mut Vec<Late>,
     ) -> Option<Batch> {
-        let line = loop {
-            let oldest = self.all.first?;
-            if !self.expired(oldest, now) {
-                break self.nodes[oldest].line;
-            }
-            expired.extend(self.unlink(oldest));
-        };
-        let mut members = Vec::new();
-        let (mut rows, mut bytes) = (0_usize, 0_usize);
-        let closed = loop {
-            let Some(index) = self.lines[line].first else {
-                // The line's last member has taken the line with it.
-                break if rows >= limits.rows {
-                    Closed::Full
-                } else if self.is_empty() {
-                    Closed::Idle
-                } else {
-                    Closed::Incompatible
+        loop {
+            let (_, lane) = *self.heads.first()?;
+            let mut members = Vec::new();
+            let (mut rows, mut bytes) = (0_usize, 0_usize);
+            let mut latest: Option<Instant> = None;
+            let closed = loop {
+                let Some((_, index)) = self.lanes[lane].first() else {
+                    break None;
                 };
+                let Some(next) = &self.nodes[index].member else {
+                    break None;
+                };
+                let deadline = next.request.head.deadline;
+                // With those before it and behind it, so many could go.
+                let company = rows.saturating_add(self.lanes[lane].rows).min(limits.rows);
+                if let Some(expired) = limits.expired(next, company, now) {
+                    let member = self.pop(lane, index);
+                    late.extend(member.map(|member| (member, expired)));
+                    continue;
+                }
+                let (more_rows, more_bytes) = (
+                    rows.saturating_add(next.rows),
+                    bytes.saturating_add(next.bytes),
+                );
+                let tighter = [latest, deadline].into_iter().flatten().min();
+                if !members.is_empty() {
+                    if more_rows > limits.rows {
+                        break Some(Closed::Full);
+                    }
+                    if more_bytes > limits.bytes {
+                        break Some(Closed::Bytes);
+                    }
+                    if members.len() >= limits.members {
+                        break Some(Closed::HoldOut);
+                    }
+                    if limits.delays(more_rows, now, tighter) {
+                        break Some(Closed::Deadline);
+                    }
+                }
+                let Some(member) = self.pop(lane, index) else {
+                    break None;
+                };
+                (rows, bytes, latest) = (more_rows, more_bytes, tighter);
+                members.push(member);
             };
-            if self.expired(index, now) {
-                expired.extend(self.unlink(index));
+            // The lane's last member takes the lane with it.
+            self.settle(lane);
+            if members.is_empty() {
                 continue;
             }
-            if let Some(next) = &self.nodes[index].member
-                && !members.is_empty()
-            {
-                if rows.saturating_add(next.rows) > limits.rows {
-                    break Closed::Full;
-                }
-                if bytes.saturating_add(next.bytes) > limits.bytes {
-                    break Closed::Bytes;
-                }
-            }
-            if let Some(member) = self.unlink(index) {
-                rows = rows.saturating_add(member.rows);
-                bytes = bytes.saturating_add(member.bytes);
-                members.push(member);
-            }
-        };
-        Some(Batch {
-            members,
-            rows,
-            closed,
-        })
+            let closed = closed.unwrap_or(if rows >= limits.rows {
+                Closed::Full
+            } else if self.is_empty() {
+                Closed::Idle
+            } else {
+                Closed::Incompatible
+            });
+            return Some(Batch {
+                members,
+                rows,
+                limit: limits.rows,
+                closed,
+            });
+        }
     }
 
-    /// Takes all members out, oldest first.
+    /// Takes all members out, the most urgent of each key first.
     pub(super) fn drain(&mut self) -> Vec<BoxMember> {
         let mut members = Vec::new();
-        while let Some(index) = self.all.first {
-            members.extend(self.unlink(index));
+        while let Some((_, lane)) = self.heads.first().copied() {
+            while let Some((_, index)) = self.lanes[lane].first() {
+                members.extend(self.pop(lane, index));
+            }
+            self.settle(lane);
         }
         members
     }
 
-    fn expired(&self, index: usize, now: Instant) -> bool {
-        self.nodes[index]
-            .member
-            .as_ref()
-            .is_some_and(|member| member.request.head.deadline.is_some_and(|at| at <= now))
-    }
-
-    /// Finds the line whose first request is the same but for its rows, or makes one.
-    fn line(&mut self, digest: u64, request: &Request) -> usize {
-        let lines = self.digests.entry(digest).or_default();
-        for line in lines.iter().copied() {
-            let first = self.lines[line]
-                .first
-                .and_then(|first| self.nodes[first].member.as_ref());
+    /// Finds the lane whose first request is the same but for its rows, or makes one.
+    fn lane(&mut self, digest: u64, request: &Request) -> usize {
+        let lanes = self.digests.entry(digest).or_default();
+        for lane in lanes.iter().copied() {
+            let first = self.lanes[lane].first();
+            let first = first.and_then(|(_, first)| self.nodes[first].member.as_ref());
             if first.is_some_and(|first| key::same(&first.request, request)) {
-                return line;
+                return lane;
             }
         }
-        let line = match self.free_lines.pop() {
-            Some(line) => line,
+        let lane = match self.free_lanes.pop() {
+            Some(lane) => lane,
             None => {
-                self.lines.push(Line::default());
-                self.lines.len() - 1
+                self.lanes.push(Lane::default());
+                self.lanes.len() - 1
             }
         };
-        lines.push(line);
-        line
+        lanes.push(lane);
+        self.lanes[lane].digest = digest;
+        lane
     }
 
-    fn unlink(&mut self, index: usize) -> Option<Box<Member>> {
+    /// Takes the first member of a lane, which is at this node; the lane is to be settled after.
+    fn pop(&mut self, lane: usize, index: usize) -> Option<BoxMember> {
+        let order = self.nodes[index].order;
+        let from = &mut self.lanes[lane];
+        if from.urgent.remove(&order).is_none() {
+            from.ordered.pop_front();
+        }
+        let member = self.vacate(index);
+        self.tidy(lane);
+        member
+    }
+
+    /// Takes a member from its node; its lane still has an entry of it.
+    fn vacate(&mut self, index: usize) -> Option<BoxMember> {
         let node = &mut self.nodes[index];
-        let member = node.member.take()?;
-        let (digest, line, in_all, in_line) = (node.digest, node.line, node.in_all, node.in_line);
-        match in_all.before {
-            Some(before) => self.nodes[before].in_all.after = in_all.after,
-            None => self.all.first = in_all.after,
-        }
-        match in_all.after {
-            Some(after) => self.nodes[after].in_all.before = in_all.before,
-            None => self.all.last = in_all.before,
-        }
-        match in_line.before {
-            Some(before) => self.nodes[before].in_line.after = in_line.after,
-            None => self.lines[line].first = in_line.after,
-        }
-        match in_line.after {
-            Some(after) => self.nodes[after].in_line.before = in_line.before,
-            None => self.lines[line].last = in_line.before,
-        }
-        if self.lines[line].first.is_none() {
-            self.free_lines.push(line);
-            if let Some(lines) = self.digests.get_mut(&digest) {
-                lines.retain(|other| *other != line);
-                if lines.is_empty() {
-                    self.digests.remove(&digest);
-                }
-            }
-        }
+        let mut member = node.member.take()?;
+        member.reserved = None;
+        let lane = &mut self.lanes[node.lane];
+        lane.members -= 1;
+        lane.rows -= member.rows;
         self.free.push(index);
         self.rows -= member.rows;
         self.bytes -= member.held;
         Some(member)
     }
+
+    /// Lets go of the entries of those who have left: at the front at once, elsewhere when they are
+    /// the most.
+    fn tidy(&mut self, lane: usize) {
+        let Self { lanes, nodes, .. } = self;
+        let lane = &mut lanes[lane];
+        let stays = |(order, index): &(Order, usize)| {
+            let node: &Node = &nodes[*index];
+            node.member.is_some() && node.order == *order
+        };
+        while lane.gone > 0 && lane.ordered.front().is_some_and(|first| !stays(first)) {
+            lane.ordered.pop_front();
+            lane.gone -= 1;
+        }
+        if lane.gone > FEW && lane.gone > lane.ordered.len() / 2 {
+            lane.ordered.retain(stays);
+            lane.gone = 0;
+        }
+    }
+
+    /// Puts a lane where it belongs among the heads, or away when nobody is in it.
+    fn settle(&mut self, lane: usize) {
+        self.show(lane);
+        let left = &mut self.lanes[lane];
+        if left.members > 0 {
+            return;
+        }
+        // What it has allocated serves the next key.
+        left.ordered.clear();
+        (left.gone, left.tightest) = (0, None);
+        self.free_lanes.push(lane);
+        let digest = left.digest;
+        if let Some(lanes) = self.digests.get_mut(&digest) {
+            lanes.retain(|other| *other != lane);
+            if lanes.is_empty() {
+                self.digests.remove(&digest);
+            }
+        }
+    }
+
+    fn show(&mut self, lane: usize) {
+        let shown = &mut self.lanes[lane];
+        let head = shown.first().map(|(order, _)| order);
+        if head == shown.head {
+            return;
+        }
+        if let Some(before) = shown.head.take() {
+            self.heads.remove(&(before, lane));
+        }
+        if let Some(head) = head {
+            self.heads.insert((head, lane));
+            shown.head = Some(head);
+        }
+    }
 }
+
+impl Lane {
+    /// Returns the most urgent member's place.
+    fn first(&self) -> Option<(Order, usize)> {
+        let ordered = self.ordered.front().copied();
+        let urgent = self.urgent.first_key_value().map(|(order, index)| (*order, *index));
+        match (ordered, urgent) {
+            (Some(ordered), Some(urgent)) => Some(ordered.min(urgent)),
+            (ordered, urgent) => ordered.or(urgent),
+        }
+    }
+}
+
+impl Rules {
+    fn order(&self, member: &Member, arrival: u64) -> Order {
+        let head = &member.request.head;
+        let class = match head.priority {
+            0 => self.default_priority,
+            named => named,
+        };
+        let soft = member.arrived + self.objective;
+        Order {
+            class,
+            urgent: head.deadline.unwrap_or(soft),
+            arrival,
+        }
+    }
+}
+
+impl Limits {
+    /// Tells whether a member cannot be answered in time, with so many rows that could go with it.
+    ///
+    /// What is known of the model is a mean, and it may have become faster: only who is far from being
+    /// in time is told so. And who could only be in time in a call that is so small that the others
+    /// would wait twice as long for it, is not worth their while: kept to, such deadlines make an
+    /// endpoint that is late later still.
+    fn expired(&self, member: &Member, company: usize, now: Instant) -> Option<DeadlineExpired> {
+        let deadline = member.request.head.deadline?;
+        if deadline <= now {
+            return Some(DeadlineExpired::passed());
+        }
+        let line = self.line?;
+        let left = (deadline - now).as_secs_f64();
+        if line.least(member.rows) > left {
+            return Some(DeadlineExpired::hopeless());
+        }
+        let rows = member.rows as f64;
+        let company = (company as f64).max(rows);
+        if line.time(company) * PACKED <= left {
+            return None;
+        }
+        let alone = line.rows_within(left / PACKED).max(rows);
+        let worth = |rows: f64| rows / line.time(rows);
+        (worth(alone) < worth(company) * WORTHWHILE).then(DeadlineExpired::hopeless)
+    }
+
+    /// Tells whether a call of so many rows would be late for a deadline.
+    fn delays(&self, rows: usize, now: Instant, deadline: Option<Instant>) -> bool {
+        let (Some(line), Some(deadline)) = (self.line, deadline) else {
+            return false;
+        };
+        line.time(rows as f64) * PACKED > deadline.saturating_duration_since(now).as_secs_f64()
+    }
+}
+
+/// The part of the expected time that a call is given room for.
+const PACKED: f64 = 1.1;
+/// What a call for the sake of a near deadline must be worth, to one that disregards it.
+const WORTHWHILE: f64 = 0.5;
+/// Entries of those who have left that do not matter.
+const FEW: usize = 32;

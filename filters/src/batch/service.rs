@@ -8,16 +8,17 @@ use tower::Service;
 use tracing::Span;
 
 use super::{
-    Capability, Config, View,
+    BatchLayer, Capability, Config, View,
     alone::{self, Alone},
     error::DeadlineExpired,
     future::ResponseFuture,
-    isolation::Isolation,
+    explain::Closed,
     key,
-    metrics::{Closed, Handles},
+    metrics::Handles,
     queue::{self, Member},
     shared::Shared,
-    worker,
+    state::Plan,
+    worker::{self, launch},
 };
 use crate::inference::{Error, Infer, Request, Response};
 
@@ -31,20 +32,18 @@ pub struct Batch<S> {
 impl<S> Batch<S> {
     /// Puts the filter in front of `inner`, which calls one endpoint of a model.
     pub fn new(inner: S, config: Config, capability: Capability, metrics: Handles) -> Self {
-        let isolation = Isolation::default();
-        Self::isolating(inner, config, capability, metrics, isolation)
+        Self::layered(inner, &BatchLayer::new(config, capability, metrics))
     }
 
-    pub(super) fn isolating(
-        inner: S,
-        config: Config,
-        capability: Capability,
-        metrics: Handles,
-        isolation: Isolation,
-    ) -> Self {
+    pub(super) fn layered(inner: S, layer: &BatchLayer) -> Self {
         Self {
-            shared: Arc::new(Shared::new(inner, config, capability, metrics, isolation)),
+            shared: Arc::new(Shared::new(inner, layer)),
         }
+    }
+
+    /// Ends all waiting for company, from now on: what waits for nothing else goes at once.
+    pub fn drain(&self) {
+        self.shared.drain();
     }
 
     /// Returns what has been learned and what waits.
@@ -67,7 +66,7 @@ impl<S> Batch<S> {
 impl<S: Infer + 'static> Batch<S> {
     fn alone(&self, request: Request, reason: Alone) -> ResponseFuture<S> {
         self.shared.metrics.alone(reason).inc();
-        ResponseFuture::alone(&self.shared, request)
+        ResponseFuture::alone(&self.shared, request, reason)
     }
 }
 
@@ -85,7 +84,7 @@ impl<S: Infer + 'static> Service<Request> for Batch<S> {
         let arrived = Instant::now();
         if request.head.deadline.is_some_and(|at| at <= arrived) {
             shared.metrics.expired.inc();
-            return ResponseFuture::refused(DeadlineExpired::new());
+            return ResponseFuture::refused(DeadlineExpired::passed());
         }
         let rows = match alone::rows(&request) {
             Ok(rows) => rows,
@@ -101,8 +100,9 @@ impl<S: Infer + 'static> Service<Request> for Batch<S> {
         let digest = key::digest(&shared.hasher, &request);
         let bytes = request.payload_len();
         let held = request.held_len();
+        let deadline = request.head.deadline;
         let (answer, receiver) = oneshot::channel();
-        let member = Box::new(Member {
+        let mut member = Box::new(Member {
             request,
             rows,
             bytes,
@@ -110,34 +110,48 @@ impl<S: Infer + 'static> Service<Request> for Batch<S> {
             arrived,
             span: Span::current(),
             answer,
+            reserved: None,
         });
 
         let mut state = shared.state.lock();
-        if state.in_flight < shared.config.max_in_flight.max(1) && state.queue.is_empty() {
+        state.delay.arrived(arrived, rows);
+        if !state.benefit.batches(arrived) {
+            drop(state);
+            return self.alone(member.request, Alone::Unprofitable);
+        }
+        if state.has_place() && state.queue.is_empty() && shared.config.max_delay.is_zero() {
             state.in_flight += 1;
             let limit = state.limit.limit(most);
             drop(state);
             let batch = queue::Batch {
                 members: vec![member],
                 rows,
+                limit,
                 closed: if rows >= limit {
                     Closed::Full
                 } else {
                     Closed::Idle
                 },
             };
-            worker::start(shared, batch);
-            return ResponseFuture::waiting(shared, None, receiver);
+            shared.add_load(rows);
+            worker::start(shared, Plan::Send(batch));
+            return ResponseFuture::waiting(shared, None, None, receiver);
         }
-        if let Err(overloaded) = shared.admits(&state.queue, rows, held) {
-            drop(state);
-            shared.metrics.refused.inc();
-            return ResponseFuture::refused(overloaded);
+        match shared.room.reserve(rows, held) {
+            Ok(reserved) => member.reserved = Some(reserved),
+            Err(overloaded) => {
+                drop(state);
+                shared.metrics.refused.inc();
+                return ResponseFuture::refused(overloaded);
+            }
         }
-        let place = state.queue.push(digest, member);
-        drop(state);
         shared.add_load(rows);
-        ResponseFuture::waiting(shared, Some(place), receiver)
+        let place = state.queue.push(digest, member);
+        let hopeless = deadline.map(|deadline| state.hopeless_from(deadline, rows));
+        let launched = launch(shared, &mut state, shared.situation(arrived, most));
+        drop(state);
+        launched.start(shared);
+        ResponseFuture::waiting(shared, Some(place), hopeless, receiver)
     }
 }
 

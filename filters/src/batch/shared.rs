@@ -1,18 +1,20 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    Batchable, Capability, Config, View,
-    budget::Budget,
-    config,
-    controller::{Aimd, BatchLimit, Fixed, Quantile},
-    error::{Bound, Overloaded},
+    BatchLayer, Batchable, Cancel, Capability, Config, View,
     isolation::Isolation,
     latency::Latency,
     metrics::Handles,
-    queue::Queue,
+    outlive::Abandoned,
+    room::Room,
+    state::{Situation, State},
 };
 
 /// What the clones of a batch filter share, on all runtimes.
@@ -27,51 +29,33 @@ pub(super) struct Shared<S> {
     pub(super) capability: Capability,
     pub(super) metrics: Handles,
     pub(super) isolation: Isolation,
+    pub(super) room: Arc<Room>,
     pub(super) hasher: RandomState,
+    /// Wakes whoever holds a place to wait for company.
+    pub(super) company: Notify,
+    /// Calls that nobody waits for any more.
+    pub(super) abandoned: Abandoned,
+    /// Set when nothing is waited for any more.
+    draining: AtomicBool,
     /// Rows that wait or are under way, outside of the lock for whoever compares endpoints.
     load: AtomicUsize,
 }
 
-#[derive(Debug)]
-pub(super) struct State {
-    pub(super) queue: Queue,
-    pub(super) limit: Box<dyn BatchLimit>,
-    /// What parts of batches that were halved may still cost.
-    pub(super) budget: Budget,
-    /// Calls under way. While there is room for another one, nothing waits.
-    pub(super) in_flight: usize,
-    /// What this filter has added to the gauge of limits.
-    pub(super) shown: i64,
-}
-
 impl<S> Shared<S> {
-    pub(super) fn new(
-        inner: S,
-        config: Config,
-        capability: Capability,
-        metrics: Handles,
-        isolation: Isolation,
-    ) -> Self {
-        let limit: Box<dyn BatchLimit> = match config.controller {
-            config::Controller::Aimd => Box::new(Aimd::new(config.latency_objective)),
-            config::Controller::Quantile => Box::new(Quantile::new(config.latency_objective)),
-            config::Controller::Fixed => Box::new(Fixed),
-        };
+    pub(super) fn new(inner: S, layer: &BatchLayer) -> Self {
         let shared = Self {
             inner: Mutex::new(inner),
-            state: Mutex::new(State {
-                queue: Queue::default(),
-                limit,
-                budget: Budget::default(),
-                in_flight: 0,
-                shown: 0,
-            }),
+            state: Mutex::new(State::new(&layer.config)),
             latency: Mutex::default(),
-            config,
-            capability,
-            metrics,
-            isolation,
+            config: layer.config.clone(),
+            capability: layer.capability.clone(),
+            metrics: layer.metrics.clone(),
+            isolation: layer.isolation.clone(),
+            room: layer.room.clone(),
             hasher: RandomState::default(),
+            company: Notify::new(),
+            abandoned: Abandoned::default(),
+            draining: AtomicBool::new(false),
             load: AtomicUsize::new(0),
         };
         shared.show_limit(&mut shared.state.lock());
@@ -101,28 +85,29 @@ impl<S> Shared<S> {
         Some(most.max(1))
     }
 
-    /// Tells whether a request may wait, or which bound it would break.
-    pub(super) fn admits(
-        &self,
-        queue: &Queue,
-        rows: usize,
-        bytes: usize,
-    ) -> Result<(), Overloaded> {
-        let bounds = [
-            (Bound::Rows, queue.rows(), rows, self.config.max_queue_rows),
-            (
-                Bound::Bytes,
-                queue.bytes(),
-                bytes,
-                self.config.max_queue_bytes,
-            ),
-        ];
-        for (bound, waiting, more, limit) in bounds {
-            if waiting.checked_add(more).is_none_or(|sum| sum > limit) {
-                return Err(Overloaded { bound, limit });
-            }
+    /// Ends all waiting for company, from now on.
+    pub(super) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.company.notify_one();
+    }
+
+    /// Returns how things stand for a plan.
+    pub(super) fn situation(&self, now: Instant, most: usize) -> Situation {
+        Situation {
+            now,
+            most,
+            fresh: false,
+            waited: false,
+            draining: self.draining.load(Ordering::Relaxed),
         }
-        Ok(())
+    }
+
+    /// Returns where calls are counted that go on without their callers, if they do.
+    pub(super) fn outliving(&self) -> Option<Abandoned> {
+        match self.config.cancel {
+            Cancel::Never => Some(self.abandoned.clone()),
+            Cancel::Abandoned => None,
+        }
     }
 
     pub(super) fn add_load(&self, rows: usize) {
@@ -147,6 +132,8 @@ impl<S> Shared<S> {
             queue_rows: state.queue.rows(),
             queue_bytes: state.queue.bytes(),
             in_flight: state.in_flight,
+            places: state.flight.places(),
+            stuck: state.stuck,
             p99,
             capability: self.capability.get(),
         }

@@ -356,7 +356,7 @@ async fn the_key_whose_request_is_oldest_goes_next() {
 #[tokio::test(start_paused = true)]
 async fn as_many_calls_are_under_way_as_the_configuration_says() {
     let mut script = Script::new(Config {
-        max_in_flight: 2,
+        max_in_flight: InFlight::Fixed(2),
         ..fixed(32)
     });
     let _callers: Vec<_> = (0..5).map(|_| script.send(request("", 1, 0))).collect();
@@ -416,8 +416,11 @@ async fn a_member_that_leaves_a_call_under_way_does_not_abort_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_all_have_left_is_dropped_and_frees_its_place() {
-    let mut script = Script::new(fixed(32));
+async fn a_call_that_all_have_left_is_cancelled_if_so_configured_and_frees_its_place() {
+    let mut script = Script::new(Config {
+        cancel: Cancel::Abandoned,
+        ..fixed(32)
+    });
     let first = script.send(request("first", 1, 0));
     let call = script.expect_call().await;
     let members: Vec<_> = (0..3).map(|_| script.send(request("", 1, 0))).collect();
@@ -585,7 +588,7 @@ async fn one_bad_row_spoils_only_its_own_request() {
         }
         let metrics = &script.batch.shared().metrics;
         assert_eq!((metrics.halved.get(), metrics.isolated.get()), (1, 1));
-        assert_eq!(metrics.closed(metrics::Closed::Halved).get(), 8);
+        assert_eq!(metrics.closed(Closed::Halved).get(), 8);
         assert_eq!(script.batch.load(), 0);
         assert_eq!(script.batch.view().in_flight, 0);
     }
@@ -667,7 +670,11 @@ async fn parts_keep_their_place_before_what_came_later_and_teach_the_controller_
 
 #[tokio::test(start_paused = true)]
 async fn who_leaves_or_comes_too_late_during_the_search_is_sent_no_more() {
-    let mut script = Script::new(fixed(32));
+    // With an objective that is shorter than the deadline, its turn is the last.
+    let mut script = Script::new(Config {
+        latency_objective: Duration::from_millis(5),
+        ..fixed(32)
+    });
     let deadline = Instant::now() + Duration::from_millis(10);
     let requests = marked(1..=8).into_iter().map(|request| {
         let id = request.head.id.clone();
@@ -1335,7 +1342,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 async fn live(steps: Vec<Step>, max_in_flight: usize, max_batch_size: usize) {
     let mut script = Script::new(Config {
-        max_in_flight,
+        max_in_flight: InFlight::Fixed(max_in_flight),
         max_queue_rows: 12,
         ..fixed(max_batch_size)
     });
@@ -1447,7 +1454,7 @@ async fn search(
     max_in_flight: usize,
 ) {
     let mut script = Script::new(Config {
-        max_in_flight,
+        max_in_flight: InFlight::Fixed(max_in_flight),
         ..fixed(16)
     });
     let mut bad = Vec::new();

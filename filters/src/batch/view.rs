@@ -13,8 +13,12 @@ pub struct View {
     pub queue_rows: usize,
     /// Bytes of messages that wait.
     pub queue_bytes: usize,
-    /// Calls under way.
+    /// Calls under way, and places that are held to wait for company.
     pub in_flight: usize,
+    /// Calls that may be under way.
+    pub places: usize,
+    /// Calls that took so long that others were sent beside them, and which have not ended.
+    pub stuck: usize,
     /// What 99 of 100 requests kept to of late, queue and model together.
     pub p99: Option<Duration>,
     /// Whether the model takes batches.

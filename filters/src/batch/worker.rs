@@ -7,35 +7,102 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use smallvec::SmallVec;
+use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
 use tracing::{Instrument, Span, debug, debug_span, error, trace, warn};
 
 use super::{
-    Batchable, Unbatchable,
+    Batchable, Cancel, Unbatchable,
     controller::Call,
     error::{CallFailed, DeadlineExpired, Interrupted},
+    explain::Closed,
     key,
-    metrics::{Closed, Handles},
-    queue::{Batch, BoxMember, Limits, Member, Outcome},
+    metrics::Handles,
+    queue::{Batch, BoxMember, Late, Member, Outcome},
     search::Search,
     shared::Shared,
+    state::{Plan, Shown, Situation, State},
 };
 use crate::inference::{Error, Infer, Parameter, Request, RequestParts, Response, concat, split};
 
-/// Starts a task that sends a batch, and then whatever has come to wait meanwhile.
+/// Starts a task that holds a place, which is counted already, and goes on with a plan.
 ///
-/// The task belongs to nobody: it ends when nothing waits. A caller that leaves does not end it,
-/// and drops the call under way only if it is the last one.
-pub(super) fn start<S: Infer + 'static>(shared: &Arc<Shared<S>>, batch: Batch) {
-    shared.add_load(batch.rows);
+/// The task belongs to nobody: it ends when nothing waits. A caller that leaves does not end it.
+pub(super) fn start<S: Infer + 'static>(shared: &Arc<Shared<S>>, plan: Plan) {
     let lead = Lead {
         shared: Arc::clone(shared),
-        rows: batch.rows,
+        rows: rows(&plan),
         search: None,
         held: true,
+        stuck: false,
     };
-    tokio::spawn(lead.run(batch));
+    tokio::spawn(lead.run(plan));
+}
+
+/// Takes free places for what waits, or tells who waits for company that there is some.
+pub(super) fn launch<S>(
+    shared: &Shared<S>,
+    state: &mut State,
+    situation: Situation,
+) -> Launched {
+    let mut launched = Launched::default();
+    if let Some(until) = state.waits_until {
+        let sooner = state.company_until(situation.now, situation.most);
+        if sooner.is_none_or(|sooner| sooner < until) {
+            shared.company.notify_one();
+        }
+        return launched;
+    }
+    while state.has_place() && !state.queue.is_empty() {
+        state.in_flight += 1;
+        match state.plan(situation, &mut launched.late) {
+            Plan::Rest => {
+                state.in_flight -= 1;
+                break;
+            }
+            Plan::Wait(until) => {
+                launched.plans.push(Plan::Wait(until));
+                break;
+            }
+            send @ Plan::Send(_) => launched.plans.push(send),
+        }
+    }
+    launched
+}
+
+/// What is to be done outside of the lock.
+#[derive(Debug, Default)]
+#[must_use = "who is in it waits for an answer"]
+pub(super) struct Launched {
+    plans: SmallVec<[Plan; 1]>,
+    late: Vec<Late>,
+}
+
+impl Launched {
+    pub(super) fn start<S: Infer + 'static>(self, shared: &Arc<Shared<S>>) {
+        for plan in self.plans {
+            start(shared, plan);
+        }
+        shared.expire(self.late);
+    }
+}
+
+impl<S> Shared<S> {
+    /// Answers those who cannot be in time, and counts them no more.
+    fn expire(&self, late: Vec<Late>) {
+        for (member, expired) in late {
+            self.sub_load(member.rows);
+            member.expire(&self.metrics, expired);
+        }
+    }
+}
+
+fn rows(plan: &Plan) -> usize {
+    match plan {
+        Plan::Send(batch) => batch.rows,
+        Plan::Wait(_) | Plan::Rest => 0,
+    }
 }
 
 /// One of the endpoint's places for a call. Its task holds it; dropped with the task, it frees
@@ -50,6 +117,8 @@ struct Lead<S> {
     rows: usize,
     search: Option<Box<Search<BoxMember>>>,
     held: bool,
+    /// Whether its call took so long that it has lost its place.
+    stuck: bool,
 }
 
 /// The members of a call that has ended, until each has its own answer.
@@ -62,15 +131,33 @@ struct Answers<S> {
 }
 
 impl<S: Infer + 'static> Lead<S> {
-    async fn run(mut self, mut batch: Batch) {
+    async fn run(mut self, mut plan: Plan) {
         let mut ended: Option<Answers<S>> = None;
         loop {
+            let mut batch = match plan {
+                Plan::Send(batch) => batch,
+                Plan::Wait(until) => {
+                    if let Some(ended) = ended.take() {
+                        ended.deliver();
+                    }
+                    self.wait(until).await;
+                    plan = self.plan_again();
+                    continue;
+                }
+                Plan::Rest => {
+                    if let Some(ended) = ended.take() {
+                        ended.deliver();
+                    }
+                    return;
+                }
+            };
             let sent = Instant::now();
             self.count(&batch, sent);
             let span = span(&batch);
             let contents = self.contents(&batch);
             let request = merge(&mut batch, sent);
-            let call = self.call(request, &mut batch.members, &mut ended);
+            let patience = self.patience(batch.rows);
+            let call = self.call(request, &mut batch.members, patience, &mut ended);
             let result = call.instrument(span).await;
             let answered = Instant::now();
             let shown = self.shown(&batch, result.is_ok(), sent, answered);
@@ -83,15 +170,80 @@ impl<S: Infer + 'static> Lead<S> {
                     sent,
                     upstream: answered - sent,
                 });
-            match self.next(shown, answered) {
-                Some(next) => batch = next,
-                None => {
-                    if let Some(answers) = ended {
-                        answers.deliver();
-                    }
-                    return;
-                }
+            plan = self.next(shown, sent, answered);
+        }
+    }
+
+    /// Holds the place until it is time, or there is company enough.
+    async fn wait(&self, until: Instant) {
+        let _either = tokio::time::timeout_at(until, self.shared.company.notified()).await;
+    }
+
+    fn plan_again(&mut self) -> Plan {
+        let shared = &*self.shared;
+        let now = Instant::now();
+        let mut late = Vec::new();
+        let mut state = shared.state.lock();
+        let (plan, released) = match shared.most_rows() {
+            Some(most) => {
+                let situation = Situation {
+                    waited: true,
+                    ..shared.situation(now, most)
+                };
+                (state.plan(situation, &mut late), Vec::new())
             }
+            None => {
+                state.waits_until = None;
+                (Plan::Rest, state.queue.drain())
+            }
+        };
+        if matches!(plan, Plan::Rest) {
+            state.in_flight -= 1;
+            self.held = false;
+        }
+        drop(state);
+        self.rows = rows(&plan);
+        shared.release(released);
+        shared.expire(late);
+        plan
+    }
+
+    /// Tells how long a call may take before others are sent beside it.
+    fn patience(&self, rows: usize) -> Duration {
+        let line = self.shared.state.lock().costs.line();
+        let Some(line) = line else {
+            return FIRST_PATIENCE;
+        };
+        let expected = Duration::try_from_secs_f64(line.time(rows as f64));
+        let objective = self.shared.config.latency_objective;
+        (expected.unwrap_or(FIRST_PATIENCE).max(objective) * PATIENCE).max(LEAST_PATIENCE)
+    }
+
+    /// Gives the place of a call that takes too long to whoever waits, as long as not too many such
+    /// calls are under way: the server may have lost it, and nobody shall wait for that.
+    fn give_way(&mut self) {
+        let shared = &*self.shared;
+        let Some(most) = shared.most_rows() else {
+            return;
+        };
+        let situation = shared.situation(Instant::now(), most);
+        let mut state = shared.state.lock();
+        if state.stuck >= MOST_STUCK {
+            return;
+        }
+        state.stuck += 1;
+        state.in_flight -= 1;
+        (self.held, self.stuck) = (false, true);
+        let launched = launch(shared, &mut state, situation);
+        drop(state);
+        shared.metrics.stuck.inc();
+        warn!("a call takes far longer than expected: others are sent beside it");
+        launched.start(&self.shared);
+        // Those who were to be sent again after it do not wait for it either.
+        if let Some(mut search) = self.search.take() {
+            let rest: Vec<_> = search.give_up().map(|(member, _)| member).collect();
+            self.rows -= rest.iter().map(|member| member.rows).sum::<usize>();
+            self.shared.release(rest);
         }
     }
 
@@ -112,19 +264,25 @@ impl<S: Infer + 'static> Lead<S> {
         answered_well: bool,
         sent: Instant,
         answered: Instant,
-    ) -> Option<Call> {
+    ) -> Option<(Shown, Call)> {
         if self.search.is_some() {
             return None;
         }
-        let oldest = batch.members.first().map_or(sent, |member| member.arrived);
-        Some(Call {
+        let arrived = batch.members.iter().map(|member| member.arrived);
+        let oldest = arrived.min().unwrap_or(sent);
+        let shown = Shown {
+            members: batch.members.len(),
+            closed: batch.closed,
+        };
+        let call = Call {
             rows: batch.rows,
             full: batch.closed == Closed::Full,
             answered: answered_well,
             queue: sent - oldest,
             model: answered - sent,
             most: self.shared.most_rows().unwrap_or(1),
-        })
+        };
+        Some((shown, call))
     }
 
     /// Takes the members of a call into the search for the guilty if one of them may be the cause
@@ -135,6 +293,9 @@ impl<S: Infer + 'static> Lead<S> {
         result: Result<Response, Error>,
         contents: Option<u128>,
     ) -> Option<(Batch, Result<Response, Error>)> {
+        if self.stuck {
+            return Some((batch, result));
+        }
         let error = match (&result, &mut self.search) {
             (Ok(_), None) => return Some((batch, result)),
             (Ok(_), Some(search)) => {
@@ -192,10 +353,14 @@ impl<S: Infer + 'static> Lead<S> {
         while let Some(mut members) = search.next() {
             members.retain(|member| !member.answer.is_closed());
             let late = members.extract_if(.., |member| member.is_late(now));
-            late.for_each(|member| member.expire(&self.shared.metrics));
+            late.for_each(|member| {
+                member.expire(&self.shared.metrics, DeadlineExpired::passed());
+            });
             if !members.is_empty() {
+                let rows = members.iter().map(|member| member.rows).sum();
                 return Some(Batch {
-                    rows: members.iter().map(|member| member.rows).sum(),
+                    rows,
+                    limit: rows,
                     members,
                     closed: Closed::Halved,
                 });
@@ -218,15 +383,19 @@ impl<S: Infer + 'static> Lead<S> {
     }
 
     /// Makes the call. Once it is under way, the answers of the call before are handed out: the
-    /// model need not wait for that. When its last member has left, the call is dropped.
+    /// model need not wait for that. When its last member has left, the call is dropped, or goes on
+    /// for nobody, as configured; when it takes too long, it gives way.
     async fn call(
-        &self,
+        &mut self,
         request: Request,
         members: &mut [BoxMember],
+        patience: Duration,
         ended: &mut Option<Answers<S>>,
     ) -> Result<Response, Error> {
         let mut call = pin!(self.shared.inner().oneshot(request));
+        let mut alarm = pin!(sleep(patience));
         let mut left = 0;
+        let outlives = self.shared.config.cancel == Cancel::Never;
         poll_fn(|cx| {
             let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx)));
             if let Some(ended) = ended.take() {
@@ -241,6 +410,12 @@ impl<S: Infer + 'static> Lead<S> {
                     return Poll::Ready(Err(Interrupted::new().into()));
                 }
             }
+            if self.held && !alarm.is_elapsed() && alarm.as_mut().poll(cx).is_ready() {
+                self.give_way();
+            }
+            if outlives {
+                return Poll::Pending;
+            }
             // One member after the other is watched, so that a wake costs the same for any number.
             while let Some(member) = members.get_mut(left) {
                 ready!(member.answer.poll_closed(cx));
@@ -254,15 +429,15 @@ impl<S: Infer + 'static> Lead<S> {
 
     /// Learns from a call, and takes the next batch or frees the place: at once, so that nobody
     /// comes to wait in between.
-    fn next(&mut self, shown: Option<Call>, now: Instant) -> Option<Batch> {
+    fn next(&mut self, shown: Option<(Shown, Call)>, sent: Instant, now: Instant) -> Plan {
         let part = self.part(now);
         let shared = &*self.shared;
         let most = shared.most_rows();
-        let mut expired = Vec::new();
+        let mut late = Vec::new();
+        let mut launched = Launched::default();
         let mut state = shared.state.lock();
-        if let Some(call) = shown {
-            state.limit.observe(&call);
-            state.budget.ended();
+        if let Some((batch, call)) = shown {
+            state.learn(&batch, &call, now, sent);
             shared.show_limit(&mut state);
         }
         let released = match most {
@@ -270,44 +445,46 @@ impl<S: Infer + 'static> Lead<S> {
             None => state.queue.drain(),
         };
         // What goes on is counted as under way already, what comes was counted as waiting.
-        let (goes_on, next) = match part {
-            Some(part) => {
+        let mut goes_on = 0;
+        let plan = match (part, most) {
+            (Some(part), _) => {
                 let waits = self.search.iter().flat_map(|search| search.left());
-                let rows = part.rows + waits.map(|member| member.rows).sum::<usize>();
-                (rows, Some(part))
+                goes_on = part.rows + waits.map(|member| member.rows).sum::<usize>();
+                Plan::Send(part)
             }
-            None => {
-                let next = most.and_then(|most| {
-                    let limits = Limits {
-                        rows: state.limit.limit(most),
-                        bytes: shared.config.max_batch_bytes,
-                    };
-                    state.queue.take(now, limits, &mut expired)
-                });
-                (0, next)
+            (None, Some(most)) if self.held => {
+                let situation = Situation {
+                    fresh: true,
+                    ..shared.situation(now, most)
+                };
+                match state.waits_until {
+                    // Another one waits for company already.
+                    Some(_) => Plan::Rest,
+                    None => state.plan(situation, &mut late),
+                }
             }
+            (None, _) => Plan::Rest,
         };
-        if next.is_none() {
+        if self.stuck {
+            state.stuck -= 1;
+            self.stuck = false;
+        }
+        if matches!(plan, Plan::Rest) && self.held {
             state.in_flight -= 1;
             self.held = false;
         }
+        if let Some(most) = most {
+            // There may be more places than before.
+            launched = launch(shared, &mut state, shared.situation(now, most));
+        }
         drop(state);
 
-        let left: usize = expired
-            .iter()
-            .chain(&released)
-            .map(|member| member.rows)
-            .sum();
-        shared.sub_load(left + self.rows - goes_on);
-        self.rows = match &next {
-            Some(next) => goes_on.max(next.rows),
-            None => 0,
-        };
-        released.into_iter().for_each(|member| member.release());
-        for member in expired {
-            member.expire(&shared.metrics);
-        }
-        next
+        shared.sub_load(self.rows - goes_on);
+        self.rows = goes_on.max(rows(&plan));
+        shared.release(released);
+        shared.expire(late);
+        launched.start(&self.shared);
+        plan
     }
 
     fn count(&self, batch: &Batch, sent: Instant) {
@@ -330,6 +507,11 @@ impl<S: Infer + 'static> Lead<S> {
 
 impl<S> Drop for Lead<S> {
     fn drop(&mut self) {
+        if self.stuck {
+            self.shared.state.lock().stuck -= 1;
+            self.shared.sub_load(self.rows);
+            return;
+        }
         if !self.held {
             return;
         }
@@ -338,15 +520,25 @@ impl<S> Drop for Lead<S> {
         }
         let mut state = self.shared.state.lock();
         state.in_flight -= 1;
+        state.waits_until = None;
         // Another call under way takes the next batch when it ends.
         let released = match state.in_flight {
             0 => state.queue.drain(),
             _ => Vec::new(),
         };
         drop(state);
-        let rows: usize = released.iter().map(|member| member.rows).sum();
-        self.shared.sub_load(rows + self.rows);
-        released.into_iter().for_each(|member| member.release());
+        self.shared.sub_load(self.rows);
+        self.shared.release(released);
+    }
+}
+
+impl<S> Shared<S> {
+    /// Hands members that waited back to their callers' own futures.
+    fn release(&self, members: Vec<BoxMember>) {
+        for member in members {
+            self.sub_load(member.rows);
+            member.release();
+        }
     }
 }
 
@@ -365,9 +557,13 @@ impl<S> Answers<S> {
                 .iter()
                 .map(|member| (sent - member.arrived) + upstream),
         );
-        let batch_rows = batch.rows;
+        let (rows, limit, closed) = (batch.rows, batch.limit, batch.closed);
+        let count = batch.members.len();
         let report = move |response: &mut Response, member: &Member| {
-            response.report.batch_rows = Some(batch_rows);
+            response.report.batch_rows = Some(rows);
+            response.report.batch_members = Some(count);
+            response.report.batch_limit = Some(limit);
+            response.report.batch_reason = Some(closed.name());
             response.report.queue = Some(sent - member.arrived);
             response.report.upstream = Some(upstream);
         };
@@ -430,9 +626,9 @@ impl Member {
         self.request.head.deadline.is_some_and(|at| at <= now)
     }
 
-    fn expire(self: Box<Self>, metrics: &Handles) {
+    fn expire(self: Box<Self>, metrics: &Handles, expired: DeadlineExpired) {
         metrics.expired.inc();
-        self.refuse(DeadlineExpired::new());
+        self.refuse(expired);
     }
 
     /// Hands the request back to the caller's own future, to be sent by itself.
@@ -494,5 +690,14 @@ fn span(batch: &Batch) -> Span {
     span
 }
 
+/// How many times as long as expected, and as the objective, a call may take before others are sent
+/// beside it: far beyond noise and a model that has become slower.
+const PATIENCE: u32 = 16;
+/// No call of less is called stuck, however fast the model is: a pause of the server is not enough.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+/// The same for the first call, with which some servers load the model.
+const FIRST_PATIENCE: Duration = Duration::from_secs(30);
+/// Stuck calls beside which others are sent. A server that loses so many will not be helped by more.
+const MOST_STUCK: usize = 8;
 /// Collectors keep about so many links of a span, and drop those that come after.
 const MAX_LINKS: usize = 128;

@@ -47,6 +47,12 @@ pub struct ResponseParts {
 pub struct Report {
     /// Rows of the upstream call that this answer came with.
     pub batch_rows: Option<usize>,
+    /// Requests of that call.
+    pub batch_members: Option<usize>,
+    /// The most rows that the call might have had.
+    pub batch_limit: Option<usize>,
+    /// In a word, why the call had the rows that it had, or why the request went alone.
+    pub batch_reason: Option<&'static str>,
     /// How long the request waited to be sent.
     pub queue: Option<Duration>,
     /// How long the upstream call took.

@@ -31,11 +31,14 @@ impl State {
     }
 
     pub(super) fn publish(&self, table: Table) {
-        self.table.store(Arc::new(table));
+        let table = Arc::new(table);
+        let last = self.table.swap(table.clone());
+        table.take_over(&last);
     }
 
     pub(super) fn begin_to_drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+        self.table().drain();
     }
 
     /// Returns the metrics.

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use outrigger_filters::batch;
+use outrigger_filters::batch::{self, InFlight};
 use serde_json::{Map, Value as Json, json};
 
 use super::fault::{Collector, Faults, Place, Position};
@@ -144,6 +144,8 @@ impl Config {
             "limits": {
                 "max_message": format_size(self.limits.max_message),
                 "max_gathered": format_size(self.limits.max_gathered),
+                "max_queue_rows": self.limits.max_queue_rows,
+                "max_queue_bytes": format_size(self.limits.max_queue_bytes),
                 "max_connections": self.limits.max_connections,
                 "drain": format_duration(self.limits.drain),
             },
@@ -263,12 +265,19 @@ fn model(model: &Model) -> Json {
 
 fn batch(batch: &batch::Config, model: &Model) -> Json {
     let mut shown = json!({
-        "max_delay": "0ms",
+        "max_delay": format_duration(batch.max_delay),
         "controller": batch.controller.as_str(),
-        "max_in_flight": batch.max_in_flight,
+        "max_in_flight": match batch.max_in_flight {
+            InFlight::Fixed(calls) => Json::from(calls),
+            InFlight::Auto => "auto".into(),
+        },
         "max_queue_rows": batch.max_queue_rows,
         "max_queue_bytes": format_size(batch.max_queue_bytes),
         "max_batch_bytes": format_size(batch.max_batch_bytes),
+        "split": batch.split,
+        "default_priority": batch.default_priority,
+        "cancel": batch.cancel.as_str(),
+        "holdout": batch.holdout.get(),
     });
     if let Some(rows) = batch.max_batch_size {
         shown["max_batch_size"] = rows.into();

@@ -6,9 +6,9 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use http::HeaderName;
-use outrigger_filters::batch::Controller;
+use outrigger_filters::batch::{Cancel, Controller, InFlight, Share};
 
-use super::leaf::{ClientAuth, Delay, FilePath, InFlight, ServerName, Size};
+use super::leaf::{ClientAuth, FilePath, ServerName, Size};
 use super::read::{At, Named, section};
 use super::{Endpoint, HttpVersion, Name, Protocol};
 
@@ -140,20 +140,35 @@ section! {
         /// The most rows in a call. Left out: what the server says of the model; a server that
         /// says nothing is sent no batches. Saying it here says that the model can be batched.
         max_batch_size: NonZeroUsize = optional,
-        /// How long a call waits for further rows while the model is idle. In this version: 0ms.
-        max_delay: Delay = optional,
+        /// How long an endpoint that is free may wait for further rows; it waits only while company
+        /// is likely and worth it. Default: 0ms, a lone request goes at once.
+        max_delay: Duration = optional,
         /// How the limit of rows follows the model: `quantile` (default) allows what 99 of 100
         /// calls can take within the objective, `aimd` grows it while calls keep within the
         /// objective and shrinks it when they do not, `fixed` stays at `max_batch_size`.
         controller: Controller = optional,
-        /// Calls under way at the same time, for each endpoint. Default: 1.
+        /// Calls under way at the same time, for each endpoint, or `auto`: as many as make it
+        /// answer more. Default: 1.
         max_in_flight: InFlight = optional,
-        /// Rows that may wait for each endpoint; over it callers are refused. Default: 25000.
+        /// Rows that may wait, for all endpoints of an arm; over it callers are refused. Default: 25000.
         max_queue_rows: NonZeroUsize = optional,
-        /// Bytes of messages that may wait for each endpoint; over it callers are refused. Default: 64MiB.
+        /// Bytes of messages that may wait, for all endpoints of an arm; over it callers are refused.
+        /// Default: 64MiB.
         max_queue_bytes: Size = optional,
         /// Bytes of tensors in a call. Default: 32MiB.
         max_batch_bytes: Size = optional,
+        /// Whether a request with more rows than calls may have is sent in parts, and its answer put
+        /// together. Default: false, it is a call of its own.
+        split: bool = optional,
+        /// The class of requests that name no priority; of classes the least number goes first.
+        /// Default: 10.
+        default_priority: NonZeroUsize = optional,
+        /// What becomes of a call whose callers have all left: `never` (default) lets it go on and
+        /// drops what it brings, `abandoned` cancels it at the server.
+        cancel: Cancel = optional,
+        /// The share of requests, and of the model's time, that goes to calls of one request, to see
+        /// what batching is worth, and to stop it where it does not pay. Default: 0.005; 0 is off.
+        holdout: Share = optional,
         /// Headers that may differ between the requests of a batch, because the model does not
         /// see them. Requests whose other headers differ are never merged.
         ignore_headers: Vec<At<HeaderName>> = optional,
@@ -169,6 +184,12 @@ section! {
         /// Bytes of such messages at the same time, in the whole process; over it callers are
         /// refused. At least `max_message`. Default: 512MiB.
         max_gathered: Size = optional,
+        /// Rows that may wait to be merged, for all models together; over it callers are refused.
+        /// Default: 100000.
+        max_queue_rows: NonZeroUsize = optional,
+        /// Bytes of messages that may wait to be merged, for all models together; over it callers
+        /// are refused. Default: 256MiB.
+        max_queue_bytes: Size = optional,
         /// Connections of clients at the same time. Default: 10000.
         max_connections: NonZeroUsize = optional,
         /// How long requests under way may take to end after SIGTERM. Default: 30s.

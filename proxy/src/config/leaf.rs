@@ -6,26 +6,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderName;
-use outrigger_filters::batch::Controller;
+use outrigger_filters::batch::{Cancel, Controller, InFlight, Share};
 use rustls::pki_types;
 use serde_json::{Value as Json, json};
 
 use super::document::Scalar;
-use super::read::{Leaf, not_yet, unknown};
+use super::read::{Leaf, unknown};
 use super::units;
 use super::{Endpoint, HttpVersion, Name, Protocol};
 
 /// A size in bytes that is not zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Size(pub(super) usize);
-
-/// A delay before a batch is sent; the schema offers none but zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Delay(pub(super) Duration);
-
-/// How many calls may be under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct InFlight(pub(super) NonZeroUsize);
 
 /// The path of a file, as it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,33 +172,50 @@ impl Leaf for Size {
     }
 }
 
-impl Leaf for Delay {
-    const WANTED: &'static str = <Duration as Leaf>::WANTED;
-
-    fn parse(scalar: &Scalar) -> Result<Self, String> {
-        <Duration as Leaf>::parse(scalar).map(Self)
-    }
-
-    fn schema() -> Json {
-        json!({ "enum": [0, "0", "0ms", "0s"] })
-    }
-}
-
 impl Leaf for InFlight {
-    const WANTED: &'static str = NonZeroUsize::WANTED;
+    const WANTED: &'static str = "a whole number, at least 1, or auto";
 
     fn parse(scalar: &Scalar) -> Result<Self, String> {
         match scalar.text.as_str() {
-            "auto" => Err(not_yet(
-                "max_in_flight: auto",
-                "the further controllers of batches",
-            )),
-            _ => <NonZeroUsize as Leaf>::parse(scalar).map(Self),
+            "auto" => Ok(Self::Auto),
+            _ => <NonZeroUsize as Leaf>::parse(scalar)
+                .map(|calls| Self::Fixed(calls.get()))
+                .map_err(|_| needs::<Self>()),
         }
     }
 
     fn schema() -> Json {
-        <NonZeroUsize as Leaf>::schema()
+        json!({ "anyOf": [<NonZeroUsize as Leaf>::schema(), { "const": "auto" }] })
+    }
+}
+
+impl Leaf for Cancel {
+    const WANTED: &'static str = "never or abandoned";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let name = text::<Self>(scalar)?;
+        let known = Self::ALL.map(Self::as_str);
+        Self::ALL
+            .into_iter()
+            .find(|cancel| cancel.as_str() == name)
+            .ok_or_else(|| unknown("way to cancel", name, known.into_iter()))
+    }
+
+    fn schema() -> Json {
+        json!({ "enum": Self::ALL.map(Self::as_str) })
+    }
+}
+
+impl Leaf for Share {
+    const WANTED: &'static str = "a number from 0 to 1, like 0.005";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let share = scalar.plain.then(|| scalar.text.parse().ok()).flatten();
+        share.and_then(Self::new).ok_or_else(needs::<Self>)
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "number", "minimum": 0, "maximum": 1 })
     }
 }
 

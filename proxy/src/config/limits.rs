@@ -7,6 +7,10 @@ pub struct Limits {
     pub max_message: usize,
     /// Bytes of such messages at the same time, in the whole process.
     pub max_gathered: usize,
+    /// Rows that may wait to be merged, for all models together.
+    pub max_queue_rows: usize,
+    /// Bytes of messages that may wait to be merged, for all models together.
+    pub max_queue_bytes: usize,
     /// Connections of clients at the same time.
     pub max_connections: usize,
     /// How long requests under way may take to end after SIGTERM; with none left it ends at once.
@@ -28,6 +32,9 @@ impl Default for Limits {
             // Eight of the longest messages, or thousands of pictures; a sidecar beside a model can
             // spare as much.
             max_gathered: 512 << 20,
+            // Four models that each hold as much as one may by default.
+            max_queue_rows: 100_000,
+            max_queue_bytes: 256 << 20,
             // With an upstream connection each, well within the usual limit of 2^20 files.
             max_connections: 10_000,
             // Kubernetes' default grace period.

@@ -439,14 +439,6 @@ fn batch(
     let default = batch::Config::default();
     let count = |field: &Option<At<NonZeroUsize>>| field.as_ref().map(|count| count.value.get());
     let size = |field: &Option<At<leaf::Size>>| field.as_ref().map(|size| size.value.0);
-    if let Some(delay) = section
-        .max_delay
-        .as_ref()
-        .filter(|delay| !delay.value.0.is_zero())
-    {
-        let message = not_yet("max_delay above 0", "the further controllers of batches");
-        faults.add(&delay.place, message);
-    }
     let config = batch::Config {
         latency_objective,
         max_batch_size: count(&section.max_batch_size),
@@ -454,14 +446,42 @@ fn batch(
             Some(controller) => controller.value,
             None => default.controller,
         },
-        max_in_flight: match &section.max_in_flight {
-            Some(calls) => calls.value.0.get(),
-            None => default.max_in_flight,
-        },
+        max_delay: section
+            .max_delay
+            .as_ref()
+            .map_or(default.max_delay, |delay| delay.value),
+        max_in_flight: section
+            .max_in_flight
+            .as_ref()
+            .map_or(default.max_in_flight, |calls| calls.value),
         max_queue_rows: count(&section.max_queue_rows).unwrap_or(default.max_queue_rows),
         max_queue_bytes: size(&section.max_queue_bytes).unwrap_or(default.max_queue_bytes),
         max_batch_bytes: size(&section.max_batch_bytes).unwrap_or(default.max_batch_bytes),
+        split: section
+            .split
+            .as_ref()
+            .map_or(default.split, |split| split.value),
+        default_priority: count(&section.default_priority)
+            .map_or(default.default_priority, |class| class as u64),
+        cancel: section
+            .cancel
+            .as_ref()
+            .map_or(default.cancel, |cancel| cancel.value),
+        holdout: section
+            .holdout
+            .as_ref()
+            .map_or(default.holdout, |share| share.value),
     };
+    if let Some(delay) = section
+        .max_delay
+        .as_ref()
+        .filter(|delay| delay.value >= latency_objective && !delay.value.is_zero())
+    {
+        let objective = super::units::format_duration(latency_objective);
+        let message =
+            format_args!("leaves nothing for the model: `latency_objective` is {objective}");
+        faults.add(&delay.place, message);
+    }
     if let (Some(controller), batch::Controller::Fixed, None) = (
         &section.controller,
         config.controller,
@@ -522,6 +542,14 @@ fn limits(section: Option<&At<file::Limits>>, faults: &mut Collector) -> Limits 
             .max_gathered
             .as_ref()
             .map_or(default.max_gathered, |size| size.value.0),
+        max_queue_rows: section
+            .max_queue_rows
+            .as_ref()
+            .map_or(default.max_queue_rows, |count| count.value.get()),
+        max_queue_bytes: section
+            .max_queue_bytes
+            .as_ref()
+            .map_or(default.max_queue_bytes, |size| size.value.0),
         max_connections: section
             .max_connections
             .as_ref()

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use outrigger_filters::{
-    batch::{Batch, BatchLayer, Batchable, Capability},
+    batch::{Batch, BatchLayer, Batchable, Capability, Room},
     inference::{BoxInfer, Error, Form, Metadata, Request},
 };
 use serde_json::json;
@@ -51,6 +51,7 @@ impl Model {
         arm: &config::Arm,
         upstream: &Arc<Upstream>,
         limits: &Limits,
+        room: &Arc<Room>,
         metrics: &Metrics,
     ) -> Self {
         let learned = Learned::new(
@@ -78,7 +79,8 @@ impl Model {
             Some(batch) => {
                 let handles = metrics.batch().handles(&config.name, &arm.name);
                 let layer = BatchLayer::new(batch.clone(), learned.capability().clone(), handles)
-                    .with_verdict(verdict);
+                    .with_verdict(verdict)
+                    .within(room.clone());
                 let calls: Vec<_> = calls.collect();
                 let unbatched = Balance::new(calls.clone());
                 let unbatched = ServiceBuilder::new()
@@ -122,6 +124,11 @@ impl Model {
     /// Returns the settings that the stack was built from.
     pub(crate) fn config(&self) -> &config::Model {
         &self.config
+    }
+
+    /// Ends all waiting for company, from now on.
+    pub(super) fn drain(&self) {
+        self.batches.iter().for_each(|(_, batch)| batch.drain());
     }
 
     /// Returns the upstream that serves the model.
@@ -291,6 +298,8 @@ impl Model {
                     "queue_rows": view.queue_rows,
                     "queue_bytes": view.queue_bytes,
                     "in_flight": view.in_flight,
+                    "max_in_flight": view.places,
+                    "stuck": view.stuck,
                     "p99": view.p99.map(|p99| p99.as_secs_f64()),
                 })
             })

@@ -1,6 +1,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bytestring::ByteString;
+use outrigger_filters::batch::Room;
 
 use super::{Model, gather::Gathered};
 use crate::{
@@ -17,6 +18,8 @@ pub struct Table {
     models: HashMap<Key, Arc<Model>>,
     routes: Vec<Arc<Route>>,
     gathered: Arc<Gathered>,
+    /// What may wait to be merged, for all models.
+    room: Arc<Room>,
 }
 
 /// A model and the upstream that serves it: without arms of its own, a model is served by the
@@ -67,6 +70,10 @@ impl Table {
         let mut models = HashMap::new();
         let mut routes = Vec::new();
         let gathered = last.map(|last| last.gathered.clone()).unwrap_or_default();
+        let room = last.map_or_else(
+            || Room::whole(config.limits.max_queue_rows, config.limits.max_queue_bytes),
+            |last| last.room.clone(),
+        );
         let grpc = Arc::new(metrics.requests("", "grpc"));
         let http = Arc::new(metrics.requests("", "http"));
         for listener in &config.listeners {
@@ -97,7 +104,14 @@ impl Table {
                         })
                         .cloned()
                         .unwrap_or_else(|| {
-                            Arc::new(Model::build(model, arm, target, &config.limits, metrics))
+                            Arc::new(Model::build(
+                                model,
+                                arm,
+                                target,
+                                &config.limits,
+                                &room,
+                                metrics,
+                            ))
                         })
                 });
                 claimed.insert(ByteString::from(name.as_str()), built.clone());
@@ -118,7 +132,27 @@ impl Table {
             models,
             routes,
             gathered,
+            room,
         }
+    }
+
+    /// Puts the bounds in force that outlive a table, and lets the stacks go that have no place in
+    /// this one: what waits in them for company waits no more.
+    pub fn take_over(&self, last: &Self) {
+        let limits = &self.config.limits;
+        self.room
+            .resize(limits.max_queue_rows, limits.max_queue_bytes);
+        for (key, model) in &last.models {
+            let stays = self.models.get(key);
+            if !stays.is_some_and(|stays| Arc::ptr_eq(stays, model)) {
+                model.drain();
+            }
+        }
+    }
+
+    /// Ends all waiting for company: nothing new comes.
+    pub fn drain(&self) {
+        self.models.values().for_each(|model| model.drain());
     }
 
     /// Returns the configuration that the table was built from.

@@ -1,0 +1,187 @@
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use super::error::{Bound, Overloaded, Scope};
+
+/// The rows and bytes that may wait: for one arm of a model, within what may wait in the process.
+///
+/// ```text
+///        limits.max_queue_rows, limits.max_queue_bytes
+///   model A: batch.max_queue_rows, ..     model B: ..
+///     endpoint 1   endpoint 2               endpoint 1
+/// ```
+///
+/// What enters has room at both levels or at none. Nobody waits for room: who finds none is told so
+/// at once.
+#[derive(Debug)]
+pub struct Room {
+    scope: Scope,
+    rows: Level,
+    bytes: Level,
+    within: Option<Arc<Room>>,
+}
+
+#[derive(Debug)]
+struct Level {
+    used: AtomicUsize,
+    bound: AtomicUsize,
+}
+
+/// A place in a room, given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    room: Arc<Room>,
+    rows: usize,
+    bytes: usize,
+}
+
+impl Room {
+    /// Makes the room that all models of a process share.
+    pub fn whole(rows: usize, bytes: usize) -> Arc<Self> {
+        Arc::new(Self {
+            scope: Scope::Process,
+            rows: Level::new(rows),
+            bytes: Level::new(bytes),
+            within: None,
+        })
+    }
+
+    /// Makes the room of one arm of a model, perhaps within a larger one.
+    pub(super) fn of_model(rows: usize, bytes: usize, within: Option<Arc<Self>>) -> Arc<Self> {
+        Arc::new(Self {
+            scope: Scope::Model,
+            rows: Level::new(rows),
+            bytes: Level::new(bytes),
+            within,
+        })
+    }
+
+    /// Changes the bounds. What is over them already stays, and nothing enters until it has left.
+    pub fn resize(&self, rows: usize, bytes: usize) {
+        self.rows.bound.store(rows, Ordering::Relaxed);
+        self.bytes.bound.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Returns the rows and the bytes that wait.
+    pub fn used(&self) -> (usize, usize) {
+        let used = |level: &Level| level.used.load(Ordering::Relaxed);
+        (used(&self.rows), used(&self.bytes))
+    }
+
+    /// Takes a place, or tells which bound leaves none.
+    pub(super) fn reserve(
+        self: &Arc<Self>,
+        rows: usize,
+        bytes: usize,
+    ) -> Result<Reserved, Overloaded> {
+        self.enter(rows, bytes)?;
+        Ok(Reserved {
+            room: Arc::clone(self),
+            rows,
+            bytes,
+        })
+    }
+
+    fn enter(&self, rows: usize, bytes: usize) -> Result<(), Overloaded> {
+        let refused = |bound, limit| Overloaded::new(self.scope, bound, limit);
+        self.rows
+            .add(rows)
+            .map_err(|limit| refused(Bound::Rows, limit))?;
+        if let Err(limit) = self.bytes.add(bytes) {
+            self.rows.sub(rows);
+            return Err(refused(Bound::Bytes, limit));
+        }
+        if let Some(Err(full)) = self.within.as_ref().map(|room| room.enter(rows, bytes)) {
+            self.rows.sub(rows);
+            self.bytes.sub(bytes);
+            return Err(full);
+        }
+        Ok(())
+    }
+
+    fn leave(&self, rows: usize, bytes: usize) {
+        self.rows.sub(rows);
+        self.bytes.sub(bytes);
+        if let Some(room) = &self.within {
+            room.leave(rows, bytes);
+        }
+    }
+}
+
+impl Level {
+    fn new(bound: usize) -> Self {
+        Self {
+            used: AtomicUsize::new(0),
+            bound: AtomicUsize::new(bound),
+        }
+    }
+
+    /// Adds to what is used, or returns the bound that would be broken.
+    fn add(&self, more: usize) -> Result<(), usize> {
+        let bound = self.bound.load(Ordering::Relaxed);
+        let grown = |used: usize| used.checked_add(more).filter(|sum| *sum <= bound);
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown)
+            .map(|_| ())
+            .map_err(|_| bound)
+    }
+
+    fn sub(&self, less: usize) {
+        self.used.fetch_sub(less, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.room.leave(self.rows, self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_enters_has_room_at_both_levels_or_at_none() {
+        let whole = Room::whole(10, 100);
+        let one = Room::of_model(8, 200, Some(whole.clone()));
+        let other = Room::of_model(8, 50, Some(whole.clone()));
+        let first = one.reserve(6, 10).expect("there is room");
+        assert_eq!(
+            one.reserve(3, 10).unwrap_err().to_string(),
+            "the batch queue is full: max_queue_rows is 8"
+        );
+        assert_eq!(
+            other.reserve(6, 10).unwrap_err().to_string(),
+            "the batch queues of all models are full: limits.max_queue_rows is 10"
+        );
+        assert_eq!(
+            other.reserve(1, 51).unwrap_err().to_string(),
+            "the batch queue is full: max_queue_bytes is 50"
+        );
+        assert_eq!(
+            one.reserve(1, 91).unwrap_err().to_string(),
+            "the batch queues of all models are full: limits.max_queue_bytes is 100"
+        );
+        assert_eq!(whole.used(), (6, 10));
+        assert_eq!(other.used(), (0, 0));
+        drop(first);
+        assert_eq!((whole.used(), one.used()), ((0, 0), (0, 0)));
+        assert!(one.reserve(usize::MAX, 1).is_err());
+        assert!(other.reserve(8, 50).is_ok());
+    }
+
+    #[test]
+    fn bounds_that_shrink_evict_nobody_and_admit_nobody_until_there_is_room() {
+        let whole = Room::whole(10, 100);
+        let model = Room::of_model(10, 100, Some(whole.clone()));
+        let held = model.reserve(6, 60).expect("there is room");
+        whole.resize(4, 40);
+        assert_eq!(model.reserve(1, 1).unwrap_err().limit(), 4);
+        assert_eq!(whole.used(), (6, 60));
+        drop(held);
+        assert!(model.reserve(4, 40).is_ok());
+    }
+}

@@ -1,0 +1,219 @@
+use std::{hash::BuildHasher, time::Duration};
+
+use foldhash::fast::RandomState;
+use tokio::time::Instant;
+
+use super::{
+    Config, InFlight,
+    benefit::{Benefit, Called},
+    budget::Budget,
+    config,
+    controller::{Aimd, BatchLimit, Call, Costs, Fixed, Quantile},
+    delay::{Delay, Waiting},
+    explain::Closed,
+    flight::{Ended, Flight},
+    queue::{Batch, Late, Limits, Queue, Rules},
+};
+
+/// What waits for an endpoint, what is under way, and what was learned: all that is behind the
+/// lock. It decides, and does nothing.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) queue: Queue,
+    pub(super) limit: Box<dyn BatchLimit>,
+    /// What calls take, whatever finds the limit.
+    pub(super) costs: Costs,
+    pub(super) delay: Delay,
+    pub(super) flight: Flight,
+    pub(super) benefit: Benefit,
+    /// What parts of batches that were halved may still cost.
+    pub(super) budget: Budget,
+    /// Places that are taken, for a call or to wait for company. While there is another one,
+    /// nothing waits but for company.
+    pub(super) in_flight: usize,
+    /// Calls that have lost their places because they take too long.
+    pub(super) stuck: usize,
+    /// Until when the holder of a place waits for company.
+    pub(super) waits_until: Option<Instant>,
+    /// What this filter has added to the gauge of limits.
+    pub(super) shown: i64,
+    max_batch_bytes: usize,
+    draws: Draws,
+}
+
+/// What the holder of a place does next.
+#[derive(Debug)]
+pub(super) enum Plan {
+    /// Sends a batch.
+    Send(Batch),
+    /// Waits for company, no longer than this.
+    Wait(Instant),
+    /// Gives the place back.
+    Rest,
+}
+
+/// How things stand for a plan.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Situation {
+    pub(super) now: Instant,
+    /// The most rows that any call may have.
+    pub(super) most: usize,
+    /// Whether a call has just ended, so that what is known of the model is not of long ago.
+    pub(super) fresh: bool,
+    /// Whether the place was held to wait for company.
+    pub(super) waited: bool,
+    /// Whether nothing is waited for any more.
+    pub(super) draining: bool,
+}
+
+/// Random numbers to choose hold-outs by: no attacker gains from guessing them.
+#[derive(Debug)]
+struct Draws {
+    state: RandomState,
+    count: u64,
+}
+
+impl State {
+    pub(super) fn new(config: &Config) -> Self {
+        let objective = config.latency_objective;
+        let limit: Box<dyn BatchLimit> = match config.controller {
+            config::Controller::Aimd => Box::new(Aimd::new(objective)),
+            config::Controller::Quantile => Box::new(Quantile::new(objective)),
+            config::Controller::Fixed => Box::new(Fixed),
+        };
+        Self {
+            queue: Queue::new(Rules {
+                default_priority: config.default_priority,
+                objective,
+            }),
+            limit,
+            costs: Costs::default(),
+            delay: Delay::new(config.max_delay, objective),
+            flight: match config.max_in_flight {
+                InFlight::Fixed(calls) => Flight::fixed(calls.max(1)),
+                InFlight::Auto => Flight::auto(),
+            },
+            benefit: Benefit::new(config.holdout.get()),
+            budget: Budget::default(),
+            in_flight: 0,
+            stuck: 0,
+            waits_until: None,
+            shown: 0,
+            max_batch_bytes: config.max_batch_bytes,
+            draws: Draws {
+                state: RandomState::default(),
+                count: 0,
+            },
+        }
+    }
+
+    /// Tells whether a call may begin.
+    pub(super) fn has_place(&self) -> bool {
+        self.in_flight < self.flight.places()
+    }
+
+    /// Decides what the holder of a place does next. Who cannot be in time is put into `late`.
+    pub(super) fn plan(&mut self, at: Situation, late: &mut Vec<Late>) -> Plan {
+        self.waits_until = None;
+        if self.in_flight > self.flight.places() {
+            return Plan::Rest;
+        }
+        if !at.draining
+            && let Some(until) = self.company_until(at.now, at.most)
+        {
+            self.waits_until = Some(until);
+            return Plan::Wait(until);
+        }
+        let held_out = self.benefit.hold_out(self.draws.next());
+        let limits = Limits {
+            rows: self.limit.limit(at.most),
+            bytes: self.max_batch_bytes,
+            members: if held_out { 1 } else { usize::MAX },
+            line: self.costs.line().filter(|_| at.fresh),
+        };
+        match self.queue.take(at.now, limits, late) {
+            Some(mut batch) => {
+                batch.closed = match batch.closed {
+                    Closed::Idle if at.waited && at.draining => Closed::Drain,
+                    Closed::Idle if at.waited => Closed::Delay,
+                    closed => closed,
+                };
+                Plan::Send(batch)
+            }
+            None => Plan::Rest,
+        }
+    }
+
+    /// Tells until when the endpoint would wait for company if it were free; `None`: not at all.
+    pub(super) fn company_until(&self, now: Instant, most: usize) -> Option<Instant> {
+        let next = self.queue.next()?;
+        let line = self.costs.line();
+        let latest = next.tightest.and_then(|deadline| {
+            let call = line.map_or(0., |line| line.time(next.rows as f64));
+            deadline.checked_sub(Duration::try_from_secs_f64(call).ok()?)
+        });
+        self.delay
+            .until(&Waiting {
+                now,
+                rows: next.rows,
+                oldest: next.oldest,
+                limit: self.limit.limit(most),
+                latest: latest.or(next.tightest),
+                line,
+            })
+            .filter(|until| *until > now)
+    }
+
+    /// Tells from when on a request of so many rows cannot be answered in time.
+    pub(super) fn hopeless_from(&self, deadline: Instant, rows: usize) -> Instant {
+        let least = self.costs.line().map(|line| line.least(rows));
+        let least = least.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        least
+            .and_then(|least| deadline.checked_sub(least))
+            .unwrap_or(deadline)
+    }
+
+    /// Learns from a call that has ended, which began at `sent`.
+    pub(super) fn learn(&mut self, batch: &Shown, call: &Call, now: Instant, sent: Instant) {
+        self.limit.observe(call);
+        self.budget.ended();
+        if call.answered {
+            let seconds = call.model.as_secs_f64();
+            self.costs.observe(call.rows.max(1) as f64, seconds);
+        }
+        self.flight.ended(&Ended {
+            now,
+            rows: call.rows,
+            began: sent,
+            in_flight: self.in_flight,
+            waits: !self.queue.is_empty(),
+            answered: call.answered,
+        });
+        self.benefit.called(
+            now,
+            &Called {
+                requests: batch.members,
+                rows: call.rows,
+                held_out: batch.closed == Closed::HoldOut,
+                model: call.model,
+                answered: call.answered,
+            },
+        );
+    }
+}
+
+/// What is kept of a batch when its members are gone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shown {
+    pub(super) members: usize,
+    pub(super) closed: Closed,
+}
+
+impl Draws {
+    /// Returns a number from 0 to 1.
+    fn next(&mut self) -> f64 {
+        self.count = self.count.wrapping_add(1);
+        // The 53 bits that a float has room for.
+        (self.state.hash_one(self.count) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
