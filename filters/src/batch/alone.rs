@@ -27,8 +27,8 @@ pub enum Alone {
 const MAX_PARAMETERS: usize = 16;
 
 impl Alone {
-    /// All reasons, in the order of [`Alone::index`].
-    pub(super) const ALL: [Self; 13] = [
+    /// All reasons, each at its index.
+    pub const ALL: [Self; 13] = [
         Self::Sequence,
         Self::SharedMemory,
         Self::Unknown,

@@ -23,7 +23,7 @@ pub enum Closed {
 
 impl Closed {
     /// All reasons, in the order of their numbers.
-    pub(super) const ALL: [Self; 9] = [
+    pub const ALL: [Self; 9] = [
         Self::Full,
         Self::Bytes,
         Self::Idle,

@@ -220,7 +220,11 @@ impl<S> Ticket<S> {
         let member = self.shared.state.lock().queue.remove(place)?;
         self.shared.sub_load(member.rows);
         self.shared.metrics.expired.inc();
-        let passed = member.request.head.deadline.is_none_or(|at| at <= Instant::now());
+        let passed = member
+            .request
+            .head
+            .deadline
+            .is_none_or(|at| at <= Instant::now());
         Some(match passed {
             true => DeadlineExpired::passed(),
             false => DeadlineExpired::hopeless(),

@@ -8,13 +8,7 @@ use smallvec::SmallVec;
 use tokio::{sync::oneshot, time::Instant};
 use tracing::Span;
 
-use super::{
-    controller::Line,
-    error::DeadlineExpired,
-    explain::Closed,
-    key,
-    room::Reserved,
-};
+use super::{controller::Line, error::DeadlineExpired, explain::Closed, key, room::Reserved};
 use crate::inference::{Error, Request, Response};
 
 /// The requests that wait for one endpoint, in a lane for each key.
@@ -457,7 +451,10 @@ impl Lane {
     /// Returns the most urgent member's place.
     fn first(&self) -> Option<(Order, usize)> {
         let ordered = self.ordered.front().copied();
-        let urgent = self.urgent.first_key_value().map(|(order, index)| (*order, *index));
+        let urgent = self
+            .urgent
+            .first_key_value()
+            .map(|(order, index)| (*order, *index));
         match (ordered, urgent) {
             (Some(ordered), Some(urgent)) => Some(ordered.min(urgent)),
             (ordered, urgent) => ordered.or(urgent),

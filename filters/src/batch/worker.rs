@@ -41,11 +41,7 @@ pub(super) fn start<S: Infer + 'static>(shared: &Arc<Shared<S>>, plan: Plan) {
 }
 
 /// Takes free places for what waits, or tells who waits for company that there is some.
-pub(super) fn launch<S>(
-    shared: &Shared<S>,
-    state: &mut State,
-    situation: Situation,
-) -> Launched {
+pub(super) fn launch<S>(shared: &Shared<S>, state: &mut State, situation: Situation) -> Launched {
     let mut launched = Launched::default();
     if let Some(until) = state.waits_until {
         let sooner = state.company_until(situation.now, situation.most);

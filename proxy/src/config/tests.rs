@@ -24,11 +24,13 @@ models:
     latency_objective: 20ms
     arms:
       svm: { upstream: triton, model: digits_svm, version: "3" }
-    batch: { max_batch_size: 512, max_delay: 0ms, controller: aimd, max_in_flight: 1,
+    batch: { max_batch_size: 512, max_delay: 2ms, controller: aimd, max_in_flight: auto,
+             split: true, default_priority: 3, cancel: abandoned, holdout: 0.02,
              max_queue_rows: 600, max_queue_bytes: 8MiB, max_batch_bytes: 4MiB,
              ignore_headers: [x-request-id] }
   other: {}
-limits: { max_message: 32MiB, max_gathered: 256MiB, max_connections: 100, drain: 1.5s }
+limits: { max_message: 32MiB, max_gathered: 256MiB, max_queue_rows: 900, max_queue_bytes: 9MiB,
+          max_connections: 100, drain: 1.5s }
 telemetry: { access_log: true }
 "#;
 
@@ -111,10 +113,15 @@ fn the_whole_of_the_contract_is_read() {
                 latency_objective: Duration::from_millis(20),
                 max_batch_size: Some(512),
                 controller: batch::Controller::Aimd,
-                max_in_flight: 1,
+                max_delay: Duration::from_millis(2),
+                max_in_flight: batch::InFlight::Auto,
                 max_queue_rows: 600,
                 max_queue_bytes: 8 << 20,
                 max_batch_bytes: 4 << 20,
+                split: true,
+                default_priority: 3,
+                cancel: batch::Cancel::Abandoned,
+                holdout: batch::Share::new(0.02).unwrap(),
             }),
             ignore_headers: vec!["x-request-id".parse().unwrap()],
         }
@@ -126,6 +133,8 @@ fn the_whole_of_the_contract_is_read() {
         Limits {
             max_message: 32 << 20,
             max_gathered: 256 << 20,
+            max_queue_rows: 900,
+            max_queue_bytes: 9 << 20,
             max_connections: 100,
             drain: Duration::from_millis(1500),
         }
@@ -186,7 +195,7 @@ models:
     batch:
       max_batch_size: \"512\"
       controler: aimd
-      max_in_flight: auto
+      max_in_flight: many
 limits: { drain: soon, max_message: 64Mi }
 ";
     assert_eq!(
@@ -208,8 +217,7 @@ limits: { drain: soon, max_message: 64Mi }
              quotes",
             "15:7: models.digits.batch.controler: unknown key `controler`; did you mean \
              `controller`?",
-            "16:22: models.digits.batch.max_in_flight: `max_in_flight: auto` is not in this \
-             version: it comes with the further controllers of batches",
+            "16:22: models.digits.batch.max_in_flight: needs a whole number, at least 1, or auto",
             "17:18: limits.drain: needs a duration, like 20ms; this needs a figure and a unit, \
              one of ns, us, ms, s, m, h",
             "17:37: limits.max_message: needs a size, like 64MiB; this has no unit that is known; \
@@ -267,14 +275,6 @@ fn what_belongs_to_later_versions_is_a_fault_that_says_so() {
         (
             "models: { m: { deadline: { default: 50ms } } }",
             "models.m.deadline",
-        ),
-        (
-            "models: { m: { batch: { max_delay: 1ms } } }",
-            "models.m.batch.max_delay",
-        ),
-        (
-            "models: { m: { batch: { max_in_flight: auto } } }",
-            "models.m.batch.max_in_flight",
         ),
         (
             "models: { m: { arms: { a: { upstream: triton, model: a }, \
@@ -401,6 +401,26 @@ fn bounds_that_contradict_each_other_are_faults() {
         (
             "max_batch_size: 0",
             "max_batch_size: needs a whole number, at least 1",
+        ),
+        (
+            "max_delay: 20ms",
+            "max_delay: leaves nothing for the model: `latency_objective` is 20ms",
+        ),
+        (
+            "holdout: 2",
+            "holdout: needs a number from 0 to 1, like 0.005",
+        ),
+        (
+            "holdout: -0.1",
+            "holdout: needs a number from 0 to 1, like 0.005",
+        ),
+        (
+            "cancel: abandonned",
+            "cancel: unknown way to cancel `abandonned`; did you mean `abandoned`?",
+        ),
+        (
+            "default_priority: 0",
+            "default_priority: needs a whole number, at least 1",
         ),
         ("max_queue_bytes: 0", "max_queue_bytes: must be more than 0"),
         (
@@ -610,7 +630,8 @@ fn the_schema_tells_the_defaults_that_are_in_effect() {
         let Some((_, default)) = description.split_once("Default: ") else {
             return;
         };
-        let default = default.split([' ', '.']).next().unwrap_or_default();
+        let default = default.split([' ', ';', ',']).next().unwrap_or_default();
+        let default = default.trim_end_matches('.');
         let value = path
             .iter()
             .fold(&effective, |value, step| match step.as_str() {
@@ -677,6 +698,7 @@ fn assert_valid(schema: &Json, value: &Json, path: &str) {
         Json::Object(_) => "object",
         Json::Array(_) => "array",
         Json::String(_) => "string",
+        Json::Number(number) if types.contains(&"number") || number.is_f64() => "number",
         Json::Number(_) => "integer",
         Json::Bool(_) => "boolean",
         Json::Null => "null",

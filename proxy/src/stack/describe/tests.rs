@@ -2,7 +2,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, StatusCode, header};
-use outrigger_filters::inference::{Code, Datatype};
+use outrigger_filters::{
+    batch::Room,
+    inference::{Code, Datatype},
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -81,6 +84,7 @@ impl Proxy {
             &model.arms[0],
             &upstream("other"),
             &config.limits,
+            &Room::whole(1000, 1 << 20),
             &metrics,
         );
         let route = Route {

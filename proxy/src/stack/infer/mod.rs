@@ -2,6 +2,7 @@
 
 mod answer;
 mod claim;
+mod explain;
 mod message;
 #[cfg(test)]
 mod tests;
@@ -110,6 +111,7 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
         (Some(_), None) => message.len() + parts.payload_len(),
         _ => message.len(),
     };
+    let explains = explain::is_asked(&head.headers);
     let wire = Arc::new(wire::Call {
         protocol: call.protocol,
         headers: std::mem::take(&mut head.headers),
@@ -133,7 +135,14 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
         }
         Ok(response) => {
             let back = model.upstream().protocol();
+            let explanation = explains.then(|| explain::explain(&response.report));
             answer::encode(response, reply, &asked, back, call.protocol, received)
+                .map(|mut answer| {
+                    if let Some(explanation) = explanation {
+                        answer.headers_mut().insert(explain::EXPLAIN, explanation);
+                    }
+                    answer
+                })
                 .map_err(|cause| answer::Untold::new(cause).into())
         }
         Err(error) => Err(error),
