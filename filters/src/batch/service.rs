@@ -137,6 +137,13 @@ impl<S: Infer + 'static> Service<Request> for Batch<S> {
             worker::start(shared, Plan::Send(batch));
             return ResponseFuture::waiting(shared, None, None, receiver);
         }
+        // Unless the endpoint is idle: it may have become faster, and nobody would ever know.
+        let hopeless = deadline.map(|deadline| state.hopeless_from(deadline, rows));
+        if state.in_flight > 0 && hopeless.is_some_and(|at| at <= arrived) {
+            drop(state);
+            shared.metrics.expired.inc();
+            return ResponseFuture::refused(DeadlineExpired::hopeless());
+        }
         match shared.room.reserve(rows, held) {
             Ok(reserved) => member.reserved = Some(reserved),
             Err(overloaded) => {
@@ -147,7 +154,6 @@ impl<S: Infer + 'static> Service<Request> for Batch<S> {
         }
         shared.add_load(rows);
         let place = state.queue.push(digest, member);
-        let hopeless = deadline.map(|deadline| state.hopeless_from(deadline, rows));
         let launched = launch(shared, &mut state, shared.situation(arrived, most));
         drop(state);
         launched.start(shared);

@@ -390,6 +390,7 @@ impl<S: Infer + 'static> Lead<S> {
     ) -> Result<Response, Error> {
         let mut call = pin!(self.shared.inner().oneshot(request));
         let mut alarm = pin!(sleep(patience));
+        let mut waits = true;
         let mut left = 0;
         let outlives = self.shared.config.cancel == Cancel::Never;
         poll_fn(|cx| {
@@ -406,7 +407,8 @@ impl<S: Infer + 'static> Lead<S> {
                     return Poll::Ready(Err(Interrupted::new().into()));
                 }
             }
-            if self.held && !alarm.is_elapsed() && alarm.as_mut().poll(cx).is_ready() {
+            if waits && alarm.as_mut().poll(cx).is_ready() {
+                waits = false;
                 self.give_way();
             }
             if outlives {
