@@ -1,6 +1,11 @@
 #![doc = include_str!("README.md")]
 
 mod alone;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the worker does not ask it yet")
+)]
+mod benefit;
 mod budget;
 mod capability;
 mod config;
@@ -24,6 +29,7 @@ mod worker;
 
 pub use self::{
     alone::Alone,
+    benefit::{BenefitView, Pays},
     capability::{Batchable, Capability, Unbatchable},
     config::{Config, Controller},
     controller::{Aimd, BatchLimit, Call, Fixed, Quantile},
