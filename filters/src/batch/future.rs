@@ -60,6 +60,8 @@ pin_project! {
             load: Load<S>,
             reason: Alone,
             contents: Option<u128>,
+            // Where it is sent singly because batching does not pay: its rows, and since when.
+            seen: Option<(usize, Instant)>,
         },
         Refused { error: Option<Error> },
         Done,
@@ -89,6 +91,15 @@ impl<S: Infer + 'static> ResponseFuture<S> {
         Self {
             state: State::alone(shared, request, Alone::Quarantined, Some(contents)),
         }
+    }
+
+    /// Goes alone because batching does not pay; what the model takes is still seen.
+    pub(super) fn singly(shared: &Arc<Shared<S>>, request: Request, rows: usize) -> Self {
+        let mut state = State::alone(shared, request, Alone::Unprofitable, None);
+        if let State::Alone { seen, .. } = &mut state {
+            *seen = Some((rows, Instant::now()));
+        }
+        Self { state }
     }
 
     /// Waits for what becomes of a member; in the queue only until its answer cannot be in time.
@@ -145,6 +156,7 @@ impl<S: Infer + 'static> State<S> {
             },
             reason,
             contents,
+            seen: None,
         }
     }
 }
@@ -190,10 +202,14 @@ impl<S: Infer + 'static> Future for ResponseFuture<S> {
                     load,
                     reason,
                     contents,
+                    seen,
                 } => {
                     let answer = ready!(call.poll(cx)).map_err(Into::into);
                     if let Some(contents) = contents {
                         load.shared.isolation.review(*contents, &answer);
+                    }
+                    if let Some((rows, sent)) = seen {
+                        load.shared.sent_singly(*rows, *sent, answer.is_ok());
                     }
                     let answer = answer.map(|mut response| {
                         response.report.batch_reason = Some(reason.name());

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-/// A histogram of durations that forgets: the 99th percentile of the last few thousand.
+/// A histogram of durations that forgets: percentiles of the last few thousand.
 ///
 /// Eight buckets to each doubling, so that a figure is right within an eighth; when as many have
 /// been counted as make a judgement, all counts are halved.
@@ -8,14 +8,24 @@ use std::time::Duration;
 pub(super) struct Latency {
     counts: Vec<u32>,
     total: u32,
+    window: u32,
 }
 
 impl Latency {
+    /// Makes one in which older durations weigh half after so many.
+    pub(super) fn over(window: u32) -> Self {
+        Self {
+            counts: vec![0; BUCKETS],
+            total: 0,
+            window,
+        }
+    }
+
     /// Counts one.
     pub(super) fn record(&mut self, duration: Duration) {
         self.counts[bucket(duration)] += 1;
         self.total += 1;
-        if self.total >= WINDOW {
+        if self.total >= self.window {
             self.total = 0;
             for count in &mut self.counts {
                 *count /= 2;
@@ -26,7 +36,12 @@ impl Latency {
 
     /// Returns the duration that 99 of 100 kept to, or `None` where there is none yet.
     pub(super) fn p99(&self) -> Option<Duration> {
-        let mut over = self.total / 100;
+        self.percentile(99)
+    }
+
+    /// Returns the duration that so many of 100 kept to, or `None` where there is none yet.
+    pub(super) fn percentile(&self, of_100: u32) -> Option<Duration> {
+        let mut over = (u64::from(self.total) * u64::from(100 - of_100.min(100)) / 100) as u32;
         self.counts
             .iter()
             .enumerate()
@@ -42,10 +57,7 @@ impl Latency {
 
 impl Default for Latency {
     fn default() -> Self {
-        Self {
-            counts: vec![0; BUCKETS],
-            total: 0,
-        }
+        Self::over(WINDOW)
     }
 }
 
@@ -91,6 +103,16 @@ mod tests {
             let exact = Duration::from_micros(990 * scale).as_secs_f64();
             assert!((0.99..1.135).contains(&(p99 / exact)), "{p99} for {exact}");
         }
+    }
+
+    #[test]
+    fn any_percentile_can_be_asked_for() {
+        let mut latency = Latency::over(512);
+        assert_eq!(latency.percentile(50), None);
+        (1..=400).for_each(|step| latency.record(Duration::from_millis(step)));
+        let median = latency.percentile(50).unwrap().as_secs_f64();
+        assert!((0.19..0.23).contains(&median), "{median}");
+        assert!(latency.percentile(0) <= latency.percentile(100));
     }
 
     #[test]

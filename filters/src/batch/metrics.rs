@@ -1,10 +1,12 @@
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
-use super::{alone::Alone, explain::Closed};
+use super::{BenefitView, alone::Alone, controller::Call, explain::Closed, state::Shown};
 
 /// The metric families of the batch filter, registered once a process.
 #[derive(Clone, Debug)]
@@ -21,6 +23,11 @@ pub struct Metrics {
     halved: Family<Arm, Counter>,
     isolated: Family<Arm, Counter>,
     stuck: Family<Arm, Counter>,
+    model_seconds: Family<OfMode, Seconds>,
+    model_rows: Family<OfMode, Counter>,
+    model_requests: Family<OfMode, Counter>,
+    speed_up: Family<Arm, Gauge<f64, AtomicU64>>,
+    pays: Family<Judged, Gauge>,
 }
 
 /// The metrics of one arm of a model: what its batch filters write.
@@ -38,7 +45,18 @@ pub struct Handles {
     pub(super) stuck: Counter,
     closed: [Counter; Closed::ALL.len()],
     alone: [Counter; Alone::ALL.len()],
+    modes: [Mode; MODES.len()],
 }
+
+/// What the model takes for calls of one kind.
+#[derive(Clone, Debug, Default)]
+struct Mode {
+    seconds: Seconds,
+    rows: Counter,
+    requests: Counter,
+}
+
+type Seconds = Counter<f64, AtomicU64>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Arm {
@@ -51,6 +69,20 @@ struct Reason {
     model: String,
     arm: String,
     reason: Word,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfMode {
+    model: String,
+    arm: String,
+    mode: Word,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Judged {
+    model: String,
+    arm: String,
+    pays: Word,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -72,6 +104,11 @@ impl Metrics {
             halved: Family::default(),
             isolated: Family::default(),
             stuck: Family::default(),
+            model_seconds: Family::default(),
+            model_rows: Family::default(),
+            model_requests: Family::default(),
+            speed_up: Family::default(),
+            pays: Family::default(),
         };
         // The registry adds the full stop to a help text and `_total` to a counter's name.
         registry.register(
@@ -134,7 +171,62 @@ impl Metrics {
             "Calls that took so long that others were sent beside them",
             metrics.stuck.clone(),
         );
+        registry.register(
+            "outrigger_batch_model_seconds",
+            "What the model took for calls that were answered: of several requests, of one that was \
+             held out to see what batching brings, and of one that was lone",
+            metrics.model_seconds.clone(),
+        );
+        registry.register(
+            "outrigger_batch_model_rows",
+            "Rows of these calls",
+            metrics.model_rows.clone(),
+        );
+        registry.register(
+            "outrigger_batch_model_requests",
+            "Requests of these calls",
+            metrics.model_requests.clone(),
+        );
+        registry.register(
+            "outrigger_batch_speedup_ratio",
+            "How many times as many rows the model answers in the same time because of batching",
+            metrics.speed_up.clone(),
+        );
+        registry.register(
+            "outrigger_batch_endpoints",
+            "Endpoints by whether batching pays; where it does not, requests are sent singly",
+            metrics.pays.clone(),
+        );
         metrics
+    }
+
+    /// Shows what batching brings at the endpoints of an arm.
+    pub fn show(&self, model: &str, arm: &str, endpoints: &[BenefitView]) {
+        let labels = Arm {
+            model: model.to_owned(),
+            arm: arm.to_owned(),
+        };
+        let of_arm = BenefitView::of_arm(endpoints);
+        match of_arm.and_then(|benefit| benefit.speed_up) {
+            Some(times) => {
+                self.speed_up.get_or_create(&labels).set(times);
+            }
+            None => {
+                self.speed_up.remove(&labels);
+            }
+        }
+        for pays in ["yes", "no", "unknown"] {
+            let of_word = endpoints
+                .iter()
+                .filter(|benefit| benefit.pays.as_str() == pays);
+            let judged = Judged {
+                model: model.to_owned(),
+                arm: arm.to_owned(),
+                pays: Word(pays),
+            };
+            let count = i64::try_from(of_word.count()).unwrap_or(i64::MAX);
+            self.pays.get_or_create(&judged).set(count);
+        }
     }
 
     /// Returns what the batch filters of one arm of a model write.
@@ -163,11 +255,43 @@ impl Metrics {
             stuck: self.stuck.get_or_create_owned(&labels),
             closed: Closed::ALL.map(|reason| counter(&self.closed, reason.name())),
             alone: Alone::ALL.map(|reason| counter(&self.alone, reason.name())),
+            modes: MODES.map(|mode| {
+                let labels = OfMode {
+                    model: model.to_owned(),
+                    arm: arm.to_owned(),
+                    mode: Word(mode),
+                };
+                Mode {
+                    seconds: self.model_seconds.get_or_create_owned(&labels),
+                    rows: self.model_rows.get_or_create_owned(&labels),
+                    requests: self.model_requests.get_or_create_owned(&labels),
+                }
+            }),
         }
     }
 }
 
 impl Handles {
+    /// Counts what the model took for a call.
+    pub(super) fn model(&self, batch: &Shown, call: &Call) {
+        if !call.answered {
+            return;
+        }
+        let mode = match batch {
+            Shown {
+                held_out: Some(_), ..
+            } => 2,
+            Shown { members: 1, .. } => 1,
+            _ => 0,
+        };
+        let Some(mode) = self.modes.get(mode) else {
+            return;
+        };
+        mode.seconds.inc_by(call.model.as_secs_f64());
+        mode.rows.inc_by(call.rows as u64);
+        mode.requests.inc_by(batch.members as u64);
+    }
+
     pub(super) fn closed(&self, reason: Closed) -> &Counter {
         &self.closed[reason as usize]
     }
@@ -192,6 +316,8 @@ impl EncodeLabelValue for Word {
         self.0.encode(encoder)
     }
 }
+
+const MODES: [&str; 3] = ["batched", "lone", "held-out"];
 
 /// Doublings up to the largest batches that paid on the curves that were measured.
 const ROWS: [f64; 13] = [

@@ -31,6 +31,7 @@ mod worker;
 
 pub use self::{
     alone::Alone,
+    benefit::{BenefitView, Pays},
     capability::{Batchable, Capability, Unbatchable},
     config::{Cancel, Config, Controller, InFlight, Share},
     controller::{Aimd, BatchLimit, Call, Fixed, Quantile},

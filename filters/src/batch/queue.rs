@@ -8,7 +8,10 @@ use smallvec::SmallVec;
 use tokio::{sync::oneshot, time::Instant};
 use tracing::Span;
 
-use super::{controller::Line, error::DeadlineExpired, explain::Closed, key, room::Reserved};
+use super::{
+    benefit::HoldOut, controller::Line, error::DeadlineExpired, explain::Closed, key,
+    room::Reserved,
+};
 use crate::inference::{Error, Request, Response};
 
 /// The requests that wait for one endpoint, in a lane for each key.
@@ -92,6 +95,8 @@ pub(super) struct Batch {
     /// The limit of rows when it was closed.
     pub(super) limit: usize,
     pub(super) closed: Closed,
+    /// Whether it is a single request for the sake of what is learned from that.
+    pub(super) held_out: Option<HoldOut>,
 }
 
 /// How much may go together.
@@ -108,6 +113,8 @@ pub(super) struct Limits {
 /// What goes next, before it is taken.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Next {
+    /// The members of its key.
+    pub(super) members: usize,
     /// The rows of its key.
     pub(super) rows: usize,
     /// When its first member came.
@@ -191,6 +198,7 @@ impl Queue {
         let (_, first) = lane.first()?;
         let first = self.nodes.get(first)?.member.as_ref()?;
         Some(Next {
+            members: lane.members,
             rows: lane.rows,
             oldest: first.arrived,
             tightest: lane.tightest,
@@ -328,6 +336,7 @@ impl Queue {
                 rows,
                 limit: limits.rows,
                 closed,
+                held_out: None,
             });
         }
     }

@@ -117,7 +117,8 @@ impl<S: Infer + 'static> Service<Request> for Batch<S> {
         state.delay.arrived(arrived, rows);
         if !state.benefit.batches(arrived) {
             drop(state);
-            return self.alone(member.request, Alone::Unprofitable);
+            shared.metrics.alone(Alone::Unprofitable).inc();
+            return ResponseFuture::singly(shared, member.request, rows);
         }
         if state.has_place() && state.queue.is_empty() && shared.config.max_delay.is_zero() {
             state.in_flight += 1;
@@ -132,6 +133,7 @@ impl<S: Infer + 'static> Service<Request> for Batch<S> {
                 } else {
                     Closed::Idle
                 },
+                held_out: None,
             };
             shared.add_load(rows);
             worker::start(shared, Plan::Send(batch));

@@ -9,6 +9,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     BatchLayer, Batchable, Cancel, Capability, Config, View,
+    benefit::Called,
     isolation::Isolation,
     latency::Latency,
     metrics::Handles,
@@ -122,8 +123,25 @@ impl<S> Shared<S> {
         self.load.load(Ordering::Relaxed)
     }
 
+    /// Learns from a call of one request that was not merged because batching does not pay.
+    pub(super) fn sent_singly(&self, rows: usize, sent: Instant, answered: bool) {
+        let now = Instant::now();
+        self.record(std::iter::once(now - sent));
+        let called = Called {
+            requests: 1,
+            rows,
+            held_out: None,
+            model: now - sent,
+            answered,
+        };
+        self.state.lock().benefit.called(now, &called);
+    }
+
     pub(super) fn view(&self) -> View {
-        let p99 = self.latency.lock().p99();
+        let (p50, p99) = {
+            let latency = self.latency.lock();
+            (latency.percentile(50), latency.p99())
+        };
         let most = self.most_rows().unwrap_or(1);
         let state = self.state.lock();
         View {
@@ -134,7 +152,9 @@ impl<S> Shared<S> {
             in_flight: state.in_flight,
             places: state.flight.places(),
             stuck: state.stuck,
+            p50,
             p99,
+            benefit: state.benefit.view(Instant::now()),
             capability: self.capability.get(),
         }
     }

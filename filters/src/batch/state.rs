@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::{
     Config, InFlight,
-    benefit::{Benefit, Called},
+    benefit::{Benefit, Called, HoldOut},
     budget::Budget,
     config,
     controller::{Aimd, BatchLimit, Call, Costs, Fixed, Quantile},
@@ -124,11 +124,19 @@ impl State {
             self.waits_until = Some(until);
             return Plan::Wait(until);
         }
-        let held_out = self.benefit.hold_out(self.draws.next());
+        let shared = self.queue.next().is_some_and(|next| next.members > 1);
+        let held_out = match shared {
+            true => {
+                let beside = self.in_flight.saturating_sub(1);
+                let places = self.flight.places();
+                self.benefit.hold_out(self.draws.next(), beside, places)
+            }
+            false => None,
+        };
         let limits = Limits {
             rows: self.limit.limit(at.most),
             bytes: self.max_batch_bytes,
-            members: if held_out { 1 } else { usize::MAX },
+            members: held_out.map_or(usize::MAX, |_| 1),
             line: self.costs.line().filter(|_| at.fresh),
         };
         match self.queue.take(at.now, limits, late) {
@@ -138,6 +146,7 @@ impl State {
                     Closed::Idle if at.waited => Closed::Delay,
                     closed => closed,
                 };
+                batch.held_out = held_out;
                 Plan::Send(batch)
             }
             None => Plan::Rest,
@@ -194,7 +203,7 @@ impl State {
             &Called {
                 requests: batch.members,
                 rows: call.rows,
-                held_out: batch.closed == Closed::HoldOut,
+                held_out: batch.held_out,
                 model: call.model,
                 answered: call.answered,
             },
@@ -206,7 +215,7 @@ impl State {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shown {
     pub(super) members: usize,
-    pub(super) closed: Closed,
+    pub(super) held_out: Option<HoldOut>,
 }
 
 impl Draws {

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
-use super::{Batchable, Controller};
+use super::{Batchable, BenefitView, Controller};
 
 /// What a batch filter has learned and what waits in it, for the admin page.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct View {
     /// What finds the limit.
     pub controller: Controller,
@@ -19,8 +19,12 @@ pub struct View {
     pub places: usize,
     /// Calls that took so long that others were sent beside them, and which have not ended.
     pub stuck: usize,
+    /// What half of the requests kept to of late, queue and model together.
+    pub p50: Option<Duration>,
     /// What 99 of 100 requests kept to of late, queue and model together.
     pub p99: Option<Duration>,
+    /// What batching brings.
+    pub benefit: BenefitView,
     /// Whether the model takes batches.
     pub capability: Batchable,
 }

@@ -268,11 +268,11 @@ impl<S: Infer + 'static> Lead<S> {
         let oldest = arrived.min().unwrap_or(sent);
         let shown = Shown {
             members: batch.members.len(),
-            closed: batch.closed,
+            held_out: batch.held_out,
         };
         let call = Call {
             rows: batch.rows,
-            full: batch.closed == Closed::Full,
+            full: batch.closed == Closed::Full && batch.held_out.is_none(),
             answered: answered_well,
             queue: sent - oldest,
             model: answered - sent,
@@ -359,6 +359,7 @@ impl<S: Infer + 'static> Lead<S> {
                     limit: rows,
                     members,
                     closed: Closed::Halved,
+                    held_out: None,
                 });
             }
         }
@@ -437,6 +438,7 @@ impl<S: Infer + 'static> Lead<S> {
         if let Some((batch, call)) = shown {
             state.learn(&batch, &call, now, sent);
             shared.show_limit(&mut state);
+            shared.metrics.model(&batch, &call);
         }
         let released = match most {
             Some(_) => Vec::new(),

@@ -129,7 +129,7 @@ async fn who_waits_is_told_at_once_when_the_model_cannot_be_in_time_any_more() {
 #[tokio::test(start_paused = true)]
 async fn who_cannot_be_in_time_is_never_sent_but_an_idle_endpoint_is_tried() {
     let mut script = Script::new(fixed(8));
-    teach(&mut script, 10, 10).await;
+    teach(&mut script, 10, 11).await;
     let _first = script.send(request("first", 1, 0));
     let call = script.expect_call().await;
     // A call takes 10 ms, 8 at least.
