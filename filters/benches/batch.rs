@@ -20,7 +20,8 @@ use std::{
 use bytes::Bytes;
 use outrigger_filters::{
     batch::{
-        Aimd, Batch, BatchLimit, Call, Capability, Config, Controller, Handles, Quantile, key,
+        Aimd, Batch, BatchLimit, Call, Capability, Config, Controller, Handles, InFlight, Quantile,
+        key,
     },
     inference::{
         Datatype, Error, Form, Head, Parameters, Payload, Request, RequestParts, Response,
@@ -73,27 +74,39 @@ fn main() {
         Config {
             controller: Controller::Fixed,
             max_batch_size: Some(MEMBERS),
-            max_in_flight: 1,
+            max_in_flight: InFlight::Fixed(1),
             ..Config::default()
         },
         Capability::default(),
         Handles::default(),
     );
     // One request keeps the endpoint busy while the others come to wait: they go as one batch.
-    let mut whole = f64::INFINITY;
-    for _ in 0..ROUNDS {
-        let mut took = Duration::ZERO;
-        for _ in 0..2000 {
-            let members = requests.clone();
-            let plug = requests[0].clone();
-            took += runtime.block_on(round(&batch, &upstream, plug, members));
+    let filter = |what: &str, due: fn(usize) -> Option<Duration>| {
+        let mut whole = f64::INFINITY;
+        for _ in 0..ROUNDS {
+            let mut took = Duration::ZERO;
+            for _ in 0..2000 {
+                let now = tokio::time::Instant::now();
+                let members = requests.iter().enumerate().map(|(index, request)| {
+                    let mut request = request.clone();
+                    request.head.deadline = due(index).map(|due| now + due);
+                    request
+                });
+                let members = members.collect();
+                let plug = requests[0].clone();
+                took += runtime.block_on(round(&batch, &upstream, plug, members));
+            }
+            whole = whole.min(took.as_nanos() as f64 / 2000.);
         }
-        whole = whole.min(took.as_nanos() as f64 / 2000.);
-    }
-    report(
-        "filter, a request of a batch of 32",
-        whole / (MEMBERS + 1) as f64,
-    );
+        report(what, whole / (MEMBERS + 1) as f64);
+    };
+    filter("filter, a request of a batch of 32", |_| None);
+    filter("the same, all due in a second", |_| {
+        Some(Duration::from_secs(1))
+    });
+    filter("the same, the last due first", |index| {
+        Some(Duration::from_millis(2000 - index as u64))
+    });
     let mut alone = f64::INFINITY;
     for _ in 0..ROUNDS {
         let mut took = Duration::ZERO;

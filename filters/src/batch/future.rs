@@ -33,8 +33,9 @@ pin_project! {
     ///    '------> expired               it still waits, and the model cannot be in time any more
     /// ```
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<S: Infer>
+    pub struct ResponseFuture<S>
     where
+        S: Infer,
         S: 'static,
     {
         #[pin]
@@ -44,8 +45,9 @@ pin_project! {
 
 pin_project! {
     #[project = StateProjection]
-    enum State<S: Infer>
+    enum State<S>
     where
+        S: Infer,
         S: 'static,
     {
         Waiting {

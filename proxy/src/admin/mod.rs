@@ -46,7 +46,7 @@ impl Admin {
         match path {
             "/live" => json_page(StatusCode::OK, &json!({ "live": true })),
             "/ready" => self.ready().await,
-            "/metrics" => page(StatusCode::OK, METRICS, self.0.metrics().text()),
+            "/metrics" => page(StatusCode::OK, METRICS, self.0.metrics_text()),
             "/config" => json_page(StatusCode::OK, &self.0.effective()),
             "/models" => json_page(StatusCode::OK, &self.0.models()),
             _ => json_page(

@@ -41,6 +41,14 @@ impl State {
         self.table().drain();
     }
 
+    /// Returns all metrics as text, as they are now.
+    pub fn metrics_text(&self) -> String {
+        for model in self.table().models() {
+            model.show(&self.metrics);
+        }
+        self.metrics.text()
+    }
+
     /// Returns the metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics

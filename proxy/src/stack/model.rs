@@ -1,7 +1,7 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use outrigger_filters::{
-    batch::{Batch, BatchLayer, Batchable, Capability, Room},
+    batch::{Batch, BatchLayer, Batchable, BenefitView, Capability, Pays, Room},
     inference::{BoxInfer, Error, Form, Metadata, Request},
 };
 use serde_json::json;
@@ -284,13 +284,29 @@ impl Model {
         self.config.batch.is_none() || self.learned.capability().get() != Batchable::Unasked
     }
 
-    /// Shows what was learned, for `/models`.
-    pub fn view(&self) -> serde_json::Value {
-        let endpoints: Vec<_> = self
+    /// Brings the gauges up to date that are summed up over endpoints.
+    pub fn show(&self, metrics: &Metrics) {
+        let benefits: Vec<_> = self
             .batches
             .iter()
-            .map(|(endpoint, batch)| {
-                let view = batch.view();
+            .map(|(_, batch)| batch.view().benefit)
+            .collect();
+        if !benefits.is_empty() {
+            metrics.batch().show(&self.name, &self.arm.name, &benefits);
+        }
+    }
+
+    /// Shows what was learned, for `/models`.
+    pub fn view(&self) -> serde_json::Value {
+        let views: Vec<_> = self
+            .batches
+            .iter()
+            .map(|(endpoint, batch)| (endpoint, batch.view()))
+            .collect();
+        let benefits: Vec<_> = views.iter().map(|(_, view)| view.benefit.clone()).collect();
+        let endpoints: Vec<_> = views
+            .iter()
+            .map(|(endpoint, view)| {
                 json!({
                     "address": endpoint.authority().as_str(),
                     "controller": view.controller.as_str(),
@@ -300,11 +316,13 @@ impl Model {
                     "in_flight": view.in_flight,
                     "max_in_flight": view.places,
                     "stuck": view.stuck,
+                    "p50": view.p50.map(|p50| p50.as_secs_f64()),
                     "p99": view.p99.map(|p99| p99.as_secs_f64()),
+                    "batching": view.benefit.pays.as_str(),
                 })
             })
             .collect();
-        json!({
+        let mut shown = json!({
             "upstream": self.upstream.name(),
             "model": &*self.arm.model,
             "batchable": match self.learned.capability().get() {
@@ -314,13 +332,48 @@ impl Model {
                 Batchable::Yes { max_batch_size } => json!({ "max_batch_size": max_batch_size }),
             },
             "endpoints": endpoints,
-        })
+        });
+        if let Some(benefit) = BenefitView::of_arm(&benefits) {
+            shown["benefit"] = self::benefit(&benefit);
+        }
+        shown
     }
 
     /// Returns the arm's name.
     pub fn arm(&self) -> &str {
         &self.arm.name
     }
+}
+
+/// Says what batching brings, in words and in figures; times are seconds.
+fn benefit(view: &BenefitView) -> serde_json::Value {
+    let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
+    let says = match (view.pays, view.speed_up) {
+        (Pays::No { again }, _) => format!(
+            "batching does not pay: requests are sent singly, and batching is tried again in {} s",
+            again.as_secs()
+        ),
+        (_, Some(times)) => {
+            format!("the model answers {times:.2} times as many rows because of batching")
+        }
+        (_, None) => "not known yet".to_owned(),
+    };
+    json!({
+        "says": says,
+        "pays": view.pays.as_str(),
+        "speed_up": view.speed_up,
+        "standard_error": view.error,
+        "held_out": view.hold_outs,
+        "batch_rows": view.batch_rows,
+        "rows_per_second": view.rate,
+        "with": { "seconds_per_row": seconds(view.with), "calls_under_way": view.busy },
+        "without": {
+            "seconds_per_row": seconds(view.without),
+            "calls_under_way": view.busy_without,
+            "p50": seconds(view.alone_p50),
+            "p99": seconds(view.alone_p99),
+        },
+    })
 }
 
 impl Loaded for Batch<Client> {
