@@ -12,6 +12,7 @@ pub mod demo;
 pub mod detect;
 pub mod io;
 pub mod listen;
+pub mod probe;
 pub mod rescue;
 pub mod server;
 pub mod stack;

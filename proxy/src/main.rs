@@ -6,7 +6,7 @@ use clap::Parser as _;
 use outrigger::{
     app,
     cli::{self, Cli, Command},
-    telemetry,
+    probe, telemetry,
 };
 
 #[global_allocator]
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
             }
         }
         Command::Check { file } => cli::check::run(&file),
+        Command::Probe(options) => probe::run(&options),
         Command::Schema => cli::schema::run(),
         #[cfg(feature = "demo")]
         Command::Demo(demo) => outrigger::demo::run(&demo),

@@ -16,7 +16,7 @@ from harness.outrigger import binary  # noqa: E402
 from harness.route import batching, route  # noqa: E402
 
 TRITON_MODELS = (
-    "big", "digits_forest", "digits_svm", "echo", "echo_alone", "linear", "marked", "numbers", "sequence", "stream", "types",
+    "big", "digits_forest", "digits_svm", "echo", "echo_alone", "linear", "marked", "noisy", "numbers", "sequence", "stream", "types",
     "unbatched", "witness", "words",
 )  # fmt: skip
 TENSORFLOW_MODELS = ("half_plus_two", "linear", "types", "types_content", "words", "pair", "scaled", "total", "marked")

@@ -11,6 +11,7 @@ mod isolation;
 mod merging;
 mod neighbours;
 mod one_answer;
+mod probe;
 mod protocols;
 mod reload;
 mod tls;

@@ -261,6 +261,30 @@ impl Engine {
                 let outputs = self.behaviour.answer(&inputs, rows);
                 Outcome::Answer(outputs.iter().map(|o| o.with_rows(rows, wanted)).collect())
             }
+            Some(Fault::Noise(share)) => {
+                let mut noisy = |number: f32| {
+                    let random = 2. * random.unit() - 1.;
+                    number * (1. + share * random as f32)
+                };
+                let outputs = self.behaviour.answer(&inputs, rows);
+                Outcome::Answer(outputs.iter().map(|o| o.with_numbers(&mut noisy)).collect())
+            }
+            Some(Fault::Neighbours(share)) => {
+                let outputs = self.behaviour.answer(&inputs, rows);
+                let moved = outputs.iter().map(|output| {
+                    let numbers = output.as_fp32();
+                    let mean = numbers.iter().sum::<f32>() / numbers.len().max(1) as f32;
+                    output.with_numbers(&mut |number| number + share * mean)
+                });
+                Outcome::Answer(moved.collect())
+            }
+            Some(Fault::FirstRow) => {
+                let outputs = self.behaviour.answer(&inputs, rows);
+                let first = outputs
+                    .iter()
+                    .map(|o| o.with_rows(rows, 1).with_rows(1, rows));
+                Outcome::Answer(first.collect())
+            }
         };
         let cost = jitter.apply(curve.cost(rows), random);
         let counted_from = if self.behaviour.computes() {

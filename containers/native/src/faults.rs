@@ -20,6 +20,12 @@ pub enum Fault {
     WrongRowCount(i64),
     /// A classifier guesses: each label is drawn at random. Other models answer as always.
     Guess,
+    /// Each FP32 number of its answer is moved by a random share of itself, no larger than this one: as by dropout that was left switched on.
+    Noise(f32),
+    /// Each FP32 number of its answer is moved by this share of the mean over all rows: as by batch normalisation that was left in training.
+    Neighbours(f32),
+    /// Every row is answered like the first: as by a graph with a batch of one written into it.
+    FirstRow,
 }
 
 /// The first element of a row that is guilty: compared with that of each row of the first input.

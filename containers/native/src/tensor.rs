@@ -221,6 +221,17 @@ impl Tensor {
             .map(|range| &self.data[range])
     }
 
+    /// The same tensor with other numbers, where it has single precision ones.
+    pub(crate) fn with_numbers(&self, change: &mut impl FnMut(f32) -> f32) -> Self {
+        match self.datatype {
+            Datatype::Fp32 => {
+                let numbers: Vec<f32> = self.as_fp32().into_iter().map(change).collect();
+                Self::fp32(self.name.clone(), &self.shape, &numbers)
+            }
+            _ => self.clone(),
+        }
+    }
+
     /// The same tensor with another number of rows: the last ones are cut off, or the first ones come again.
     pub(crate) fn with_rows(&self, rows: usize, wanted: usize) -> Self {
         let mut shape = self.shape.clone();

@@ -646,3 +646,24 @@ async fn a_server_on_its_own_threads_serves_and_stops() {
 fn numbers_of(response: &ModelInferResponse) -> f32 {
     numbers(response)[0]
 }
+
+#[tokio::test]
+async fn answers_can_be_random_or_those_of_other_rows() {
+    let (server, mut client) = serve(Synthetic::new("echo")).await;
+    let echo = server.handle("echo").expect("it is served");
+    let mut answer = async |fault, values: &[f32]| {
+        echo.set_faults(Faults::always(fault));
+        let answer = client.model_infer(rows("echo", values)).await;
+        numbers(answer.expect("it answers").get_ref())
+    };
+    assert_eq!(answer(Fault::FirstRow, &[1., 2., 3.]).await, [1., 1., 1.]);
+    assert_eq!(answer(Fault::Neighbours(0.5), &[1.]).await, [1.5]);
+    assert_eq!(answer(Fault::Neighbours(0.5), &[1., 3.]).await, [2., 4.]);
+    let first = answer(Fault::Noise(0.1), &[1., 100.]).await;
+    let second = answer(Fault::Noise(0.1), &[1., 100.]).await;
+    assert_ne!(first, second);
+    for (noisy, value) in first.iter().chain(&second).zip([1., 100., 1., 100.]) {
+        assert!((noisy - value).abs() <= 0.11 * value, "{noisy}");
+    }
+    server.stop().await;
+}

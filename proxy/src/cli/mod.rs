@@ -4,6 +4,7 @@
 
 pub mod check;
 mod demo;
+mod probe;
 mod run;
 pub mod schema;
 
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 pub use self::demo::Demo;
+pub use self::probe::{Dim, Probe};
 pub use self::run::Run;
 
 /// A transparent sidecar proxy for model servers.
@@ -35,6 +37,8 @@ pub enum Command {
     },
     /// Prints the JSON Schema of the configuration.
     Schema,
+    /// Tells whether a model's answers stay the same when rows are batched or cached.
+    Probe(Probe),
     /// Shows what batching does, with models and load of its own.
     Demo(Demo),
 }
@@ -78,6 +82,14 @@ mod tests {
             "outrigger run --listen 127.0.0.1:1 --upstream 127.0.0.1:2",
             "outrigger run --listen 127.0.0.1:1 --upstream http://h:2 --protocol grpc",
             "outrigger demo --seconds 0",
+            "outrigger probe m",
+            "outrigger probe --config a",
+            "outrigger probe --config a m --rows 0",
+            "outrigger probe --config a m --repeat 1",
+            "outrigger probe --config a m --dim x=none",
+            "outrigger probe --config a m --tolerance -1",
+            "outrigger probe --config a m --timeout soon",
+            "outrigger probe --config a m --input f --rows 3",
         ] {
             assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");
         }
