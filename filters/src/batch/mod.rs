@@ -12,6 +12,11 @@ pub mod key;
 mod latency;
 mod layer;
 mod metrics;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the service divides nothing yet")
+)]
+mod oversize;
 mod quarantine;
 mod queue;
 mod search;
