@@ -204,6 +204,11 @@ impl Quantile {
         }
         let aim = self.aim(line, self.tail.factor());
         if aim < whole {
+            // A limit of a few rows that has just grown is not judged by the calls under way, which
+            // have fewer.
+            if whole < MANY && (call.rows as f64) < whole && time <= budget {
+                return;
+            }
             let stays = whole < MANY && aim >= whole - STAY && self.aim(line, 1.) >= whole + MARGIN;
             if !stays {
                 // What was held for a while and is lost by noise is tried again soon.
