@@ -6,6 +6,11 @@ mod capability;
 mod config;
 mod controller;
 mod error;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the service asks it nothing yet")
+)]
+mod flight;
 mod future;
 mod isolation;
 pub mod key;

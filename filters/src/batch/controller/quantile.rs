@@ -82,6 +82,21 @@ impl Quantile {
         }
     }
 
+    /// Forgets what calls take, and what was late: more or fewer of them are under way at the same
+    /// time from here on. The limit stays, for the search to go on from there.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the number of calls is fixed yet")
+    )]
+    pub(in crate::batch) fn moved(&mut self) {
+        self.costs = Costs::default();
+        self.ceiling.lift();
+        self.surprise = None;
+        self.late = 0.;
+        self.steady = 0;
+        self.patience = 1;
+    }
+
     /// Learns what a call took.
     fn learn(&mut self, rows: f64, time: f64) {
         let Some(line) = self.costs.line() else {
