@@ -17,6 +17,7 @@ mod latency;
 mod layer;
 mod metrics;
 mod outlive;
+mod oversize;
 mod quarantine;
 mod queue;
 mod room;

@@ -28,7 +28,7 @@ pub use self::{
     payload::Payload,
     request::{Head, Method, Request, RequestParts, RequestedOutput, Wire},
     response::{Report, Response, ResponseParts},
-    rows::{BINARY_DATA_SIZE, NoRows, Uneven, concat, split},
+    rows::{BINARY_DATA_SIZE, Indivisible, NoRows, Uneven, concat, divide, join, split},
     shape::Shape,
     signature::{Signature, TensorSpec},
     status::Status,

@@ -136,6 +136,17 @@ impl Request {
         self.parts
     }
 
+    /// Makes a request for some of the rows of this one. Its parts hold the message together, and
+    /// each counts its share of it; what the proxy knows of the call is true of all of them.
+    pub(super) fn part(&self, parts: RequestParts, rows: usize, whole: usize) -> Self {
+        let share = (self.message_len as u128 * rows as u128).div_ceil(whole.max(1) as u128);
+        Self {
+            origin: self.origin.clone(),
+            message_len: usize::try_from(share).unwrap_or(self.message_len),
+            ..Self::from(parts)
+        }
+    }
+
     /// Returns the bytes that the request keeps from being freed: those of the message that it was
     /// read from, or of the contents where they are more.
     ///

@@ -1,4 +1,4 @@
-//! Rows: counting them, joining requests along them, and giving an answer's rows back.
+//! Rows: counting them, joining and dividing requests along them, and giving an answer's rows back.
 
 use bytes::Bytes;
 
@@ -27,7 +27,21 @@ pub enum NoRows {
     Length,
 }
 
-/// Why an answer cannot be divided among requests.
+/// Why a request is not divided by its rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Indivisible {
+    /// Its rows cannot be counted.
+    NoRows(NoRows),
+    /// The parts together have more or fewer rows, or one of them has none.
+    Sizes {
+        /// The rows of the request.
+        whole: usize,
+        /// Those of the parts.
+        total: usize,
+    },
+}
+
+/// Why an answer cannot be divided among requests, or answers not be joined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Uneven {
     /// There is no output.
@@ -43,6 +57,8 @@ pub enum Uneven {
     Absent,
     /// The contents of an output are longer or shorter than its shape says.
     Length,
+    /// The answers to the parts of a request differ in more than contents.
+    Unlike,
 }
 
 impl Request {
@@ -111,10 +127,7 @@ pub fn concat<'a>(requests: impl IntoIterator<Item = &'a Request>) -> Request {
     for request in requests {
         rows = rows.saturating_add(rows_of(request));
         for (input, other) in joined.inputs.iter_mut().zip(&request.inputs) {
-            if input.form.is_text() && !input.data.is_empty() && !other.data.is_empty() {
-                input.data.push(Bytes::from_static(b","));
-            }
-            input.data.append(&other.data);
+            append(input, other);
         }
     }
     for input in &mut joined.inputs {
@@ -172,48 +185,170 @@ pub fn split(response: Response, rows: &[usize]) -> Result<Vec<Response>, Uneven
         if !agrees(&output) {
             return Err(Uneven::Length);
         }
-        let elements = output.shape.row_elements().ok_or(Uneven::Length)?;
-        let parameters = without_size(&output.parameters);
-        let mut texts = output
-            .form
-            .is_text()
-            .then(|| Values::new(output.data.to_bytes()));
-        let mut rest = output.data;
-        for (part, rows) in parts.iter_mut().zip(rows) {
-            let elements = elements.checked_mul(*rows).ok_or(Uneven::Length)?;
-            let data = match &mut texts {
-                Some(texts) => {
-                    let values = if output.form == Form::Rows {
-                        *rows
-                    } else {
-                        elements
-                    };
-                    texts.take(values).map(Payload::from)
-                }
-                None => {
-                    let len = match output.datatype.size() {
-                        Some(size) => elements.checked_mul(size),
-                        None => Elements::of(&rest).skip(elements),
-                    };
-                    len.and_then(|len| rest.split_to(len))
-                }
-            };
-            let data = data.ok_or(Uneven::Length)?;
-            part.outputs.push(Tensor {
-                name: output.name.clone(),
-                datatype: output.datatype,
-                shape: output.shape.with_rows(*rows),
-                parameters: parameters.clone(),
-                data,
-                form: output.form,
-                unknown: output.unknown.clone(),
-            });
+        cut(output, rows, parts.iter_mut().map(|part| &mut part.outputs)).ok_or(Uneven::Length)?;
+    }
+    Ok(parts)
+}
+
+/// Divides a request by its rows into requests of the given numbers of rows, in their order; the
+/// pieces of its contents are shared, not copied.
+///
+/// Everything that is not contents each of them gets, the id, the deadline and the priority among
+/// it: a part waits, and is sent alone, as the whole would have been. Their answers are put
+/// together again by [`join`].
+pub fn divide(request: &Request, rows: &[usize]) -> Result<Vec<Request>, Indivisible> {
+    let whole = request.rows().map_err(Indivisible::NoRows)?;
+    let total = rows
+        .iter()
+        .try_fold(0_usize, |total, rows| total.checked_add(*rows))
+        .unwrap_or(usize::MAX);
+    if total != whole || rows.contains(&0) {
+        return Err(Indivisible::Sizes { whole, total });
+    }
+    let mut parts: Vec<RequestParts> = rows
+        .iter()
+        .map(|_| RequestParts {
+            head: request.head.clone(),
+            inputs: Vec::with_capacity(request.inputs.len()),
+            outputs: request.outputs.clone(),
+            parameters: request.parameters.clone(),
+            unknown: request.unknown.clone(),
+        })
+        .collect();
+    for input in &request.inputs {
+        let parts = parts.iter_mut().map(|part| &mut part.inputs);
+        cut(input.clone(), rows, parts).ok_or(Indivisible::NoRows(NoRows::Length))?;
+    }
+    let parts = parts.into_iter().zip(rows);
+    Ok(parts
+        .map(|(part, rows)| request.part(part, *rows, whole))
+        .collect())
+}
+
+/// Joins the answers to the parts of a request that was [divided](divide), in their order, each
+/// of which must have as many rows as its part had.
+///
+/// The answers must be of one version of one model, and alike in all that is not contents: names,
+/// types, row shapes and the order of their outputs, and parameters, since those may say how
+/// contents are to be read. Headers, trailers, report and id are the first's.
+pub fn join(answers: impl IntoIterator<Item = (usize, Response)>) -> Result<Response, Uneven> {
+    let mut answers = answers.into_iter();
+    let Some((mut total, mut joined)) = answers.next() else {
+        return Err(Uneven::NoOutputs);
+    };
+    has_rows(&joined, total)?;
+    // Whoever borrows the fields to change them gives up the message that they were read from.
+    for output in &mut joined.outputs {
+        output.parameters = without_size(&output.parameters);
+    }
+    for (rows, answer) in answers {
+        has_rows(&answer, rows)?;
+        total = total.saturating_add(rows);
+        if !is_alike(&joined, &answer) {
+            return Err(Uneven::Unlike);
         }
-        if texts.is_some_and(|texts| !texts.is_empty()) {
+        for (output, other) in joined.outputs.iter_mut().zip(&answer.outputs) {
+            append(output, other);
+        }
+    }
+    for output in &mut joined.outputs {
+        output.shape = output.shape.with_rows(total);
+    }
+    Ok(joined)
+}
+
+/// Checks that every output has so many rows, and the contents that they take.
+fn has_rows(answer: &Response, expected: usize) -> Result<(), Uneven> {
+    if answer.outputs.is_empty() {
+        return Err(Uneven::NoOutputs);
+    }
+    for output in &answer.outputs {
+        let found = output.shape.rows();
+        if found != Some(expected) {
+            return Err(Uneven::Rows { expected, found });
+        }
+        if output.form == Form::Absent {
+            return Err(Uneven::Absent);
+        }
+        if !agrees(output) {
             return Err(Uneven::Length);
         }
     }
-    Ok(parts)
+    Ok(())
+}
+
+/// Tells whether two answers differ in nothing but their rows and what belongs to one message.
+fn is_alike(one: &Response, other: &Response) -> bool {
+    let alike = |(one, other): (&Tensor, &Tensor)| {
+        let row = |tensor: &Tensor| tensor.shape.with_rows(1);
+        // Contents that are bytes are the same bytes in both forms.
+        let form = |tensor: &Tensor| tensor.form.is_text().then_some(tensor.form);
+        one.name == other.name
+            && one.datatype == other.datatype
+            && row(one) == row(other)
+            && form(one) == form(other)
+            && one.unknown == other.unknown
+            && without_size(&one.parameters) == without_size(&other.parameters)
+    };
+    one.model == other.model
+        && one.version == other.version
+        && one.parameters == other.parameters
+        && one.unknown == other.unknown
+        && one.outputs.len() == other.outputs.len()
+        && one.outputs.iter().zip(&other.outputs).all(alike)
+}
+
+/// Cuts a tensor along its rows, one piece for each of `parts`, or returns `None` where its
+/// contents are not as long as its shape says.
+fn cut<'a>(
+    tensor: Tensor,
+    rows: &[usize],
+    parts: impl Iterator<Item = &'a mut Vec<Tensor>>,
+) -> Option<()> {
+    let row = tensor.shape.row_elements()?;
+    let parameters = without_size(&tensor.parameters);
+    let mut texts = tensor
+        .form
+        .is_text()
+        .then(|| Values::new(tensor.data.to_bytes()));
+    let mut rest = tensor.data;
+    for (part, rows) in parts.zip(rows) {
+        let elements = row.checked_mul(*rows)?;
+        let data = match &mut texts {
+            Some(texts) => {
+                let values = match tensor.form {
+                    Form::Rows => *rows,
+                    _ => elements,
+                };
+                Payload::from(texts.take(values)?)
+            }
+            None => {
+                let len = match tensor.datatype.size() {
+                    Some(size) => elements.checked_mul(size),
+                    None => Elements::of(&rest).skip(elements),
+                };
+                rest.split_to(len?)?
+            }
+        };
+        part.push(Tensor {
+            name: tensor.name.clone(),
+            datatype: tensor.datatype,
+            shape: tensor.shape.with_rows(*rows),
+            parameters: parameters.clone(),
+            data,
+            form: tensor.form,
+            unknown: tensor.unknown.clone(),
+        });
+    }
+    texts.is_none_or(|texts| texts.is_empty()).then_some(())
+}
+
+/// Adds the contents of another tensor's rows; the shape is left as it is.
+fn append(tensor: &mut Tensor, other: &Tensor) {
+    if tensor.form.is_text() && !tensor.data.is_empty() && !other.data.is_empty() {
+        tensor.data.push(Bytes::from_static(b","));
+    }
+    tensor.data.append(&other.data);
 }
 
 /// Tells whether the contents are as long as type and shape say; of text that is known.
@@ -320,6 +455,26 @@ impl std::fmt::Display for NoRows {
 
 impl std::error::Error for NoRows {}
 
+impl std::fmt::Display for Indivisible {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoRows(_) => f.write_str("the rows of the request cannot be counted"),
+            Self::Sizes { whole, total } => {
+                write!(f, "{whole} rows are not divided into {total}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Indivisible {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::NoRows(reason) => Some(reason),
+            Self::Sizes { .. } => None,
+        }
+    }
+}
+
 impl std::fmt::Display for Uneven {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -338,6 +493,7 @@ impl std::fmt::Display for Uneven {
             Self::Length => {
                 f.write_str("the contents of an output are not as long as its shape says")
             }
+            Self::Unlike => f.write_str("the answers to the parts of the request are not alike"),
         }
     }
 }

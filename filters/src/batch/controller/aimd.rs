@@ -140,6 +140,10 @@ impl BatchLimit for Aimd {
             }
         }
     }
+
+    fn kept(&self) -> Box<dyn BatchLimit> {
+        Box::new(self.clone())
+    }
 }
 
 impl Line {

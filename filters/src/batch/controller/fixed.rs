@@ -10,4 +10,8 @@ impl BatchLimit for Fixed {
     }
 
     fn observe(&mut self, _: &Call) {}
+
+    fn kept(&self) -> Box<dyn BatchLimit> {
+        Box::new(self.clone())
+    }
 }

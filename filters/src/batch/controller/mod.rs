@@ -21,6 +21,13 @@ pub trait BatchLimit: std::fmt::Debug + Send {
 
     /// Learns from a call that has ended.
     fn observe(&mut self, call: &Call);
+
+    /// Forgets what calls take, and what was late: more or fewer of them are under way at the same
+    /// time from here on. The limit stays, for the search to go on from there.
+    fn moved(&mut self) {}
+
+    /// Returns a copy, to come back to.
+    fn kept(&self) -> Box<dyn BatchLimit>;
 }
 
 /// What one call has shown.

@@ -204,6 +204,11 @@ impl Quantile {
         }
         let aim = self.aim(line, self.tail.factor());
         if aim < whole {
+            // A limit of a few rows that has just grown is not judged by the calls under way, which
+            // have fewer.
+            if whole < MANY && (call.rows as f64) < whole && time <= budget {
+                return;
+            }
             let stays = whole < MANY && aim >= whole - STAY && self.aim(line, 1.) >= whole + MARGIN;
             if !stays {
                 // What was held for a while and is lost by noise is tried again soon.
@@ -241,6 +246,19 @@ impl Quantile {
 impl BatchLimit for Quantile {
     fn limit(&self, most: usize) -> usize {
         (self.limit as usize).clamp(1, most.max(1))
+    }
+
+    fn moved(&mut self) {
+        self.costs = Costs::default();
+        self.ceiling.lift();
+        self.surprise = None;
+        self.late = 0.;
+        self.steady = 0;
+        self.patience = 1;
+    }
+
+    fn kept(&self) -> Box<dyn BatchLimit> {
+        Box::new(self.clone())
     }
 
     fn observe(&mut self, call: &Call) {
