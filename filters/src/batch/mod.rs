@@ -5,6 +5,11 @@ mod budget;
 mod capability;
 mod config;
 mod controller;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "asked by the worker from the next change on")
+)]
+mod delay;
 mod error;
 mod future;
 mod isolation;

@@ -11,6 +11,9 @@ mod simulation;
 
 use std::time::Duration;
 
+#[cfg(test)]
+pub(super) use self::costs::Costs;
+pub(super) use self::costs::Line;
 pub use self::{aimd::Aimd, fixed::Fixed, quantile::Quantile};
 
 /// Decides how many rows a call may have.
