@@ -20,6 +20,8 @@ pub enum Alone {
     /// Batching was measured, and does not pay: the model takes as long for rows together as for
     /// each by itself.
     Unprofitable,
+    /// It was sent in parts, whose answers could not be joined.
+    Indivisible,
 }
 
 /// The most parameters of a request or of a tensor that are compared: each is looked for among
@@ -28,7 +30,7 @@ const MAX_PARAMETERS: usize = 16;
 
 impl Alone {
     /// All reasons, each at its index.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Sequence,
         Self::SharedMemory,
         Self::Unknown,
@@ -36,6 +38,7 @@ impl Alone {
         Self::Unbatchable,
         Self::Quarantined,
         Self::Unprofitable,
+        Self::Indivisible,
         Self::NoRows(NoRows::NoInputs),
         Self::NoRows(NoRows::Scalar),
         Self::NoRows(NoRows::NotPositive),
@@ -53,7 +56,8 @@ impl Alone {
             Self::Unbatchable => 4,
             Self::Quarantined => 5,
             Self::Unprofitable => 6,
-            Self::NoRows(reason) => 7 + reason as usize,
+            Self::Indivisible => 7,
+            Self::NoRows(reason) => 8 + reason as usize,
         }
     }
 
@@ -72,6 +76,7 @@ impl Alone {
             Self::Unbatchable => "unbatchable",
             Self::Quarantined => "quarantined",
             Self::Unprofitable => "does_not_pay",
+            Self::Indivisible => "indivisible",
         }
     }
 }

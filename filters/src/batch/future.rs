@@ -11,15 +11,17 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 use tower::{ServiceExt, util::Oneshot};
+use tracing::warn;
 
 use super::{
     alone::Alone,
     error::{DeadlineExpired, Interrupted},
     outlive::Outlive,
+    oversize::Divided,
     queue::{Outcome, Place},
     shared::Shared,
 };
-use crate::inference::{Error, Infer, Request, Response};
+use crate::inference::{Error, Infer, Request, Response, Uneven};
 
 pin_project! {
     /// The answer to one request of a [`Batch`](super::Batch).
@@ -31,6 +33,9 @@ pin_project! {
     /// Waiting --> answer
     ///    |------> Alone --> answer      the model turned out to take no batches
     ///    '------> expired               it still waits, and the model cannot be in time any more
+    ///
+    /// Parts ----> answer
+    ///    '------> Alone --> answer      the answers to the parts cannot be joined
     /// ```
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S>
@@ -64,6 +69,12 @@ pin_project! {
             contents: Option<u128>,
             // Where it is sent singly because batching does not pay: its rows, and since when.
             seen: Option<(usize, Instant)>,
+        },
+        // A request in parts; kept whole, to be sent so where their answers cannot be joined.
+        Parts {
+            parts: Divided<ResponseFuture<S>>,
+            whole: Option<Request>,
+            shared: Arc<Shared<S>>,
         },
         Refused { error: Option<Error> },
         Done,
@@ -119,6 +130,21 @@ impl<S: Infer + 'static> ResponseFuture<S> {
                 },
                 alarm: hopeless.map(|at| Box::pin(sleep_until(at))),
                 receiver,
+            },
+        }
+    }
+
+    /// Waits for the parts of a request, each with its rows.
+    pub(super) fn divided(
+        shared: &Arc<Shared<S>>,
+        parts: Vec<(usize, Self)>,
+        whole: Request,
+    ) -> Self {
+        Self {
+            state: State::Parts {
+                parts: Divided::new(parts),
+                whole: Some(whole),
+                shared: Arc::clone(shared),
             },
         }
     }
@@ -219,6 +245,21 @@ impl<S: Infer + 'static> Future for ResponseFuture<S> {
                     });
                     (State::Done, Some(answer))
                 }
+                StateProjection::Parts {
+                    parts,
+                    whole,
+                    shared,
+                } => {
+                    let answer = ready!(Pin::new(parts).poll(cx));
+                    match (&answer, whole.take()) {
+                        (Err(error), Some(whole)) if error.is::<Uneven>() => {
+                            shared.divide_no_more();
+                            warn!(reason = %error, "the answers to parts of a request cannot be joined: requests are divided no more");
+                            (State::alone(shared, whole, Alone::Indivisible, None), None)
+                        }
+                        _ => (State::Done, Some(answer)),
+                    }
+                }
                 StateProjection::Refused { error } => (State::Done, error.take().map(Err)),
                 StateProjection::Done => panic!("polled after it was ready"),
             };
@@ -273,6 +314,7 @@ impl<S: Infer + 'static> std::fmt::Debug for ResponseFuture<S> {
         f.write_str(match self.state {
             State::Waiting { .. } => "ResponseFuture(waiting)",
             State::Alone { .. } => "ResponseFuture(alone)",
+            State::Parts { .. } => "ResponseFuture(parts)",
             State::Refused { .. } => "ResponseFuture(refused)",
             State::Done => "ResponseFuture(done)",
         })

@@ -102,10 +102,15 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Divided<F> {
 /// Adds what is said of a part: the largest call, and the longest times.
 fn include(report: &mut Report, part: &Report) {
     report.batch_rows = report.batch_rows.max(part.batch_rows);
+    report.batch_members = report.batch_members.max(part.batch_members);
+    report.batch_limit = report.batch_limit.max(part.batch_limit);
+    report.batch_reason = Some(SPLIT);
     report.queue = report.queue.max(part.queue);
     report.upstream = report.upstream.max(part.upstream);
 }
 
+/// What is said of a request that was divided, in place of what is said of its parts.
+const SPLIT: &str = "split";
 /// The most parts of a request: each is polled whenever one of them wakes, and so many are done
 /// with in a tenth of a millisecond.
 const MOST_PARTS: usize = 64;
@@ -178,6 +183,7 @@ mod tests {
             batch_rows: Some(rows),
             queue: Some(Duration::from_millis(queue)),
             upstream: Some(Duration::from_millis(upstream)),
+            ..Report::default()
         };
         answer
     }
@@ -198,7 +204,9 @@ mod tests {
         assert_eq!(output.shape, Shape::new([5]));
         assert_eq!(output.data.to_bytes(), &[1, 2, 3, 4, 5][..]);
         assert_eq!(&*joined.id, "i");
-        assert_eq!(joined.report, reported(answer(&[]), 40, 9, 7).report);
+        let mut expected = reported(answer(&[]), 40, 9, 7).report;
+        expected.batch_reason = Some(SPLIT);
+        assert_eq!(joined.report, expected);
     }
 
     #[test]

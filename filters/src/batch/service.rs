@@ -15,12 +15,13 @@ use super::{
     future::ResponseFuture,
     key,
     metrics::Handles,
+    oversize,
     queue::{self, Member},
     shared::Shared,
     state::Plan,
     worker::{self, launch},
 };
-use crate::inference::{Error, Infer, Request, Response};
+use crate::inference::{Error, Infer, Request, Response, divide};
 
 /// Merges concurrent requests for one endpoint of a model into one call.
 ///
@@ -64,6 +65,36 @@ impl<S> Batch<S> {
 }
 
 impl<S: Infer + 'static> Batch<S> {
+    /// Sends a request in parts if it has more rows than a call may have now, or hands it back.
+    fn divide(
+        &self,
+        request: Request,
+        rows: usize,
+        most: usize,
+    ) -> Result<ResponseFuture<S>, Request> {
+        let limit = self.shared.state.lock().limit.limit(most);
+        let Some(sizes) = oversize::sizes(rows, limit, most) else {
+            return Err(request);
+        };
+        let Ok(parts) = divide(&request, &sizes) else {
+            return Err(request);
+        };
+        // All of it waits or none: parts that were admitted would be work for nobody.
+        if let Err(overloaded) = self.shared.room.reserve(rows, request.held_len()) {
+            self.shared.metrics.refused.inc();
+            return Ok(ResponseFuture::refused(overloaded));
+        }
+        let parts = sizes
+            .into_iter()
+            .zip(parts)
+            .map(|(rows, part)| (rows, self.accept(part, false)));
+        Ok(ResponseFuture::divided(
+            &self.shared,
+            parts.collect(),
+            request,
+        ))
+    }
+
     fn alone(&self, request: Request, reason: Alone) -> ResponseFuture<S> {
         self.shared.metrics.alone(reason).inc();
         ResponseFuture::alone(&self.shared, request, reason)
@@ -80,6 +111,12 @@ impl<S: Infer + 'static> Service<Request> for Batch<S> {
     }
 
     fn call(&mut self, request: Request) -> ResponseFuture<S> {
+        self.accept(request, self.shared.divides())
+    }
+}
+
+impl<S: Infer + 'static> Batch<S> {
+    fn accept(&self, mut request: Request, divides: bool) -> ResponseFuture<S> {
         let shared = &self.shared;
         let arrived = Instant::now();
         if request.head.deadline.is_some_and(|at| at <= arrived) {
@@ -93,6 +130,12 @@ impl<S: Infer + 'static> Service<Request> for Batch<S> {
         let Some(most) = shared.most_rows() else {
             return self.alone(request, Alone::Unbatchable);
         };
+        if divides && rows > 1 {
+            match self.divide(request, rows, most) {
+                Ok(divided) => return divided,
+                Err(whole) => request = whole,
+            }
+        }
         if let Some(contents) = shared.isolation.quarantine().find(&request, arrived) {
             shared.metrics.alone(Alone::Quarantined).inc();
             return ResponseFuture::quarantined(shared, request, contents);

@@ -38,6 +38,8 @@ pub(super) struct Shared<S> {
     pub(super) abandoned: Abandoned,
     /// Set when nothing is waited for any more.
     draining: AtomicBool,
+    /// Set when the answers to parts of a request could not be joined.
+    indivisible: AtomicBool,
     /// Rows that wait or are under way, outside of the lock for whoever compares endpoints.
     load: AtomicUsize,
 }
@@ -57,6 +59,7 @@ impl<S> Shared<S> {
             company: Notify::new(),
             abandoned: Abandoned::default(),
             draining: AtomicBool::new(false),
+            indivisible: AtomicBool::new(false),
             load: AtomicUsize::new(0),
         };
         shared.show_limit(&mut shared.state.lock());
@@ -90,6 +93,16 @@ impl<S> Shared<S> {
     pub(super) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
         self.company.notify_one();
+    }
+
+    /// Tells whether requests with more rows than calls may have are divided.
+    pub(super) fn divides(&self) -> bool {
+        self.config.split && !self.indivisible.load(Ordering::Relaxed)
+    }
+
+    /// Divides no more requests.
+    pub(super) fn divide_no_more(&self) {
+        self.indivisible.store(true, Ordering::Relaxed);
     }
 
     /// Returns how things stand for a plan.

@@ -11,7 +11,7 @@ use super::{
     controller::{Aimd, BatchLimit, Call, Costs, Fixed, Quantile},
     delay::{Delay, Waiting},
     explain::Closed,
-    flight::{Ended, Flight},
+    flight::{Ended, Flight, Turn},
     queue::{Batch, Late, Limits, Queue, Rules},
 };
 
@@ -21,6 +21,8 @@ use super::{
 pub(super) struct State {
     pub(super) queue: Queue,
     pub(super) limit: Box<dyn BatchLimit>,
+    /// What found the limit before another number of places was tried.
+    saved: Option<Box<dyn BatchLimit>>,
     /// What calls take, whatever finds the limit.
     pub(super) costs: Costs,
     pub(super) delay: Delay,
@@ -33,6 +35,8 @@ pub(super) struct State {
     pub(super) in_flight: usize,
     /// Calls that have lost their places because they take too long.
     pub(super) stuck: usize,
+    /// When a call ended last.
+    free_since: Option<Instant>,
     /// Until when the holder of a place waits for company.
     pub(super) waits_until: Option<Instant>,
     /// What this filter has added to the gauge of limits.
@@ -88,11 +92,13 @@ impl State {
             }),
             limit,
             costs: Costs::default(),
-            delay: Delay::new(config.max_delay, objective),
+            delay: Delay::new(config.max_delay),
             flight: match config.max_in_flight {
-                InFlight::Fixed(calls) => Flight::fixed(calls.max(1)),
-                InFlight::Auto => Flight::auto(),
+                InFlight::Fixed(calls) => Flight::fixed(calls),
+                InFlight::Auto => Flight::auto(objective),
             },
+            saved: None,
+            free_since: None,
             benefit: Benefit::new(config.holdout.get()),
             budget: Budget::default(),
             in_flight: 0,
@@ -165,7 +171,9 @@ impl State {
             .until(&Waiting {
                 now,
                 rows: next.rows,
-                oldest: next.oldest,
+                since: self
+                    .free_since
+                    .map_or(next.oldest, |at| at.max(next.oldest)),
                 limit: self.limit.limit(most),
                 latest: latest.or(next.tightest),
                 line,
@@ -184,20 +192,37 @@ impl State {
 
     /// Learns from a call that has ended, which began at `sent`.
     pub(super) fn learn(&mut self, batch: &Shown, call: &Call, now: Instant, sent: Instant) {
-        self.limit.observe(call);
         self.budget.ended();
+        if !self.flight.is_past(sent) {
+            self.limit.observe(call);
+        }
         if call.answered {
             let seconds = call.model.as_secs_f64();
             self.costs.observe(call.rows.max(1) as f64, seconds);
         }
-        self.flight.ended(&Ended {
+        self.free_since = Some(now);
+        self.delay.answered(now, call.rows, self.costs.line());
+        let turn = self.flight.ended(&Ended {
             now,
             rows: call.rows,
             began: sent,
             in_flight: self.in_flight,
-            waits: !self.queue.is_empty(),
+            waits: self.queue.rows() > self.limit.limit(call.most),
             answered: call.answered,
         });
+        match turn {
+            Turn::None => {}
+            Turn::Tries => {
+                self.saved = Some(self.limit.kept());
+                self.limit.moved();
+            }
+            Turn::Stays => self.saved = None,
+            Turn::Returns => {
+                if let Some(saved) = self.saved.take() {
+                    self.limit = saved;
+                }
+            }
+        }
         self.benefit.called(
             now,
             &Called {

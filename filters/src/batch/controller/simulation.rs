@@ -353,6 +353,10 @@ impl BatchLimit for Static {
     }
 
     fn observe(&mut self, _: &Call) {}
+
+    fn kept(&self) -> Box<dyn BatchLimit> {
+        Box::new(Static(self.0))
+    }
 }
 
 /// A new controller of each kind, for an objective.

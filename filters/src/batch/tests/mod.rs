@@ -9,6 +9,7 @@ mod properties;
 mod runtimes;
 mod sameness;
 mod telling;
+mod waiting;
 
 use std::{
     future::Future,

@@ -20,6 +20,7 @@ enum Step {
     Panic,
     Advance(u64),
     Know(bool),
+    Drain,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -35,15 +36,46 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Panic),
         2 => (0..5_u64).prop_map(Step::Advance),
         1 => any::<bool>().prop_map(Step::Know),
+        1 => Just(Step::Drain),
     ]
 }
 
-async fn live(steps: Vec<Step>, max_in_flight: usize, max_batch_size: usize) {
-    let mut script = Script::new(Config {
-        max_in_flight: InFlight::Fixed(max_in_flight),
-        max_queue_rows: 12,
-        ..fixed(max_batch_size)
-    });
+/// What may be configured, but for bounds.
+fn config() -> impl Strategy<Value = Config> {
+    let in_flight = prop_oneof![
+        3 => (1..4_usize).prop_map(InFlight::Fixed),
+        1 => Just(InFlight::Auto),
+    ];
+    let cancel = prop::sample::select(Cancel::ALL.to_vec());
+    let controller = prop::sample::select(Controller::ALL.to_vec());
+    let delay = prop_oneof![Just(0), 1..5_u64];
+    let holdout = prop_oneof![Just(0.), Just(1.)];
+    (
+        in_flight,
+        cancel,
+        controller,
+        delay,
+        holdout,
+        any::<bool>(),
+        1..9_usize,
+    )
+        .prop_map(
+            |(max_in_flight, cancel, controller, delay, holdout, split, max_batch_size)| Config {
+                max_in_flight,
+                cancel,
+                controller,
+                max_delay: Duration::from_millis(delay),
+                holdout: Share::new(holdout).unwrap(),
+                split,
+                max_queue_rows: 12,
+                ..fixed(max_batch_size)
+            },
+        )
+}
+
+async fn live(steps: Vec<Step>, config: Config) {
+    let most = config.max_in_flight.fixed().unwrap_or(16);
+    let mut script = Script::new(config);
     let mut callers: Vec<(u8, usize, String, Caller)> = Vec::new();
     let mut calls: Vec<Sent> = Vec::new();
     let mut sent = 0_u8;
@@ -110,6 +142,7 @@ async fn live(steps: Vec<Step>, max_in_flight: usize, max_batch_size: usize) {
             Step::HangUp(which) if !calls.is_empty() => {
                 calls.remove(which % calls.len());
             }
+            Step::Drain => script.batch.drain(),
             Step::Advance(millis) => advance(Duration::from_millis(millis)).await,
             Step::Know(batchable) => {
                 script.capability.set(match batchable {
@@ -123,7 +156,7 @@ async fn live(steps: Vec<Step>, max_in_flight: usize, max_batch_size: usize) {
         }
         round(&mut script, &mut callers, &mut calls).await;
         let view = script.batch.view();
-        assert!(view.in_flight <= max_in_flight && view.queue_rows <= 12);
+        assert!(view.in_flight <= most && view.queue_rows <= 12);
     }
     // Every call is answered until nothing is left: then everybody must have an answer.
     for _ in 0..1000 {
@@ -135,8 +168,11 @@ async fn live(steps: Vec<Step>, max_in_flight: usize, max_batch_size: usize) {
             let _left = call.reply.send(Ok(answer));
         }
         round(&mut script, &mut callers, &mut calls).await;
+        // Who waits for company waits no longer than this.
+        advance(Duration::from_millis(1)).await;
     }
     assert!(callers.is_empty(), "{} without an answer", callers.len());
+    round(&mut script, &mut callers, &mut calls).await;
     let view = script.batch.view();
     assert_eq!(
         (view.queue_rows, view.queue_bytes, view.in_flight),
@@ -234,15 +270,14 @@ proptest! {
     #[test]
     fn everybody_gets_exactly_one_answer_its_own(
         steps in prop::collection::vec(step(), 1..60),
-        max_in_flight in 1..4_usize,
-        max_batch_size in 1..9_usize,
+        config in config(),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
             .build()
             .unwrap();
-        runtime.block_on(live(steps, max_in_flight, max_batch_size));
+        runtime.block_on(live(steps, config));
     }
 
     #[test]

@@ -43,6 +43,7 @@ fn closed(reason: &str, members: usize) -> &'static str {
         "delay" => "no more company came within max_delay",
         "deadline" => "more rows would have made the call late for a deadline",
         "drain" => "the process or the stack ends",
+        "split" => "it has more rows than calls may have and was sent in parts",
         "holdout" => "it was sent by itself to see what batching is worth",
         _ => "",
     }
@@ -61,6 +62,7 @@ fn alone(reason: &str) -> &'static str {
         "parameters" => "it has too many parameters to compare",
         "unbatchable" => "the model takes no batches, or does not say that it does",
         "quarantined" => "a call with the same contents failed for their sake",
+        "indivisible" => "its parts' answers could not be joined",
         "does_not_pay" => "batching does not pay for this model",
         _ => "",
     }
