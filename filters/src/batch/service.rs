@@ -65,33 +65,25 @@ impl<S> Batch<S> {
 }
 
 impl<S: Infer + 'static> Batch<S> {
-    /// Sends a request in parts if it has more rows than a call may have now, or hands it back.
-    fn divide(
-        &self,
-        request: Request,
-        rows: usize,
-        most: usize,
-    ) -> Result<ResponseFuture<S>, Request> {
+    /// Sends a request in parts if it has more rows than a call may have now.
+    fn divide(&self, request: &Request, rows: usize, most: usize) -> Option<ResponseFuture<S>> {
         let limit = self.shared.state.lock().limit.limit(most);
-        let Some(sizes) = oversize::sizes(rows, limit, most) else {
-            return Err(request);
-        };
-        let Ok(parts) = divide(&request, &sizes) else {
-            return Err(request);
-        };
+        let sizes = oversize::sizes(rows, limit, most)?;
+        let parts = divide(request, &sizes).ok()?;
         // All of it waits or none: parts that were admitted would be work for nobody.
         if let Err(overloaded) = self.shared.room.reserve(rows, request.held_len()) {
             self.shared.metrics.refused.inc();
-            return Ok(ResponseFuture::refused(overloaded));
+            return Some(ResponseFuture::refused(overloaded));
         }
         let parts = sizes
             .into_iter()
             .zip(parts)
             .map(|(rows, part)| (rows, self.accept(part, false)));
-        Ok(ResponseFuture::divided(
+        let whole = request.clone();
+        Some(ResponseFuture::divided(
             &self.shared,
             parts.collect(),
-            request,
+            whole,
         ))
     }
 
@@ -116,7 +108,7 @@ impl<S: Infer + 'static> Service<Request> for Batch<S> {
 }
 
 impl<S: Infer + 'static> Batch<S> {
-    fn accept(&self, mut request: Request, divides: bool) -> ResponseFuture<S> {
+    fn accept(&self, request: Request, divides: bool) -> ResponseFuture<S> {
         let shared = &self.shared;
         let arrived = Instant::now();
         if request.head.deadline.is_some_and(|at| at <= arrived) {
@@ -130,11 +122,11 @@ impl<S: Infer + 'static> Batch<S> {
         let Some(most) = shared.most_rows() else {
             return self.alone(request, Alone::Unbatchable);
         };
-        if divides && rows > 1 {
-            match self.divide(request, rows, most) {
-                Ok(divided) => return divided,
-                Err(whole) => request = whole,
-            }
+        if divides
+            && rows > 1
+            && let Some(divided) = self.divide(&request, rows, most)
+        {
+            return divided;
         }
         if let Some(contents) = shared.isolation.quarantine().find(&request, arrived) {
             shared.metrics.alone(Alone::Quarantined).inc();

@@ -12,6 +12,6 @@ impl BatchLimit for Fixed {
     fn observe(&mut self, _: &Call) {}
 
     fn kept(&self) -> Box<dyn BatchLimit> {
-        Box::new(self.clone())
+        Box::new(*self)
     }
 }
