@@ -6,6 +6,7 @@ mod capability;
 mod config;
 mod controller;
 mod error;
+mod expected;
 mod future;
 mod isolation;
 pub mod key;

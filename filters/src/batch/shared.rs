@@ -1,14 +1,19 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::{
     Batchable, Capability, Config, View,
     budget::Budget,
     config,
-    controller::{Aimd, BatchLimit, Fixed, Quantile},
+    controller::{Aimd, BatchLimit, Costs, Fixed, Quantile},
     error::{Bound, Overloaded},
+    expected::Expected,
     isolation::Isolation,
     latency::Latency,
     metrics::Handles,
@@ -28,6 +33,8 @@ pub(super) struct Shared<S> {
     pub(super) metrics: Handles,
     pub(super) isolation: Isolation,
     pub(super) hasher: RandomState,
+    /// When a request that comes now would be answered.
+    pub(super) expected: Arc<Expected>,
     /// Rows that wait or are under way, outside of the lock for whoever compares endpoints.
     load: AtomicUsize,
 }
@@ -36,6 +43,8 @@ pub(super) struct Shared<S> {
 pub(super) struct State {
     pub(super) queue: Queue,
     pub(super) limit: Box<dyn BatchLimit>,
+    /// What calls cost, whatever the controller.
+    pub(super) costs: Costs,
     /// What parts of batches that were halved may still cost.
     pub(super) budget: Budget,
     /// Calls under way. While there is room for another one, nothing waits.
@@ -62,6 +71,7 @@ impl<S> Shared<S> {
             state: Mutex::new(State {
                 queue: Queue::default(),
                 limit,
+                costs: Costs::default(),
                 budget: Budget::default(),
                 in_flight: 0,
                 shown: 0,
@@ -72,6 +82,7 @@ impl<S> Shared<S> {
             metrics,
             isolation,
             hasher: RandomState::default(),
+            expected: Expected::new(Instant::now()),
             load: AtomicUsize::new(0),
         };
         shared.show_limit(&mut shared.state.lock());

@@ -70,8 +70,10 @@ impl<S: Infer + 'static> Lead<S> {
             let span = span(&batch);
             let contents = self.contents(&batch);
             let request = merge(&mut batch, sent);
+            let under_way = self.shared.expected.begin(batch.rows, sent);
             let call = self.call(request, &mut batch.members, &mut ended);
             let result = call.instrument(span).await;
+            drop(under_way);
             let answered = Instant::now();
             let shown = self.shown(&batch, result.is_ok(), sent, answered);
             ended = self
@@ -263,6 +265,15 @@ impl<S: Infer + 'static> Lead<S> {
         if let Some(call) = shown {
             state.limit.observe(&call);
             state.budget.ended();
+            if call.answered {
+                let time = call.model.as_secs_f64().max(1e-6);
+                state.costs.observe(call.rows.max(1) as f64, time);
+            }
+            let limit = state.limit.limit(call.most);
+            let places = shared.config.max_in_flight;
+            shared
+                .expected
+                .learned(state.costs.line(), limit, places, now);
             shared.show_limit(&mut state);
         }
         let released = match most {

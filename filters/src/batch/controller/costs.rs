@@ -12,7 +12,7 @@
 /// A night of small calls thus does not blur what was known of large ones, and the line is right
 /// where the calls are, whatever the curve is elsewhere.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Costs {
+pub(in crate::batch) struct Costs {
     sizes: [Mean; DOUBLINGS],
     recent: Mean,
     line: Option<Line>,
@@ -20,11 +20,11 @@ pub(super) struct Costs {
 
 /// A straight line through what was observed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Line {
+pub(in crate::batch) struct Line {
     /// Seconds of a call, whatever its rows.
-    pub(super) beta: f64,
+    pub(in crate::batch) beta: f64,
     /// Seconds of a row.
-    pub(super) alpha: f64,
+    pub(in crate::batch) alpha: f64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,17 +37,17 @@ struct Mean {
 
 impl Costs {
     /// Returns the line, once a call has been observed.
-    pub(super) fn line(&self) -> Option<Line> {
+    pub(in crate::batch) fn line(&self) -> Option<Line> {
         self.line
     }
 
     /// Tells whether calls of about so many rows have been observed of late.
-    pub(super) fn knows(&self, rows: f64) -> bool {
+    pub(in crate::batch) fn knows(&self, rows: f64) -> bool {
         self.sizes[index(rows)].weight >= FRESH
     }
 
     /// Learns what a call took.
-    pub(super) fn observe(&mut self, rows: f64, time: f64) {
+    pub(in crate::batch) fn observe(&mut self, rows: f64, time: f64) {
         for size in &mut self.sizes {
             size.weight = (size.weight * MEMORY).max(size.weight.min(TRACE));
         }
@@ -58,7 +58,7 @@ impl Costs {
     }
 
     /// Says that everything takes so many times as long as it did.
-    pub(super) fn scale(&mut self, factor: f64) {
+    pub(in crate::batch) fn scale(&mut self, factor: f64) {
         for size in &mut self.sizes {
             size.time *= factor;
         }
@@ -100,12 +100,12 @@ impl Mean {
 }
 
 impl Line {
-    pub(super) fn time(self, rows: f64) -> f64 {
+    pub(in crate::batch) fn time(self, rows: f64) -> f64 {
         self.beta + self.alpha * rows
     }
 
     /// The rows that take so long; less than one where not even one row does.
-    pub(super) fn rows_within(self, seconds: f64) -> f64 {
+    pub(in crate::batch) fn rows_within(self, seconds: f64) -> f64 {
         (seconds - self.beta) / self.alpha
     }
 }

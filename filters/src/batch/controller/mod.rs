@@ -11,6 +11,7 @@ mod simulation;
 
 use std::time::Duration;
 
+pub(super) use self::costs::{Costs, Line};
 pub use self::{aimd::Aimd, fixed::Fixed, quantile::Quantile};
 
 /// Decides how many rows a call may have.
