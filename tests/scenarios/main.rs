@@ -6,6 +6,7 @@ mod admin;
 mod alone;
 mod bounds;
 mod claimed;
+mod endpoints;
 mod garbage;
 mod isolation;
 mod merging;

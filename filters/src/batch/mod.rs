@@ -8,6 +8,7 @@ mod config;
 mod controller;
 mod delay;
 mod error;
+mod expected;
 mod explain;
 mod flight;
 mod future;

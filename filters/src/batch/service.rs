@@ -1,6 +1,7 @@
 use std::{
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{sync::oneshot, time::Instant};
@@ -56,6 +57,12 @@ impl<S> Batch<S> {
     /// answered, among endpoints that are equally fast.
     pub fn load(&self) -> usize {
         self.shared.load()
+    }
+
+    /// Returns how long a request of one row that comes now would take, by what calls take and by
+    /// what is before it; `None` before the first answer.
+    pub fn completion(&self, now: Instant) -> Option<Duration> {
+        self.shared.expected.completion(self.shared.load(), now)
     }
 
     #[cfg(test)]

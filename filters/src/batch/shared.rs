@@ -10,6 +10,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     BatchLayer, Batchable, Cancel, Capability, Config, View,
     benefit::Called,
+    expected::Expected,
     isolation::Isolation,
     latency::Latency,
     metrics::Handles,
@@ -42,6 +43,8 @@ pub(super) struct Shared<S> {
     indivisible: AtomicBool,
     /// Rows that wait or are under way, outside of the lock for whoever compares endpoints.
     load: AtomicUsize,
+    /// When a request that comes now would be answered.
+    pub(super) expected: Arc<Expected>,
 }
 
 impl<S> Shared<S> {
@@ -61,6 +64,7 @@ impl<S> Shared<S> {
             draining: AtomicBool::new(false),
             indivisible: AtomicBool::new(false),
             load: AtomicUsize::new(0),
+            expected: Expected::new(Instant::now()),
         };
         shared.show_limit(&mut shared.state.lock());
         shared

@@ -153,8 +153,11 @@ impl<S: Infer + 'static> Lead<S> {
             let contents = self.contents(&batch);
             let request = merge(&mut batch, sent);
             let patience = self.patience(batch.rows);
+            let expected = Arc::clone(&self.shared.expected);
             let call = self.call(request, &mut batch.members, patience, &mut ended);
+            let under_way = expected.begin(batch.rows, sent);
             let result = call.instrument(span).await;
+            drop(under_way);
             let answered = Instant::now();
             let shown = self.shown(&batch, result.is_ok(), sent, answered);
             ended = self
@@ -439,6 +442,11 @@ impl<S: Infer + 'static> Lead<S> {
             state.learn(&batch, &call, now, sent);
             shared.show_limit(&mut state);
             shared.metrics.model(&batch, &call);
+            let limit = state.limit.limit(call.most);
+            let places = state.flight.places();
+            shared
+                .expected
+                .learned(state.costs.line(), limit, places, now);
         }
         let released = match most {
             Some(_) => Vec::new(),

@@ -1,36 +1,73 @@
 use std::{
+    future::Future,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use outrigger_filters::inference::{Error, Infer, Request, Response};
+use pin_project_lite::pin_project;
 use smallvec::SmallVec;
+use tokio::time::Instant;
 use tower::Service;
 
-use crate::upstream::{Endpoint, two_of};
+use super::replicas::{Replicas, Trial};
+use crate::upstream::two_of;
 
-/// Sends each request to the less loaded of two endpoints chosen at random, of those that can be
-/// reached: one that cannot answers sooner than any, and would draw all requests.
+/// Sends each request to that of two endpoints chosen at random that is expected to answer sooner,
+/// of those that can be reached and are not left out: one that cannot answer, or fails, does so
+/// sooner than any, and would draw all requests.
 ///
 /// Two choices keep the longest queue short without every request looking at every endpoint
 /// (Mitzenmacher, "The power of two choices", 2001).
 #[derive(Clone, Debug)]
 pub(crate) struct Balance<S> {
-    /// Shared: a stack is cloned for each request, and its queues are not.
-    endpoints: Arc<[(Arc<Endpoint>, S)]>,
+    replicas: Arc<Replicas>,
+    /// Shared, in the order of the replicas: a stack is cloned for each request, and its queues
+    /// are not.
+    services: Arc<[S]>,
 }
 
 /// What a balance asks of an endpoint's service.
 pub(crate) trait Loaded {
     /// Returns how much work is waiting and under way, in any unit that endpoints share.
     fn load(&self) -> usize;
+
+    /// Returns how long a request would take that comes now; `None` before the first answer.
+    fn completion(&self, now: Instant) -> Option<Duration>;
+}
+
+pin_project! {
+    /// The answer to a request, from the endpoint that was chosen.
+    #[must_use = "futures do nothing unless polled"]
+    pub(crate) struct ResponseFuture<S: Infer> {
+        #[pin]
+        state: State<S>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<S: Infer> {
+        Called { #[pin] call: S::Future, trial: Option<Trial> },
+        Nowhere,
+    }
+}
+
+/// An endpoint for a request, by its place.
+#[derive(Debug)]
+enum Choice {
+    Used(usize),
+    Tried(Trial),
 }
 
 impl<S> Balance<S> {
-    /// Balances over the services of at least one endpoint.
-    pub(crate) fn new(endpoints: Vec<(Arc<Endpoint>, S)>) -> Self {
+    /// Balances over the services of a model's endpoints, in the same order.
+    pub(crate) fn new(replicas: Arc<Replicas>, services: impl IntoIterator<Item = S>) -> Self {
         Self {
-            endpoints: endpoints.into(),
+            replicas,
+            services: services.into_iter().collect(),
         }
     }
 }
@@ -41,10 +78,7 @@ where
 {
     type Response = Response;
     type Error = Error;
-    type Future = futures_util::future::Either<
-        futures_util::future::MapErr<S::Future, fn(S::Error) -> Error>,
-        std::future::Ready<Result<Response, Error>>,
-    >;
+    type Future = ResponseFuture<S>;
 
     /// Endpoints are always ready: each refuses at once what it has no place for.
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -52,39 +86,78 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        use futures_util::{TryFutureExt as _, future::Either};
-
-        let Some(chosen) = self.choose() else {
-            return Either::Right(std::future::ready(Err(NoEndpoint(()).into())));
+        let (index, trial) = match self.choose(Instant::now()) {
+            Some(Choice::Used(index)) => (index, None),
+            Some(Choice::Tried(trial)) => (trial.index(), Some(trial)),
+            None => {
+                return ResponseFuture {
+                    state: State::Nowhere,
+                };
+            }
         };
         // A clone shares its queue with the original, and is ready as the original is.
-        Either::Left(chosen.clone().call(request).map_err(Into::into))
+        let call = self.services[index].clone().call(request);
+        ResponseFuture {
+            state: State::Called { call, trial },
+        }
     }
 }
 
 impl<S: Loaded> Balance<S> {
-    fn choose(&self) -> Option<&S> {
-        let several = match &*self.endpoints {
-            [] => return None,
-            [(_, only)] => return Some(only),
-            several => several,
-        };
-        let reached: SmallVec<[&S; 8]> = several
-            .iter()
-            .filter(|(endpoint, _)| endpoint.backoff().is_none())
-            .map(|(_, service)| service)
-            .collect();
-        if reached.is_empty() {
-            let (any, _) = two_of(several.len());
-            return several.get(any).map(|(_, service)| service);
+    fn choose(&self, now: Instant) -> Option<Choice> {
+        match self.services.len() {
+            0 => return None,
+            1 => return Some(Choice::Used(0)),
+            _ => {}
         }
-        let (first, second) = two_of(reached.len());
-        let (first, second) = (reached[first], reached[second]);
-        Some(if second.load() < first.load() {
-            second
-        } else {
-            first
-        })
+        let (first, second) = two_of(self.services.len());
+        if self.replicas.all_in() && self.is_reached(first) && self.is_reached(second) {
+            return Some(Choice::Used(self.sooner(first, second, now)));
+        }
+        self.choose_of_those_left(now)
+    }
+
+    fn choose_of_those_left(&self, now: Instant) -> Option<Choice> {
+        let reached: SmallVec<[usize; 8]> = (0..self.services.len())
+            .filter(|index| self.is_reached(*index))
+            .collect();
+        let used = match self.replicas.sift(&reached, now) {
+            Ok(trial) => return Some(Choice::Tried(trial)),
+            Err(used) => used,
+        };
+        // Where only those are left that are left out, all count as in use.
+        let of = [used, reached].into_iter().find(|some| !some.is_empty());
+        let Some(of) = of else {
+            return Some(Choice::Used(two_of(self.services.len()).0));
+        };
+        let (first, second) = two_of(of.len());
+        Some(Choice::Used(self.sooner(of[first], of[second], now)))
+    }
+
+    fn is_reached(&self, index: usize) -> bool {
+        self.replicas.endpoint(index).backoff().is_none()
+    }
+
+    /// Returns which of two is expected to answer sooner; where one of them was never asked, the
+    /// one with less to do, and else that one.
+    fn sooner(&self, first: usize, second: usize, now: Instant) -> usize {
+        let (a, b) = (&self.services[first], &self.services[second]);
+        let second_is_sooner = match (a.completion(now), b.completion(now)) {
+            (Some(a), Some(b)) => b < a,
+            (a_known, b_known) => (b.load(), b_known.is_some()) < (a.load(), a_known.is_some()),
+        };
+        if second_is_sooner { second } else { first }
+    }
+}
+
+impl<S: Infer> Future for ResponseFuture<S> {
+    type Output = Result<Response, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProjection::Called { call, .. } => call.poll(cx).map_err(Into::into),
+            StateProjection::Nowhere => Poll::Ready(Err(NoEndpoint(()).into())),
+        }
     }
 }
 
@@ -99,68 +172,343 @@ impl std::fmt::Display for NoEndpoint {
 }
 
 impl std::error::Error for NoEndpoint {}
-
 #[cfg(test)]
 mod tests {
-    use std::{collections::HashSet, io};
+    use std::{
+        cmp::Reverse,
+        collections::{BTreeMap, BinaryHeap, HashSet},
+        io,
+        ops::Range,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
 
-    use super::*;
+    use rand::RngExt as _;
+
+    use super::{super::pace::Begun, *};
     use crate::{
         body::Body,
         config::{HttpVersion, Protocol},
-        upstream::{Connector, call_endpoint},
+        telemetry::Metrics,
+        upstream::{Connector, Endpoint, call_endpoint},
     };
 
-    /// An endpoint's service of which only the load counts.
+    /// A service of which only counts how much it has to do, and for how long.
     #[derive(Debug)]
-    struct Load(usize);
+    struct Fake {
+        calls: AtomicUsize,
+        seconds: Option<u64>,
+        paced: Option<(Arc<Replicas>, usize)>,
+    }
 
-    impl Loaded for Load {
+    impl Loaded for Fake {
         fn load(&self) -> usize {
-            self.0
+            self.calls.load(Ordering::Relaxed)
+        }
+
+        fn completion(&self, now: Instant) -> Option<Duration> {
+            match &self.paced {
+                Some((replicas, index)) => replicas.pace(*index).completion(self.load(), now),
+                None => self.seconds.map(Duration::from_secs),
+            }
         }
     }
 
-    fn endpoints(loads: &[usize]) -> Vec<(Arc<Endpoint>, Load)> {
+    fn replicas(count: usize) -> Arc<Replicas> {
         let refuse = Connector::new(|_| async { Err(io::ErrorKind::ConnectionRefused.into()) });
-        let authority = http::uri::Authority::from_static("a:1");
-        let endpoint = || {
-            Endpoint::new(
-                authority.clone(),
+        let endpoint = |index: usize| {
+            Arc::new(Endpoint::new(
+                format!("a:{}", index + 1).parse().unwrap(),
                 Protocol::OipGrpc,
                 HttpVersion::Http2,
                 refuse.clone(),
-            )
-            .into()
+            ))
         };
-        loads.iter().map(|load| (endpoint(), Load(*load))).collect()
+        let endpoints: Vec<_> = (0..count).map(endpoint).collect();
+        let metrics = Metrics::new();
+        Replicas::of("m", &endpoints, |endpoint| {
+            metrics.ejections("m", "u", endpoint.authority().as_str())
+        })
     }
 
-    fn chosen(balance: &Balance<Load>) -> HashSet<usize> {
+    fn balance(loads: &[(usize, Option<u64>)]) -> Balance<Fake> {
+        let fakes = loads.iter().map(|(calls, seconds)| Fake {
+            calls: AtomicUsize::new(*calls),
+            seconds: *seconds,
+            paced: None,
+        });
+        Balance::new(replicas(loads.len()), fakes)
+    }
+
+    fn chosen(balance: &Balance<Fake>) -> HashSet<usize> {
         (0..1000)
-            .filter_map(|_| balance.choose())
-            .map(Loaded::load)
+            .filter_map(|_| balance.choose(Instant::now()))
+            .map(|choice| match choice {
+                Choice::Used(index) => index,
+                Choice::Tried(trial) => trial.index(),
+            })
             .collect()
     }
 
-    #[test]
-    fn the_most_loaded_of_several_endpoints_is_never_chosen() {
-        assert_eq!(chosen(&Balance::new(endpoints(&[]))), HashSet::new());
-        assert_eq!(chosen(&Balance::new(endpoints(&[7]))), HashSet::from([7]));
-        let balance = Balance::new(endpoints(&[1, 2, 9]));
-        assert_eq!(chosen(&balance), HashSet::from([1, 2]));
+    #[tokio::test]
+    async fn the_last_to_answer_of_several_endpoints_is_never_chosen() {
+        assert_eq!(chosen(&balance(&[])), HashSet::new());
+        assert_eq!(chosen(&balance(&[(7, Some(9))])), HashSet::from([0]));
+        let expected = balance(&[(9, Some(1)), (0, Some(2)), (1, Some(9))]);
+        assert_eq!(chosen(&expected), HashSet::from([0, 1]));
+    }
+
+    #[tokio::test]
+    async fn who_was_never_asked_is_asked_first_but_not_by_all() {
+        let idle = balance(&[(0, Some(0)), (0, None)]);
+        assert_eq!(chosen(&idle), HashSet::from([1]));
+        let asked = balance(&[(0, Some(0)), (1, None)]);
+        assert_eq!(chosen(&asked), HashSet::from([0]));
+        let unknown = balance(&[(2, None), (1, None)]);
+        assert_eq!(chosen(&unknown), HashSet::from([1]));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_endpoint_that_is_gone_draws_nothing_until_it_is_tried_again() {
-        let endpoints = endpoints(&[0, 5, 6]);
-        let gone = endpoints[0].0.clone();
-        let balance = Balance::new(endpoints);
+        let balance = balance(&[(0, None), (5, None), (6, None)]);
+        let gone = balance.replicas.endpoint(0).clone();
         call_endpoint(&gone, http::Request::new(Body::empty()))
             .await
             .expect_err("it refuses");
-        assert_eq!(chosen(&balance), HashSet::from([5]));
-        tokio::time::advance(std::time::Duration::from_secs(3)).await;
-        assert_eq!(chosen(&balance), HashSet::from([0, 5]));
+        assert_eq!(chosen(&balance), HashSet::from([1]));
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert_eq!(chosen(&balance), HashSet::from([0, 1]));
+    }
+
+    #[tokio::test]
+    async fn where_only_those_are_left_that_fail_they_are_used() {
+        let balance = balance(&[(0, None), (0, None)]);
+        let now = Instant::now();
+        (0..10).for_each(|_| balance.replicas.failed(0, now, now, 1.));
+        assert_eq!(chosen(&balance), HashSet::from([1]));
+        let gone = balance.replicas.endpoint(1).clone();
+        call_endpoint(&gone, http::Request::new(Body::empty()))
+            .await
+            .expect_err("it refuses");
+        assert_eq!(chosen(&balance), HashSet::from([0]));
+    }
+
+    /// What becomes of a call.
+    #[derive(Clone, Copy, Debug)]
+    enum Fate {
+        /// It is answered after those before it, and so many seconds.
+        Answered(f64),
+        /// It fails after a millisecond.
+        Failed,
+    }
+
+    /// What was seen in each second.
+    #[derive(Debug, Default)]
+    struct Seen {
+        /// The calls of each endpoint, and those of them that failed.
+        calls: Vec<BTreeMap<u64, usize>>,
+        failed: Vec<BTreeMap<u64, usize>>,
+        /// Milliseconds that each answered call took.
+        times: Vec<f64>,
+        /// How many endpoints were left out at once, at most.
+        most_out: usize,
+    }
+
+    #[derive(Debug)]
+    struct Call {
+        index: usize,
+        began: f64,
+        begun: Begun,
+        answered: bool,
+        trial: Option<Trial>,
+    }
+
+    impl Seen {
+        fn share(&self, endpoint: usize, seconds: Range<u64>) -> f64 {
+            let calls = |index: usize| count(&self.calls[index], &seconds);
+            let all: usize = (0..self.calls.len()).map(calls).sum();
+            calls(endpoint) as f64 / all as f64
+        }
+
+        fn failures(&self, seconds: Range<u64>) -> usize {
+            let each = self.failed.iter().map(|failed| count(failed, &seconds));
+            each.sum()
+        }
+
+        fn p99(&mut self) -> f64 {
+            self.times.sort_by(f64::total_cmp);
+            self.times[self.times.len() * 99 / 100]
+        }
+    }
+
+    fn count(calls: &BTreeMap<u64, usize>, seconds: &Range<u64>) -> usize {
+        calls.range(seconds.clone()).map(|(_, calls)| calls).sum()
+    }
+
+    /// Lets calls come at random, so many a second for a minute, to servers that take one after
+    /// the other; by the balance, or each to the server that truly answers soonest.
+    fn simulate(
+        endpoints: usize,
+        rate: f64,
+        by_balance: bool,
+        fate: impl Fn(usize, f64) -> Fate,
+    ) -> Seen {
+        let mut rng = rand::rng();
+        let base = Instant::now();
+        let at = |seconds: f64| base + Duration::from_secs_f64(seconds);
+        let replicas = replicas(endpoints);
+        let fakes = (0..endpoints).map(|index| Fake {
+            calls: AtomicUsize::new(0),
+            seconds: None,
+            paced: Some((replicas.clone(), index)),
+        });
+        let balance = Balance::new(replicas.clone(), fakes);
+        let mut seen = Seen {
+            calls: vec![BTreeMap::new(); endpoints],
+            failed: vec![BTreeMap::new(); endpoints],
+            ..Seen::default()
+        };
+        let mut free = vec![0_f64; endpoints];
+        let mut ends: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
+        let mut calls: Vec<Call> = Vec::new();
+        let mut now = 0.;
+        while now < 60. {
+            now -= (1. - rng.random::<f64>()).ln() / rate;
+            while let Some(Reverse((nanos, call))) = ends.peek().copied() {
+                let end = nanos as f64 * 1e-9;
+                if end > now {
+                    break;
+                }
+                ends.pop();
+                let call = &mut calls[call];
+                let (index, began) = (call.index, at(call.began));
+                balance.services[index]
+                    .calls
+                    .fetch_sub(1, Ordering::Relaxed);
+                let pace = replicas.pace(index);
+                pace.ended(call.begun, call.answered, at(end));
+                if call.answered {
+                    seen.times.push((end - call.began) * 1e3);
+                    replicas.answered(index, began, at(end));
+                } else {
+                    *seen.failed[index].entry(end as u64).or_default() += 1;
+                    replicas.failed(index, began, at(end), 0.5);
+                }
+                call.trial = None;
+                let out = (0..endpoints).filter(|index| replicas.is_out(*index));
+                seen.most_out = seen.most_out.max(out.count());
+            }
+            let end = |index: usize| match fate(index, now) {
+                Fate::Answered(time) => free[index].max(now) + time,
+                Fate::Failed => now + 0.001,
+            };
+            let (index, trial) = match by_balance {
+                true => match balance.choose(at(now)).unwrap() {
+                    Choice::Used(index) => (index, None),
+                    Choice::Tried(trial) => (trial.index(), Some(trial)),
+                },
+                false => {
+                    let soonest = (0..endpoints).min_by(|a, b| end(*a).total_cmp(&end(*b)));
+                    (soonest.unwrap(), None)
+                }
+            };
+            let end = end(index);
+            let answered = matches!(fate(index, now), Fate::Answered(_));
+            if answered {
+                free[index] = end;
+            }
+            *seen.calls[index].entry(now as u64).or_default() += 1;
+            let calls_there = &balance.services[index].calls;
+            let beside = calls_there.fetch_add(1, Ordering::Relaxed);
+            ends.push(Reverse(((end * 1e9) as u64, calls.len())));
+            calls.push(Call {
+                index,
+                began: now,
+                begun: replicas.pace(index).begin(beside, at(now)),
+                answered,
+                trial,
+            });
+        }
+        seen
+    }
+
+    const USUAL: Fate = Fate::Answered(0.01);
+
+    /// Together they answer 325 calls a second.
+    #[tokio::test]
+    async fn one_slow_endpoint_of_four_does_not_decide_how_long_calls_take() {
+        let fate = |index, _| match index {
+            0 => Fate::Answered(0.04),
+            _ => USUAL,
+        };
+        for rate in [60., 160., 240.] {
+            let mut seen = simulate(4, rate, true, fate);
+            let (p99, share) = (seen.p99(), seen.share(0, 0..60));
+            let best = simulate(4, rate, false, fate).p99();
+            assert!(p99 < best * 2., "{rate}: {p99} {best}");
+            assert!(share < 0.03, "{rate}: {share}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_fails_at_once_costs_a_few_calls_and_then_one_now_and_then() {
+        let seen = simulate(4, 200., true, |index, _| match index {
+            0 => Fate::Failed,
+            _ => USUAL,
+        });
+        // Five in a row, and those that were under way.
+        assert!((5..=8).contains(&seen.failures(0..1)), "{seen:?}");
+        // After about 1, 3, 7, 15, 31 and 61 seconds, or a little sooner.
+        assert!((4..=7).contains(&seen.failures(1..60)), "{seen:?}");
+        assert_eq!(seen.most_out, 1);
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_dies_and_comes_back_has_its_share_again() {
+        let seen = simulate(4, 200., true, |index, now| match index {
+            0 if (10. ..20.).contains(&now) => Fate::Failed,
+            _ => USUAL,
+        });
+        assert!((0.2..0.3).contains(&seen.share(0, 1..10)), "{seen:?}");
+        assert!(seen.failures(10..21) <= 12, "{seen:?}");
+        assert!(seen.share(0, 12..20) < 0.01, "{seen:?}");
+        // It was left out for at most as long again as it was dead.
+        assert!((0.2..0.3).contains(&seen.share(0, 30..60)), "{seen:?}");
+    }
+
+    #[tokio::test]
+    async fn where_all_fail_all_bear_it_and_all_are_back_at_once() {
+        let seen = simulate(4, 200., true, |_, now| match now {
+            10.0..20.0 => Fate::Failed,
+            _ => USUAL,
+        });
+        assert!(seen.most_out < 4);
+        assert_eq!(seen.failures(21..60), 0);
+        for endpoint in 0..4 {
+            let share = seen.share(endpoint, 12..20);
+            assert!(share > 0.005, "{share}");
+            let share = seen.share(endpoint, 25..60);
+            assert!((0.2..0.3).contains(&share), "{share}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_endpoint_is_never_left_out() {
+        let one = simulate(1, 50., true, |_, now| match now {
+            ..30. => Fate::Failed,
+            _ => USUAL,
+        });
+        assert_eq!((one.most_out, one.share(0, 0..60)), (0, 1.));
+        let two = simulate(2, 100., true, |_, _| Fate::Failed);
+        assert!(two.most_out < 2);
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_was_ten_times_as_slow_has_its_share_again() {
+        let seen = simulate(4, 200., true, |index, now| match index {
+            0 if (10. ..20.).contains(&now) => Fate::Answered(0.1),
+            _ => USUAL,
+        });
+        assert!(seen.share(0, 12..20) < 0.02, "{seen:?}");
+        assert!((0.2..0.3).contains(&seen.share(0, 45..60)), "{seen:?}");
     }
 }

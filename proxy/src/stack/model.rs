@@ -5,7 +5,7 @@ use outrigger_filters::{
     inference::{BoxInfer, Error, Form, Metadata, Request},
 };
 use serde_json::json;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, time::Instant};
 use tower::{
     Layer as _, ServiceBuilder,
     util::{BoxCloneSyncService, option_layer},
@@ -13,19 +13,24 @@ use tower::{
 
 use super::{
     balance::{Balance, Loaded},
+    observed::Observed,
     rename::RenameLayer,
+    replicas::Replicas,
 };
 use crate::{
     config::{self, Limits, Protocol},
     telemetry::{Metrics, Requests},
-    upstream::{Client, Description, Endpoint, Learned, Upstream, verdict},
+    upstream::{Client, Description, Learned, Upstream, verdict},
 };
+
+/// A call to one endpoint, of which it is seen what becomes of it.
+type Call = Observed<Client>;
 
 /// A model of the configuration on one upstream: its stack of filters, and what they learned.
 ///
 /// ```text
-/// rename -> balance -> [per endpoint: batch -> upstream]
-///      '-> balance -> [per endpoint: upstream], for versions that take no batches
+/// rename -> balance -> [per endpoint: batch -> observed -> upstream]
+///      '-> balance -> [per endpoint: observed -> upstream], for versions that take no batches
 /// ```
 #[derive(Debug)]
 pub struct Model {
@@ -36,7 +41,10 @@ pub struct Model {
     stack: BoxInfer,
     /// The stack without the batch filter, where there is one.
     alone: Option<BoxInfer>,
-    batches: Vec<(Arc<Endpoint>, Batch<Client>)>,
+    /// The endpoints, and which are left out.
+    replicas: Arc<Replicas>,
+    calls: Vec<Call>,
+    batches: Vec<Batch<Call>>,
     /// What the server says of the model; asking ends with the stack.
     learned: Learned,
     /// The counts of requests, by what their callers speak.
@@ -62,43 +70,38 @@ impl Model {
             Capability::new(Batchable::Unasked),
         );
         let duration = metrics.upstream(upstream.name());
-        let calls = upstream.endpoints().iter().map(|endpoint| {
-            let call = Client::new(
-                upstream.clone(),
-                endpoint.clone(),
-                learned.clone(),
-                limits.max_message,
-                duration.clone(),
-            );
-            (endpoint.clone(), call)
-        });
+        let replicas = Replicas::new(&config.name, upstream, metrics);
+        let endpoints = upstream.endpoints().iter().enumerate();
+        let calls: Vec<Call> = endpoints
+            .map(|(index, endpoint)| {
+                let client = Client::new(
+                    upstream.clone(),
+                    endpoint.clone(),
+                    learned.clone(),
+                    limits.max_message,
+                    duration.clone(),
+                );
+                Observed::new(client, replicas.clone(), index)
+            })
+            .collect();
         let mut batches = Vec::new();
         let rename = option_layer(RenameLayer::new(config, arm));
-        let mut alone = None;
-        let stack = match &config.batch {
+        let single = Balance::new(replicas.clone(), calls.clone());
+        let single = ServiceBuilder::new().layer(rename.clone()).service(single);
+        let single = BoxCloneSyncService::new(single);
+        let (stack, alone) = match &config.batch {
             Some(batch) => {
                 let handles = metrics.batch().handles(&config.name, &arm.name);
                 let layer = BatchLayer::new(batch.clone(), learned.capability().clone(), handles)
                     .with_verdict(verdict)
                     .within(room.clone());
-                let calls: Vec<_> = calls.collect();
-                let unbatched = Balance::new(calls.clone());
-                let unbatched = ServiceBuilder::new()
-                    .layer(rename.clone())
-                    .service(unbatched);
-                alone = Some(BoxCloneSyncService::new(unbatched));
-                batches = calls
-                    .into_iter()
-                    .map(|(endpoint, call)| (endpoint, layer.layer(call)))
-                    .collect::<Vec<_>>();
+                batches = calls.iter().map(|call| layer.layer(call.clone())).collect();
                 learned.begin();
-                let balance = Balance::new(batches.clone());
-                BoxCloneSyncService::new(ServiceBuilder::new().layer(rename).service(balance))
+                let balance = Balance::new(replicas.clone(), batches.iter().cloned());
+                let stack = ServiceBuilder::new().layer(rename).service(balance);
+                (BoxCloneSyncService::new(stack), Some(single))
             }
-            None => {
-                let balance = Balance::new(calls.collect());
-                BoxCloneSyncService::new(ServiceBuilder::new().layer(rename).service(balance))
-            }
+            None => (single, None),
         };
         Self {
             name: config.name.clone(),
@@ -107,6 +110,8 @@ impl Model {
             upstream: upstream.clone(),
             stack,
             alone,
+            replicas,
+            calls,
             batches,
             learned,
             requests: Protocol::ALL
@@ -128,7 +133,7 @@ impl Model {
 
     /// Ends all waiting for company, from now on.
     pub(super) fn drain(&self) {
-        self.batches.iter().for_each(|(_, batch)| batch.drain());
+        self.batches.iter().for_each(Batch::drain);
     }
 
     /// Returns the upstream that serves the model.
@@ -289,7 +294,7 @@ impl Model {
         let benefits: Vec<_> = self
             .batches
             .iter()
-            .map(|(_, batch)| batch.view().benefit)
+            .map(|batch| batch.view().benefit)
             .collect();
         if !benefits.is_empty() {
             metrics.batch().show(&self.name, &self.arm.name, &benefits);
@@ -298,28 +303,34 @@ impl Model {
 
     /// Shows what was learned, for `/models`.
     pub fn view(&self) -> serde_json::Value {
-        let views: Vec<_> = self
-            .batches
-            .iter()
-            .map(|(endpoint, batch)| (endpoint, batch.view()))
-            .collect();
-        let benefits: Vec<_> = views.iter().map(|(_, view)| view.benefit.clone()).collect();
-        let endpoints: Vec<_> = views
-            .iter()
-            .map(|(endpoint, view)| {
-                json!({
-                    "address": endpoint.authority().as_str(),
-                    "controller": view.controller.as_str(),
-                    "batch_limit": view.batch_limit,
-                    "queue_rows": view.queue_rows,
-                    "queue_bytes": view.queue_bytes,
-                    "in_flight": view.in_flight,
-                    "max_in_flight": view.places,
-                    "stuck": view.stuck,
-                    "p50": view.p50.map(|p50| p50.as_secs_f64()),
-                    "p99": view.p99.map(|p99| p99.as_secs_f64()),
-                    "batching": view.benefit.pays.as_str(),
-                })
+        let now = Instant::now();
+        let mut benefits = Vec::new();
+        let endpoints: Vec<_> = (self.calls.iter().enumerate())
+            .map(|(index, call)| {
+                let batch = self.batches.get(index);
+                let expected = match batch {
+                    Some(batch) => batch.completion(now),
+                    None => call.completion(now),
+                };
+                let mut endpoint = json!({
+                    "address": self.replicas.endpoint(index).authority().as_str(),
+                    "ejected": self.replicas.is_out(index),
+                    "expected_completion": expected.map(|expected| expected.as_secs_f64()),
+                });
+                if let Some(view) = batch.map(Batch::view) {
+                    endpoint["controller"] = json!(view.controller.as_str());
+                    endpoint["batch_limit"] = json!(view.batch_limit);
+                    endpoint["queue_rows"] = json!(view.queue_rows);
+                    endpoint["queue_bytes"] = json!(view.queue_bytes);
+                    endpoint["in_flight"] = json!(view.in_flight);
+                    endpoint["max_in_flight"] = json!(view.places);
+                    endpoint["stuck"] = json!(view.stuck);
+                    endpoint["p50"] = json!(view.p50.map(|p50| p50.as_secs_f64()));
+                    endpoint["p99"] = json!(view.p99.map(|p99| p99.as_secs_f64()));
+                    endpoint["batching"] = json!(view.benefit.pays.as_str());
+                    benefits.push(view.benefit);
+                }
+                endpoint
             })
             .collect();
         let mut shown = json!({
@@ -376,14 +387,12 @@ fn benefit(view: &BenefitView) -> serde_json::Value {
     })
 }
 
-impl Loaded for Batch<Client> {
+impl Loaded for Batch<Call> {
     fn load(&self) -> usize {
         Batch::load(self)
     }
-}
 
-impl Loaded for Client {
-    fn load(&self) -> usize {
-        self.endpoint().calls()
+    fn completion(&self, now: Instant) -> Option<Duration> {
+        Batch::completion(self, now)
     }
 }

@@ -24,6 +24,8 @@ pub struct Metrics {
     upstream_duration: Family<UpstreamLabels, Histogram>,
     reloads: Family<ReloadLabels, Counter>,
     connections: Gauge,
+    ejected: Family<EndpointLabels, Gauge>,
+    ejections: Family<EndpointLabels, Counter>,
     batch: batch::Metrics,
     tls: tls::Metrics,
     access_log: Arc<AtomicBool>,
@@ -42,6 +44,15 @@ pub struct Requests {
     http: OnceLock<Box<[OnceLock<Counter>; HTTP_STATUSES]>>,
     duration: Histogram,
     access_log: Arc<AtomicBool>,
+}
+
+/// The handles of one endpoint of a model.
+#[derive(Clone, Debug)]
+pub struct Ejections {
+    /// Whether it is left out.
+    pub ejected: Gauge,
+    /// How often it was left out.
+    pub total: Counter,
 }
 
 /// One request's clock.
@@ -65,6 +76,13 @@ struct ModelLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct UpstreamLabels {
     upstream: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndpointLabels {
+    model: String,
+    upstream: String,
+    endpoint: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -105,6 +123,18 @@ impl Metrics {
             "Open connections of clients",
             connections.clone(),
         );
+        let ejected = Family::default();
+        registry.register(
+            "endpoint_ejected",
+            "Whether an endpoint is left out because it fails or is far slower than the others",
+            ejected.clone(),
+        );
+        let ejections = Family::default();
+        registry.register(
+            "endpoint_ejections",
+            "How often an endpoint was left out",
+            ejections.clone(),
+        );
         let tls = tls::Metrics::register(registry);
         let batch = batch::Metrics::register(&mut whole);
         Self {
@@ -114,6 +144,8 @@ impl Metrics {
             upstream_duration,
             reloads,
             connections,
+            ejected,
+            ejections,
             batch,
             tls,
             access_log: Arc::default(),
@@ -147,6 +179,19 @@ impl Metrics {
             upstream: upstream.to_owned(),
         };
         self.upstream_duration.get_or_create(&labels).clone()
+    }
+
+    /// Returns the handles for an endpoint of a model.
+    pub fn ejections(&self, model: &str, upstream: &str, endpoint: &str) -> Ejections {
+        let labels = EndpointLabels {
+            model: model.to_owned(),
+            upstream: upstream.to_owned(),
+            endpoint: endpoint.to_owned(),
+        };
+        Ejections {
+            ejected: self.ejected.get_or_create(&labels).clone(),
+            total: self.ejections.get_or_create(&labels).clone(),
+        }
     }
 
     /// Returns the batch filter's metrics.

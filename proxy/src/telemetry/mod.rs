@@ -5,5 +5,5 @@ mod metrics;
 
 pub use self::{
     log::init as init_log,
-    metrics::{Metrics, Requests, Timer},
+    metrics::{Ejections, Metrics, Requests, Timer},
 };

@@ -95,7 +95,15 @@ impl Endpoint {
 
     /// Tells how long the endpoint is still left alone after a failure, if it is.
     pub(crate) fn backoff(&self) -> Option<Duration> {
-        self.backoff.lock().left(Instant::now())
+        let backoff = self.backoff.lock();
+        // Asked for each request: where nothing failed, the clock need not be read.
+        backoff.error()?;
+        backoff.left(Instant::now())
+    }
+
+    /// Tells whether the last try to connect failed: calls go elsewhere then.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        self.backoff.lock().error().is_some()
     }
 
     /// Sends a request on one of this worker's connections.

@@ -42,6 +42,11 @@ impl Error {
         Self { endpoint, cause }
     }
 
+    /// Returns the endpoint of the last try, if there was one.
+    pub(crate) fn endpoint(&self) -> Option<&Authority> {
+        self.endpoint.as_ref()
+    }
+
     pub(crate) fn cause(&self) -> &Cause {
         &self.cause
     }

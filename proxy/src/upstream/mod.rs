@@ -1,6 +1,7 @@
 //! The servers behind the proxy: their endpoints, connections and the calls to them.
 
 mod backoff;
+mod blame;
 mod client;
 mod connector;
 mod control;
@@ -23,6 +24,14 @@ use smallvec::SmallVec;
 #[cfg(test)]
 pub(crate) use self::control::servers;
 use self::error::Failed;
+pub(crate) use self::{
+    blame::blames,
+    client::rest_path,
+    control::{Served, describe, is_ready, unready},
+    grpc::Unreadable,
+    rest::encoding,
+    verdict::verdict,
+};
 pub use self::{
     client::Client,
     connector::Connector,
@@ -30,13 +39,6 @@ pub use self::{
     endpoint::Endpoint,
     error::Error,
     rest::Refused,
-};
-pub(crate) use self::{
-    client::rest_path,
-    control::{Served, describe, is_ready, unready},
-    grpc::Unreadable,
-    rest::encoding,
-    verdict::verdict,
 };
 pub(crate) use self::{error::Cause, http1::Borrowed, load::Underway};
 use crate::{
