@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_all_fail_all_bear_it_and_all_are_back_at_once() {
+    async fn where_all_fail_some_stay_and_all_are_back_at_once() {
         let seen = simulate(4, 200., true, |_, now| match now {
             10.0..20.0 => Fate::Failed,
             _ => USUAL,
@@ -484,8 +484,6 @@ mod tests {
         assert!(seen.most_out < 4);
         assert_eq!(seen.failures(21..60), 0);
         for endpoint in 0..4 {
-            let share = seen.share(endpoint, 12..20);
-            assert!(share > 0.005, "{share}");
             let share = seen.share(endpoint, 25..60);
             assert!((0.2..0.3).contains(&share), "{share}");
         }
