@@ -4,11 +4,14 @@
 
 pub mod batching;
 pub mod curves;
+pub mod demand;
 pub mod h2load;
 pub mod message;
 pub mod passthrough;
 pub mod peers;
 pub mod process;
+pub mod proxy;
+pub mod rows;
 pub mod search;
 pub mod table;
 pub mod triton;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Result;
 use super::process::{Process, beside, free_address, installed};
+use super::proxy::configuration;
 
 /// Who stands between the load and the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -162,23 +163,5 @@ backend model
 
 /// Passes everything through, with metrics on.
 fn outrigger_passing(listen: SocketAddr, admin: SocketAddr, upstream: SocketAddr) -> String {
-    outrigger(listen, admin, upstream, "")
-}
-
-/// Makes a configuration with one listener, one upstream, and these models.
-pub fn outrigger(
-    listen: SocketAddr,
-    admin: SocketAddr,
-    upstream: SocketAddr,
-    models: &str,
-) -> String {
-    format!(
-        "listeners:
-  - address: {listen}
-    upstream: model
-admin: {{ address: {admin} }}
-upstreams:
-  model: {{ protocol: oip-grpc, endpoints: [\"http://{upstream}\"] }}
-{models}"
-    )
+    configuration(listen, admin, &[upstream], "")
 }

@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::Result;
-use super::batching::{batches, mean_batch};
+use super::batching::batches;
+use super::demand::mean_batch;
 use super::message;
-use super::peers::outrigger;
-use super::process::{Process, beside, free_address, pause};
+use super::process::{Process, free_address, pause};
+use super::proxy::Proxy;
 use super::table::{Table, machine, median, millis};
 
 /// What is measured, and how often.
@@ -54,26 +55,20 @@ pub fn run(options: &Options) -> Result<Value> {
     let mut ways = vec![Way::new("direct", server)];
     let mut _proxy = None;
     if !options.direct_only {
-        let (listen, admin) = (free_address()?, free_address()?);
         let models = format!(
             "models:\n  {}:\n    latency_objective: {}ms\n    batch: {{ max_batch_size: 128 }}\n",
             options.model,
             OBJECTIVE.as_millis()
         );
-        let file = options.folder.join("outrigger-triton.yaml");
-        std::fs::write(&file, outrigger(listen, admin, server, &models))?;
-        let program = beside(options.outrigger.clone(), "outrigger")?;
-        let arguments = ["run".as_ref(), "--config".as_ref(), file.as_os_str()];
-        let mut process = Process::start(
+        let proxy = Proxy::start(
             "outrigger-triton",
-            None,
+            options.outrigger.clone(),
             &options.folder,
-            program,
-            arguments,
+            &[server],
+            &models,
         )?;
-        process.wait_for(listen)?;
-        _proxy = Some(process);
-        ways.push(Way::new("outrigger", listen));
+        ways.push(Way::new("outrigger", proxy.address));
+        _proxy = Some(proxy);
     }
     for _ in 0..options.repeats {
         for way in &mut ways {
@@ -127,7 +122,7 @@ pub fn run(options: &Options) -> Result<Value> {
 }
 
 /// Finds the server, or starts it.
-fn start(triton: &str, folder: &Path) -> Result<(SocketAddr, Option<Process>)> {
+pub(crate) fn start(triton: &str, folder: &Path) -> Result<(SocketAddr, Option<Process>)> {
     if let Ok(address) = triton.parse() {
         return Ok((address, None));
     }
@@ -140,7 +135,7 @@ fn start(triton: &str, folder: &Path) -> Result<(SocketAddr, Option<Process>)> {
     Ok((ports[1], Some(process)))
 }
 
-fn wait_until_ready(server: SocketAddr, model: &str) -> Result<()> {
+pub(crate) fn wait_until_ready(server: SocketAddr, model: &str) -> Result<()> {
     let target = Target::new(server, message::READY)?;
     let give_up = Instant::now() + STARTING;
     loop {
@@ -206,13 +201,13 @@ impl Way {
 
 /// Images that differ, and the labels that the server gives to each when asked directly.
 #[derive(Clone, Debug)]
-struct Digits {
+pub(crate) struct Digits {
     bodies: Vec<Bytes>,
     labels: Vec<Bytes>,
 }
 
 impl Digits {
-    fn learn(server: SocketAddr, model: &str) -> Result<Self> {
+    pub(crate) fn learn(server: SocketAddr, model: &str) -> Result<Self> {
         let target = Target::new(server, message::INFER)?;
         let mut digits = Self {
             bodies: Vec::new(),
