@@ -15,15 +15,20 @@ pub const STATISTICS: &str = "/inference.GRPCInferenceService/ModelStatistics";
 
 /// Writes a request of one row of floats.
 pub fn infer(model: &str, input: &str, row: &[f32]) -> Bytes {
+    infer_rows(model, input, row.len(), row)
+}
+
+/// Writes a request of as many rows of floats as the values make with so many columns.
+pub fn infer_rows(model: &str, input: &str, columns: usize, values: &[f32]) -> Bytes {
     let mut tensor = BytesMut::new();
     put_bytes(&mut tensor, 1, input.as_bytes());
     put_bytes(&mut tensor, 2, b"FP32");
     let mut shape = BytesMut::new();
-    put_varint(&mut shape, 1);
-    put_varint(&mut shape, row.len() as u64);
+    put_varint(&mut shape, (values.len() / columns.max(1)) as u64);
+    put_varint(&mut shape, columns as u64);
     put_bytes(&mut tensor, 3, &shape);
-    let mut raw = BytesMut::with_capacity(row.len() * 4);
-    row.iter().for_each(|value| raw.put_f32_le(*value));
+    let mut raw = BytesMut::with_capacity(values.len() * 4);
+    values.iter().for_each(|value| raw.put_f32_le(*value));
     let mut message = BytesMut::new();
     put_bytes(&mut message, 1, model.as_bytes());
     put_bytes(&mut message, 5, &tensor);
