@@ -1,6 +1,7 @@
 //! The harness of the tests, experiments and benches.
 
 pub mod bench;
+pub mod experiments;
 pub mod gateway;
 pub mod http1;
 pub mod memory;

@@ -35,6 +35,9 @@ pub struct Effort {
     pub longest: f64,
     /// Calls that it sends at least, unless it would last too long.
     pub calls: f64,
+    /// Of fewer calls there is no p99: a rate that does not make them within the longest probe
+    /// does not count as held.
+    pub fewest_calls: f64,
     /// Objectives that it lasts at least.
     pub objectives: f64,
     /// Rates closer than this ratio are the same.
@@ -64,6 +67,7 @@ impl Effort {
         shortest: 4.0,
         longest: 40.0,
         calls: 500.0,
+        fewest_calls: 0.0,
         objectives: 25.0,
         resolution: 1.03,
     };
@@ -89,6 +93,9 @@ impl<C: Calls + Clone> Demand<C> {
         let mut probes = 0;
         let mut held: Option<(f64, Report, Option<f64>)> = None;
         let mut holds = |rate: f64| -> Result<bool> {
+            if rate * self.effort.longest < self.effort.fewest_calls {
+                return Ok(false);
+            }
             probes += 1;
             let before = executed();
             let (report, planned) = self.probe(rate)?;

@@ -1,0 +1,133 @@
+//! `cargo run --release -p outrigger-tests --bin experiments -- fig3 | fig4 | fig5 | fig6 | all`: see
+//! `tests/experiments/README.md`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use outrigger_tests::bench::Result;
+use outrigger_tests::bench::curves::Curve;
+use outrigger_tests::experiments::{Findings, Options, delay, profile, replicas, throughput};
+
+/// Makes the figures of the Clipper paper again: numbers, plots, and rows beside the paper's.
+#[derive(Debug, Parser)]
+struct Cli {
+    /// Which of them
+    #[arg(required = true)]
+    figures: Vec<Figure>,
+    /// Less than a minute each: to see that it works
+    #[arg(long)]
+    quick: bool,
+    /// Where numbers (JSON) and plots (SVG) go [default: tests/experiments/results; for quick ones
+    /// `experiments` beside this binary]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Curves of synthetic models [default: all six, fewer for quick ones]
+    #[arg(long, value_parser = curve)]
+    curve: Vec<Curve>,
+    /// How many times slower than the paper's curve and objective [default: what the figure needs]
+    #[arg(long)]
+    scale: Option<f64>,
+    /// Medians are taken over so many repeats [default: 5, quick ones 1]
+    #[arg(long)]
+    repeats: Option<usize>,
+    /// The native digit models too
+    #[arg(long)]
+    digits: bool,
+    /// A Triton too: a running one's gRPC address, or a script that starts one (tests/servers/triton)
+    #[arg(long)]
+    triton: Option<String>,
+    /// Outrigger's binary [default: beside this one, or $OUTRIGGER]
+    #[arg(long)]
+    outrigger: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Figure {
+    /// Latency of a call by its rows
+    Fig3,
+    /// Throughput by the way of batching, and batches from a cold start
+    Fig4,
+    /// Waiting for company
+    Fig5,
+    /// Replicas
+    Fig6,
+    /// All of them
+    All,
+}
+
+type Experiment = fn(&Options) -> Result<Findings>;
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("experiments: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let out = match &cli.out {
+        Some(out) => out.clone(),
+        None if cli.quick => std::env::current_exe()?.with_file_name("experiments-quick"),
+        None => PathBuf::from(RESULTS),
+    };
+    let told = |variable: &str| std::env::var_os(variable).map(PathBuf::from);
+    let options = Options {
+        curves: curves(&cli),
+        scale: cli.scale,
+        repeats: cli.repeats.unwrap_or(if cli.quick { 1 } else { 5 }).max(1),
+        quick: cli.quick,
+        digits: cli.digits,
+        triton: cli.triton,
+        outrigger: cli.outrigger.or_else(|| told("OUTRIGGER")),
+        folder: folder.path().to_owned(),
+    };
+    std::fs::create_dir_all(&out)?;
+    let wanted = |figure| cli.figures.contains(&figure) || cli.figures.contains(&Figure::All);
+    let experiments: [(Figure, &str, Experiment); 4] = [
+        (Figure::Fig3, "fig3", profile::run),
+        (Figure::Fig4, "fig4", throughput::run),
+        (Figure::Fig5, "fig5", delay::run),
+        (Figure::Fig6, "fig6", replicas::run),
+    ];
+    for (figure, name, experiment) in experiments {
+        if !wanted(figure) {
+            continue;
+        }
+        let found = experiment(&options)?;
+        let text = serde_json::to_string(&found.figures)? + "\n";
+        std::fs::write(out.join(format!("{name}.json")), text)?;
+        for (name, picture) in found.pictures {
+            let file = out.join(format!("{name}.svg"));
+            std::fs::write(&file, picture.to_string())?;
+            println!("drawn: {}", file.display());
+        }
+    }
+    Ok(())
+}
+
+fn curves(cli: &Cli) -> Vec<Curve> {
+    if !cli.curve.is_empty() {
+        return cli.curve.clone();
+    }
+    let quick = |curve: &Curve| QUICK_CURVES.contains(&curve.name);
+    let all = Curve::ALL.into_iter();
+    all.filter(|curve| !cli.quick || quick(curve) || cli.figures == [Figure::Fig3])
+        .collect()
+}
+
+fn curve(name: &str) -> std::result::Result<Curve, String> {
+    Curve::named(name).ok_or_else(|| {
+        let known = Curve::ALL.map(|curve| curve.name).join(", ");
+        format!("known are {known}")
+    })
+}
+
+/// Where the results that are committed stand.
+const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/experiments/results");
+/// One that batches pay for and one that they do not.
+const QUICK_CURVES: [&str; 2] = ["linear_svm", "kernel_svm"];
