@@ -114,7 +114,16 @@ pub(super) fn rows(request: &Request) -> Result<usize, Alone> {
     if in_sequence(&request.parameters) {
         return Err(Alone::Sequence);
     }
-    request.rows().map_err(Alone::NoRows)
+    let rows = request.rows().map_err(Alone::NoRows)?;
+    // Rows without elements cost their caller nothing, however many it names.
+    let empty = request
+        .inputs
+        .iter()
+        .all(|input| input.shape.dimensions().contains(&0));
+    match empty {
+        true => Err(Alone::NoRows(NoRows::NotPositive)),
+        false => Ok(rows),
+    }
 }
 
 /// Zero and the empty text are the protocol's way of saying "none"; of the marks of a sequence's

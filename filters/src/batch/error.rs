@@ -29,11 +29,15 @@ pub enum Bound {
     Bytes,
 }
 
-/// The deadline passed while the request waited, or would have before the model could answer: it was
-/// never sent.
+/// The deadline passed, or would have before the model could answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadlineExpired {
-    hopeless: bool,
+pub struct DeadlineExpired(Stage);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    Hopeless,
+    UnderWay,
 }
 
 /// The call was given up before it had an answer: its runtime was shut down, or the code that
@@ -74,12 +78,17 @@ impl Overloaded {
 impl DeadlineExpired {
     /// The deadline has passed.
     pub(super) fn passed() -> Self {
-        Self { hopeless: false }
+        Self(Stage::Waiting)
     }
 
     /// The deadline is nearer than the model's answer can be.
     pub(super) fn hopeless() -> Self {
-        Self { hopeless: true }
+        Self(Stage::Hopeless)
+    }
+
+    /// The deadline has passed before the model answered.
+    pub(super) fn under_way() -> Self {
+        Self(Stage::UnderWay)
     }
 }
 
@@ -113,9 +122,12 @@ impl std::error::Error for Overloaded {}
 
 impl std::fmt::Display for DeadlineExpired {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self.hopeless {
-            false => "the deadline passed before the request was sent",
-            true => "the deadline is nearer than the model's answer: the request was not sent",
+        f.write_str(match self.0 {
+            Stage::Waiting => "the deadline passed before the request was sent",
+            Stage::Hopeless => {
+                "the deadline is nearer than the model's answer: the request was not sent"
+            }
+            Stage::UnderWay => "the deadline passed before the model answered",
         })
     }
 }

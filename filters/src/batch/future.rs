@@ -19,6 +19,7 @@ use super::{
     outlive::Outlive,
     oversize::Divided,
     queue::{Outcome, Place},
+    room::Reserved,
     shared::Shared,
 };
 use crate::inference::{Error, Infer, Request, Response, Uneven};
@@ -57,8 +58,9 @@ pin_project! {
     {
         Waiting {
             ticket: Ticket<S>,
-            // Rings when the answer cannot come in time any more.
+            // Rings when the answer cannot come in time any more, and at the deadline.
             alarm: Option<Pin<Box<Sleep>>>,
+            deadline: Option<Instant>,
             receiver: oneshot::Receiver<Outcome>,
         },
         Alone {
@@ -67,8 +69,8 @@ pin_project! {
             load: Load<S>,
             reason: Alone,
             contents: Option<u128>,
-            // Where it is sent singly because batching does not pay: its rows, and since when.
-            seen: Option<(usize, Instant)>,
+            // Where it is sent singly because batching does not pay.
+            singly: Option<Singly>,
         },
         // A request in parts; kept whole, to be sent so where their answers cannot be joined.
         Parts {
@@ -85,6 +87,13 @@ pin_project! {
 struct Ticket<S> {
     shared: Arc<Shared<S>>,
     place: Option<Place>,
+}
+
+/// A request that would have been merged if that paid: it is bounded as if it waited.
+struct Singly {
+    rows: usize,
+    sent: Instant,
+    _reserved: Reserved,
 }
 
 /// A row under way: counted until dropped.
@@ -107,10 +116,19 @@ impl<S: Infer + 'static> ResponseFuture<S> {
     }
 
     /// Goes alone because batching does not pay; what the model takes is still seen.
-    pub(super) fn singly(shared: &Arc<Shared<S>>, request: Request, rows: usize) -> Self {
+    pub(super) fn singly(
+        shared: &Arc<Shared<S>>,
+        request: Request,
+        rows: usize,
+        reserved: Reserved,
+    ) -> Self {
         let mut state = State::alone(shared, request, Alone::Unprofitable, None);
-        if let State::Alone { seen, .. } = &mut state {
-            *seen = Some((rows, Instant::now()));
+        if let State::Alone { singly, .. } = &mut state {
+            *singly = Some(Singly {
+                rows,
+                sent: Instant::now(),
+                _reserved: reserved,
+            });
         }
         Self { state }
     }
@@ -120,6 +138,7 @@ impl<S: Infer + 'static> ResponseFuture<S> {
         shared: &Arc<Shared<S>>,
         place: Option<Place>,
         hopeless: Option<Instant>,
+        deadline: Option<Instant>,
         receiver: oneshot::Receiver<Outcome>,
     ) -> Self {
         Self {
@@ -128,7 +147,8 @@ impl<S: Infer + 'static> ResponseFuture<S> {
                     shared: Arc::clone(shared),
                     place,
                 },
-                alarm: hopeless.map(|at| Box::pin(sleep_until(at))),
+                alarm: hopeless.or(deadline).map(|at| Box::pin(sleep_until(at))),
+                deadline,
                 receiver,
             },
         }
@@ -159,15 +179,17 @@ impl<S: Infer + 'static> ResponseFuture<S> {
 }
 
 impl<S: Infer + 'static> State<S> {
-    fn handed_back(ticket: &Ticket<S>, request: Request) -> Self {
+    /// Sends a request by itself that should have shared a call, if it is not too late.
+    fn handed_back(shared: &Arc<Shared<S>>, request: Request, reason: Alone) -> Self {
         let deadline = request.head.deadline;
         if deadline.is_some_and(|at| at <= Instant::now()) {
-            ticket.shared.metrics.expired.inc();
+            shared.metrics.expired.inc();
             return Self::Refused {
                 error: Some(DeadlineExpired::passed().into()),
             };
         }
-        Self::alone(&ticket.shared, request, Alone::Unbatchable, None)
+        shared.metrics.alone(reason).inc();
+        Self::alone(shared, request, reason, None)
     }
 
     fn alone(
@@ -178,13 +200,16 @@ impl<S: Infer + 'static> State<S> {
     ) -> Self {
         shared.add_load(1);
         Self::Alone {
-            call: Outlive::new(shared.inner().oneshot(request), shared.outliving()),
+            call: {
+                let (held, outliving) = (request.held_len(), shared.outliving());
+                Outlive::new(shared.inner().oneshot(request), held, outliving)
+            },
             load: Load {
                 shared: Arc::clone(shared),
             },
             reason,
             contents,
-            seen: None,
+            singly: None,
         }
     }
 }
@@ -199,6 +224,7 @@ impl<S: Infer + 'static> Future for ResponseFuture<S> {
                 StateProjection::Waiting {
                     ticket,
                     alarm,
+                    deadline,
                     receiver,
                 } => match Pin::new(receiver).poll(cx) {
                     Poll::Ready(outcome) => {
@@ -206,9 +232,10 @@ impl<S: Infer + 'static> Future for ResponseFuture<S> {
                         ticket.place = None;
                         match outcome {
                             Ok(Outcome::Answered(answer)) => (State::Done, Some(answer)),
-                            Ok(Outcome::Alone(request)) => {
-                                (State::handed_back(ticket, request), None)
-                            }
+                            Ok(Outcome::Alone(request)) => (
+                                State::handed_back(&ticket.shared, request, Alone::Unbatchable),
+                                None,
+                            ),
                             Err(_) => (State::Done, Some(Err(Interrupted::new().into()))),
                         }
                     }
@@ -217,11 +244,16 @@ impl<S: Infer + 'static> Future for ResponseFuture<S> {
                             return Poll::Pending;
                         };
                         ready!(at.as_mut().poll(cx));
-                        *alarm = None;
-                        match ticket.expire() {
-                            Some(expired) => (State::Done, Some(Err(expired.into()))),
-                            // It is under way: its answer may still be in time.
-                            None => continue,
+                        match ticket.expire(*deadline) {
+                            Ok(expired) => (State::Done, Some(Err(expired.into()))),
+                            Err(Some(later)) => {
+                                at.as_mut().reset(later);
+                                continue;
+                            }
+                            Err(None) => {
+                                *alarm = None;
+                                continue;
+                            }
                         }
                     }
                 },
@@ -230,14 +262,15 @@ impl<S: Infer + 'static> Future for ResponseFuture<S> {
                     load,
                     reason,
                     contents,
-                    seen,
+                    singly,
                 } => {
                     let answer = ready!(call.poll(cx)).map_err(Into::into);
                     if let Some(contents) = contents {
                         load.shared.isolation.review(*contents, &answer);
                     }
-                    if let Some((rows, sent)) = seen {
-                        load.shared.sent_singly(*rows, *sent, answer.is_ok());
+                    if let Some(singly) = singly {
+                        let Singly { rows, sent, .. } = *singly;
+                        load.shared.sent_singly(rows, sent, answer.is_ok());
                     }
                     let answer = answer.map(|mut response| {
                         response.report.batch_reason = Some(reason.name());
@@ -255,7 +288,7 @@ impl<S: Infer + 'static> Future for ResponseFuture<S> {
                         (Err(error), Some(whole)) if error.is::<Uneven>() => {
                             shared.divide_no_more();
                             warn!(reason = %error, "the answers to parts of a request cannot be joined: requests are divided no more");
-                            (State::alone(shared, whole, Alone::Indivisible, None), None)
+                            (State::handed_back(shared, whole, Alone::Indivisible), None)
                         }
                         _ => (State::Done, Some(answer)),
                     }
@@ -273,21 +306,47 @@ impl<S: Infer + 'static> Future for ResponseFuture<S> {
 }
 
 impl<S> Ticket<S> {
-    /// Takes the member out of the queue because its answer cannot be in time, if it still waits.
-    fn expire(&mut self) -> Option<DeadlineExpired> {
-        let place = self.place.take()?;
-        let member = self.shared.state.lock().queue.remove(place)?;
-        self.shared.sub_load(member.rows);
-        self.shared.metrics.expired.inc();
-        let passed = member
-            .request
-            .head
-            .deadline
-            .is_none_or(|at| at <= Instant::now());
-        Some(match passed {
+    /// Gives up what cannot be answered in time: takes it out of the queue if it still waits there,
+    /// or leaves it to its call when the deadline has passed. Else tells when to look again.
+    fn expire(&mut self, deadline: Option<Instant>) -> Result<DeadlineExpired, Option<Instant>> {
+        let now = Instant::now();
+        let deadline = deadline.ok_or(None)?;
+        let Some(place) = self.place else {
+            return self.under_way(deadline, now);
+        };
+        let mut state = self.shared.state.lock();
+        let Some(rows) = state.queue.rows_of(place) else {
+            drop(state);
+            self.place = None;
+            return self.under_way(deadline, now);
+        };
+        // What is known of the model may have changed since it came.
+        let hopeless = state.hopeless_from(deadline, rows);
+        if hopeless > now {
+            return Err(Some(hopeless));
+        }
+        let member = state.queue.remove(place);
+        drop(state);
+        self.place = None;
+        if let Some(member) = member {
+            self.shared.sub_load(member.rows);
+            self.shared.metrics.expired.inc();
+        }
+        Ok(match deadline <= now {
             true => DeadlineExpired::passed(),
             false => DeadlineExpired::hopeless(),
         })
+    }
+
+    fn under_way(
+        &self,
+        deadline: Instant,
+        now: Instant,
+    ) -> Result<DeadlineExpired, Option<Instant>> {
+        match deadline <= now {
+            true => Ok(DeadlineExpired::under_way()),
+            false => Err(Some(deadline)),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-use std::sync::atomic::AtomicU64;
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
@@ -280,16 +280,16 @@ impl Handles {
         let mode = match batch {
             Shown {
                 held_out: Some(_), ..
-            } => 2,
-            Shown { members: 1, .. } => 1,
-            _ => 0,
+            } => HELD_OUT,
+            Shown { members: 1, .. } => LONE,
+            _ => BATCHED,
         };
-        let Some(mode) = self.modes.get(mode) else {
-            return;
-        };
-        mode.seconds.inc_by(call.model.as_secs_f64());
-        mode.rows.inc_by(call.rows as u64);
-        mode.requests.inc_by(batch.members as u64);
+        self.modes[mode].count(batch.members, call.rows, call.model);
+    }
+
+    /// Counts what the model took for a request that was sent singly.
+    pub(super) fn lone(&self, rows: usize, model: Duration) {
+        self.modes[LONE].count(1, rows, model);
     }
 
     pub(super) fn closed(&self, reason: Closed) -> &Counter {
@@ -308,6 +308,14 @@ impl Default for Handles {
     }
 }
 
+impl Mode {
+    fn count(&self, requests: usize, rows: usize, model: Duration) {
+        self.seconds.inc_by(model.as_secs_f64());
+        self.rows.inc_by(rows as u64);
+        self.requests.inc_by(requests as u64);
+    }
+}
+
 impl EncodeLabelValue for Word {
     fn encode(
         &self,
@@ -318,6 +326,9 @@ impl EncodeLabelValue for Word {
 }
 
 const MODES: [&str; 3] = ["batched", "lone", "held-out"];
+const BATCHED: usize = 0;
+const LONE: usize = 1;
+const HELD_OUT: usize = 2;
 
 /// Doublings up to the largest batches that paid on the curves that were measured.
 const ROWS: [f64; 13] = [

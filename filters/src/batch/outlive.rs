@@ -14,28 +14,40 @@ use tokio::runtime::Handle;
 /// told: what it brings is dropped.
 ///
 /// A call that was not sent yet is dropped with its caller. Of those that go on there are so many
-/// at most, and further ones are cancelled at the server.
+/// at most, and so many bytes in them; further ones are cancelled at the server.
 #[derive(Debug)]
 pub(super) struct Outlive<F: Future + Send + 'static> {
     call: Option<Pin<Box<F>>>,
     sent: bool,
+    /// Bytes that it keeps in memory.
+    held: usize,
     /// `None` where calls end with their callers.
     abandoned: Option<Abandoned>,
 }
 
 /// The calls that nobody waits for.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Abandoned(Arc<AtomicUsize>);
+pub(super) struct Abandoned(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    calls: AtomicUsize,
+    bytes: AtomicUsize,
+}
 
 /// One of them.
-struct Counted(Abandoned);
+struct Counted {
+    abandoned: Abandoned,
+    held: usize,
+}
 
 impl<F: Future + Send + 'static> Outlive<F> {
     /// Wraps a call; with somewhere to count it, it outlives its caller.
-    pub(super) fn new(call: F, abandoned: Option<Abandoned>) -> Self {
+    pub(super) fn new(call: F, held: usize, abandoned: Option<Abandoned>) -> Self {
         Self {
             call: Some(Box::pin(call)),
             sent: false,
+            held,
             abandoned,
         }
     }
@@ -62,7 +74,7 @@ impl<F: Future + Send + 'static> Drop for Outlive<F> {
             return;
         };
         // Without a runtime the process ends.
-        if let (Ok(runtime), Some(counted)) = (Handle::try_current(), abandoned.count()) {
+        if let (Ok(runtime), Some(counted)) = (Handle::try_current(), abandoned.count(self.held)) {
             runtime.spawn(async move {
                 let _counted = counted;
                 call.await;
@@ -72,21 +84,38 @@ impl<F: Future + Send + 'static> Drop for Outlive<F> {
 }
 
 impl Abandoned {
-    fn count(self) -> Option<Counted> {
-        let more = |calls: usize| (calls < MOST).then_some(calls + 1);
-        self.0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
-            .ok()?;
-        Some(Counted(self))
+    fn count(self, held: usize) -> Option<Counted> {
+        add(&self.0.calls, 1, MOST_CALLS)?;
+        if add(&self.0.bytes, held, MOST_BYTES).is_none() {
+            self.0.calls.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Counted {
+            abandoned: self,
+            held,
+        })
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        let counts = &self.abandoned.0;
+        counts.calls.fetch_sub(1, Ordering::Relaxed);
+        counts.bytes.fetch_sub(self.held, Ordering::Relaxed);
     }
+}
+
+/// Adds to a count, unless it would be more than a bound.
+fn add(count: &AtomicUsize, more: usize, most: usize) -> Option<()> {
+    let grown = |count: usize| count.checked_add(more).filter(|sum| *sum <= most);
+    count
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown)
+        .ok()
+        .map(|_| ())
 }
 
 /// Calls of an endpoint that nobody waits for: more than servers have threads for, and few beside
 /// the streams of a connection.
-const MOST: usize = 64;
+const MOST_CALLS: usize = 64;
+/// Bytes of their messages: a quarter of what may wait for a model.
+const MOST_BYTES: usize = 16 << 20;

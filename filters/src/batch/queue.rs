@@ -248,6 +248,18 @@ impl Queue {
         }
     }
 
+    /// Returns the rows of a member, if it still waits.
+    pub(super) fn rows_of(&self, place: Place) -> Option<usize> {
+        let node = self.nodes.get(place.node)?;
+        let member = node.member.as_ref()?;
+        (node.order.arrival == place.arrival).then_some(member.rows)
+    }
+
+    /// Tells whether those who wait are of several keys.
+    pub(super) fn has_several_keys(&self) -> bool {
+        self.heads.len() > 1
+    }
+
     /// Takes a member out, if it still waits.
     pub(super) fn remove(&mut self, place: Place) -> Option<BoxMember> {
         let node = self.nodes.get(place.node)?;
@@ -427,8 +439,9 @@ impl Queue {
         if left.members > 0 {
             return;
         }
-        // What it has allocated serves the next key.
+        // What it has allocated serves the next key, unless that is much.
         left.ordered.clear();
+        left.ordered.shrink_to(MANY);
         (left.gone, left.tightest) = (0, None);
         self.free_lanes.push(lane);
         let digest = left.digest;
@@ -478,10 +491,18 @@ impl Rules {
             0 => self.default_priority,
             named => named,
         };
-        let soft = member.arrived + self.objective;
+        let soft = |objectives: u32| {
+            let ahead = self.objective.checked_mul(objectives);
+            ahead.and_then(|ahead| member.arrived.checked_add(ahead))
+        };
+        let urgent = match head.deadline {
+            None => soft(1),
+            // Behind those who come later for a while, and not for ever.
+            Some(deadline) => soft(FARTHEST).map(|farthest| deadline.min(farthest)),
+        };
         Order {
             class,
-            urgent: head.deadline.unwrap_or(soft),
+            urgent: urgent.unwrap_or(member.arrived),
             arrival,
         }
     }
@@ -527,5 +548,10 @@ impl Limits {
 const PACKED: f64 = 1.1;
 /// What a call for the sake of a near deadline must be worth, to one that disregards it.
 const WORTHWHILE: f64 = 0.5;
+/// Objectives after its arrival as which a deadline counts at most: under overload, who has much time
+/// would else be overtaken by all that come, until it has none.
+const FARTHEST: u32 = 4;
 /// Entries of those who have left that do not matter.
 const FEW: usize = 32;
+/// Entries that an empty lane keeps room for.
+const MANY: usize = 1024;

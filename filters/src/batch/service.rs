@@ -18,6 +18,7 @@ use super::{
     metrics::Handles,
     oversize,
     queue::{self, Member},
+    room::Reserved,
     shared::Shared,
     state::Plan,
     worker::{self, launch},
@@ -72,26 +73,41 @@ impl<S> Batch<S> {
 }
 
 impl<S: Infer + 'static> Batch<S> {
-    /// Sends a request in parts if it has more rows than a call may have now.
+    /// Sends a request in parts if it has more rows than a call may have now, and all of them may
+    /// wait: parts that were admitted without the others would be work for nobody.
     fn divide(&self, request: &Request, rows: usize, most: usize) -> Option<ResponseFuture<S>> {
-        let limit = self.shared.state.lock().limit.limit(most);
+        let shared = &self.shared;
+        let (limit, is_idle) = {
+            let state = shared.state.lock();
+            if !state.benefit.batches(Instant::now()) {
+                return None;
+            }
+            let is_idle = state.has_place() && state.queue.is_empty();
+            (state.limit.limit(most), is_idle)
+        };
         let sizes = oversize::sizes(rows, limit, most)?;
         let parts = divide(request, &sizes).ok()?;
-        // All of it waits or none: parts that were admitted would be work for nobody.
-        if let Err(overloaded) = self.shared.room.reserve(rows, request.held_len()) {
-            self.shared.metrics.refused.inc();
-            return Some(ResponseFuture::refused(overloaded));
-        }
+        let reserved: Result<Vec<_>, _> = sizes
+            .iter()
+            .zip(&parts)
+            .map(|(rows, part)| shared.room.reserve(*rows, part.held_len()))
+            .collect();
+        let reserved = match reserved {
+            Ok(reserved) => reserved,
+            // As a whole it need not wait.
+            Err(_) if is_idle => return None,
+            Err(overloaded) => {
+                shared.metrics.refused.inc();
+                return Some(ResponseFuture::refused(overloaded));
+            }
+        };
         let parts = sizes
             .into_iter()
             .zip(parts)
-            .map(|(rows, part)| (rows, self.accept(part, false)));
-        let whole = request.clone();
-        Some(ResponseFuture::divided(
-            &self.shared,
-            parts.collect(),
-            whole,
-        ))
+            .zip(reserved)
+            .map(|((rows, part), reserved)| (rows, self.accept(part, Some(reserved))));
+        let parts = parts.collect();
+        Some(ResponseFuture::divided(shared, parts, request.clone()))
     }
 
     fn alone(&self, request: Request, reason: Alone) -> ResponseFuture<S> {
@@ -110,12 +126,13 @@ impl<S: Infer + 'static> Service<Request> for Batch<S> {
     }
 
     fn call(&mut self, request: Request) -> ResponseFuture<S> {
-        self.accept(request, self.shared.divides())
+        self.accept(request, None)
     }
 }
 
 impl<S: Infer + 'static> Batch<S> {
-    fn accept(&self, request: Request, divides: bool) -> ResponseFuture<S> {
+    /// Takes in a request, or a part of one, for which there is room already.
+    fn accept(&self, request: Request, reserved: Option<Reserved>) -> ResponseFuture<S> {
         let shared = &self.shared;
         let arrived = Instant::now();
         if request.head.deadline.is_some_and(|at| at <= arrived) {
@@ -129,8 +146,9 @@ impl<S: Infer + 'static> Batch<S> {
         let Some(most) = shared.most_rows() else {
             return self.alone(request, Alone::Unbatchable);
         };
-        if divides
+        if reserved.is_none()
             && rows > 1
+            && shared.divides()
             && let Some(divided) = self.divide(&request, rows, most)
         {
             return divided;
@@ -159,8 +177,16 @@ impl<S: Infer + 'static> Batch<S> {
         state.delay.arrived(arrived, rows);
         if !state.benefit.batches(arrived) {
             drop(state);
-            shared.metrics.alone(Alone::Unprofitable).inc();
-            return ResponseFuture::singly(shared, member.request, rows);
+            return match reserved.map_or_else(|| shared.room.reserve(rows, held), Ok) {
+                Ok(reserved) => {
+                    shared.metrics.alone(Alone::Unprofitable).inc();
+                    ResponseFuture::singly(shared, member.request, rows, reserved)
+                }
+                Err(overloaded) => {
+                    shared.metrics.refused.inc();
+                    ResponseFuture::refused(overloaded)
+                }
+            };
         }
         if state.has_place() && state.queue.is_empty() && shared.config.max_delay.is_zero() {
             state.in_flight += 1;
@@ -179,16 +205,16 @@ impl<S: Infer + 'static> Batch<S> {
             };
             shared.add_load(rows);
             worker::start(shared, Plan::Send(batch));
-            return ResponseFuture::waiting(shared, None, None, receiver);
+            return ResponseFuture::waiting(shared, None, None, deadline, receiver);
         }
         // Unless the endpoint is idle: it may have become faster, and nobody would ever know.
         let hopeless = deadline.map(|deadline| state.hopeless_from(deadline, rows));
-        if state.in_flight > 0 && hopeless.is_some_and(|at| at <= arrived) {
+        if !state.has_place() && hopeless.is_some_and(|at| at <= arrived) {
             drop(state);
             shared.metrics.expired.inc();
             return ResponseFuture::refused(DeadlineExpired::hopeless());
         }
-        match shared.room.reserve(rows, held) {
+        match reserved.map_or_else(|| shared.room.reserve(rows, held), Ok) {
             Ok(reserved) => member.reserved = Some(reserved),
             Err(overloaded) => {
                 drop(state);
@@ -201,7 +227,7 @@ impl<S: Infer + 'static> Batch<S> {
         let launched = launch(shared, &mut state, shared.situation(arrived, most));
         drop(state);
         launched.start(shared);
-        ResponseFuture::waiting(shared, Some(place), hopeless, receiver)
+        ResponseFuture::waiting(shared, Some(place), hopeless, deadline, receiver)
     }
 }
 

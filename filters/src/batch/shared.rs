@@ -152,6 +152,9 @@ impl<S> Shared<S> {
             answered,
         };
         self.state.lock().benefit.called(now, &called);
+        if answered {
+            self.metrics.lone(rows, now - sent);
+        }
     }
 
     pub(super) fn view(&self) -> View {
@@ -168,7 +171,7 @@ impl<S> Shared<S> {
             queue_bytes: state.queue.bytes(),
             in_flight: state.in_flight,
             places: state.flight.places(),
-            stuck: state.stuck,
+            beside: state.beside,
             p50,
             p99,
             benefit: state.benefit.view(Instant::now()),

@@ -33,8 +33,8 @@ pub(super) struct State {
     /// Places that are taken, for a call or to wait for company. While there is another one,
     /// nothing waits but for company.
     pub(super) in_flight: usize,
-    /// Calls that have lost their places because they take too long.
-    pub(super) stuck: usize,
+    /// Calls that go on beside the places: they take too long, or are of a search that does.
+    pub(super) beside: usize,
     /// When a call ended last.
     free_since: Option<Instant>,
     /// Until when the holder of a place waits for company.
@@ -42,6 +42,8 @@ pub(super) struct State {
     /// What this filter has added to the gauge of limits.
     pub(super) shown: i64,
     max_batch_bytes: usize,
+    /// Seconds.
+    objective: f64,
     draws: Draws,
 }
 
@@ -102,10 +104,11 @@ impl State {
             benefit: Benefit::new(config.holdout.get()),
             budget: Budget::default(),
             in_flight: 0,
-            stuck: 0,
+            beside: 0,
             waits_until: None,
             shown: 0,
             max_batch_bytes: config.max_batch_bytes,
+            objective: objective.as_secs_f64(),
             draws: Draws {
                 state: RandomState::default(),
                 count: 0,
@@ -162,6 +165,10 @@ impl State {
     /// Tells until when the endpoint would wait for company if it were free; `None`: not at all.
     pub(super) fn company_until(&self, now: Instant, most: usize) -> Option<Instant> {
         let next = self.queue.next()?;
+        // Who waits for a call of its own would be company to nobody.
+        if self.queue.has_several_keys() {
+            return None;
+        }
         let line = self.costs.line();
         let latest = next.tightest.and_then(|deadline| {
             let call = line.map_or(0., |line| line.time(next.rows as f64));
@@ -197,8 +204,11 @@ impl State {
             self.limit.observe(call);
         }
         if call.answered {
-            let seconds = call.model.as_secs_f64();
-            self.costs.observe(call.rows.max(1) as f64, seconds);
+            let (rows, seconds) = (call.rows.max(1) as f64, call.model.as_secs_f64());
+            // One call that hangs is no model that has become slow.
+            let usual = self.costs.line().map(|line| line.time(rows) * OUTLIER);
+            let most = usual.map_or(f64::INFINITY, |usual| usual.max(self.objective));
+            self.costs.observe(rows, seconds.min(most));
         }
         self.free_since = Some(now);
         self.delay.answered(now, call.rows, self.costs.line());
@@ -251,3 +261,6 @@ impl Draws {
         (self.state.hash_one(self.count) >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
+
+/// How many times as long as expected a call counts for at most.
+const OUTLIER: f64 = 8.;

@@ -18,7 +18,7 @@ pub struct View {
     /// Calls that may be under way.
     pub places: usize,
     /// Calls that took so long that others were sent beside them, and which have not ended.
-    pub stuck: usize,
+    pub beside: usize,
     /// What half of the requests kept to of late, queue and model together.
     pub p50: Option<Duration>,
     /// What 99 of 100 requests kept to of late, queue and model together.

@@ -16,6 +16,7 @@ use super::{
     Batchable, Cancel, Unbatchable,
     controller::Call,
     error::{CallFailed, DeadlineExpired, Interrupted},
+    expected::UnderWay,
     explain::Closed,
     key,
     metrics::Handles,
@@ -35,7 +36,10 @@ pub(super) fn start<S: Infer + 'static>(shared: &Arc<Shared<S>>, plan: Plan) {
         rows: rows(&plan),
         search: None,
         held: true,
-        stuck: false,
+        beside: false,
+        waits: matches!(plan, Plan::Wait(_)),
+        parts: 0,
+        under_way: None,
     };
     tokio::spawn(lead.run(plan));
 }
@@ -113,8 +117,13 @@ struct Lead<S> {
     rows: usize,
     search: Option<Box<Search<BoxMember>>>,
     held: bool,
-    /// Whether its call took so long that it has lost its place.
-    stuck: bool,
+    /// Whether it goes on beside the places: its call takes too long, or its search does.
+    beside: bool,
+    /// Whether it waits for company.
+    waits: bool,
+    /// Parts that the search has sent.
+    parts: usize,
+    under_way: Option<UnderWay>,
 }
 
 /// The members of a call that has ended, until each has its own answer.
@@ -136,7 +145,9 @@ impl<S: Infer + 'static> Lead<S> {
                     if let Some(ended) = ended.take() {
                         ended.deliver();
                     }
+                    self.waits = true;
                     self.wait(until).await;
+                    self.waits = false;
                     plan = self.plan_again();
                     continue;
                 }
@@ -148,16 +159,27 @@ impl<S: Infer + 'static> Lead<S> {
                 }
             };
             let sent = Instant::now();
+            // Who has left since the batch was taken is not sent.
+            let gone = batch
+                .members
+                .extract_if(.., |member| member.answer.is_closed());
+            for member in gone {
+                batch.rows -= member.rows;
+                self.shared.metrics.cancelled.inc();
+            }
+            if batch.members.is_empty() {
+                plan = self.next(None, sent, sent);
+                continue;
+            }
             self.count(&batch, sent);
             let span = span(&batch);
             let contents = self.contents(&batch);
             let request = merge(&mut batch, sent);
             let patience = self.patience(batch.rows);
-            let expected = Arc::clone(&self.shared.expected);
+            self.under_way = Some(self.shared.expected.begin(batch.rows, sent));
             let call = self.call(request, &mut batch.members, patience, &mut ended);
-            let under_way = expected.begin(batch.rows, sent);
             let result = call.instrument(span).await;
-            drop(under_way);
+            self.under_way = None;
             let answered = Instant::now();
             let shown = self.shown(&batch, result.is_ok(), sent, answered);
             ended = self
@@ -179,7 +201,7 @@ impl<S: Infer + 'static> Lead<S> {
     }
 
     fn plan_again(&mut self) -> Plan {
-        let shared = &*self.shared;
+        let shared = Arc::clone(&self.shared);
         let now = Instant::now();
         let mut late = Vec::new();
         let mut state = shared.state.lock();
@@ -197,8 +219,7 @@ impl<S: Infer + 'static> Lead<S> {
             }
         };
         if matches!(plan, Plan::Rest) {
-            state.in_flight -= 1;
-            self.held = false;
+            self.leave(&mut state);
         }
         drop(state);
         self.rows = rows(&plan);
@@ -215,35 +236,65 @@ impl<S: Infer + 'static> Lead<S> {
         };
         let expected = Duration::try_from_secs_f64(line.time(rows as f64));
         let objective = self.shared.config.latency_objective;
-        (expected.unwrap_or(FIRST_PATIENCE).max(objective) * PATIENCE).max(LEAST_PATIENCE)
+        expected
+            .unwrap_or(FIRST_PATIENCE)
+            .max(objective)
+            .saturating_mul(PATIENCE)
+            .clamp(LEAST_PATIENCE, MOST_PATIENCE)
     }
 
     /// Gives the place of a call that takes too long to whoever waits, as long as not too many such
-    /// calls are under way: the server may have lost it, and nobody shall wait for that.
-    fn give_way(&mut self) {
-        let shared = &*self.shared;
+    /// calls are under way: the server may have lost it, and nobody shall wait for that. Tells
+    /// whether it has.
+    fn give_way(&mut self) -> bool {
+        let shared = Arc::clone(&self.shared);
         let Some(most) = shared.most_rows() else {
-            return;
+            let released = shared.state.lock().queue.drain();
+            shared.release(released);
+            return false;
         };
         let situation = shared.situation(Instant::now(), most);
         let mut state = shared.state.lock();
-        if state.stuck >= MOST_STUCK {
-            return;
-        }
-        state.stuck += 1;
-        state.in_flight -= 1;
-        (self.held, self.stuck) = (false, true);
-        let launched = launch(shared, &mut state, situation);
+        let steps = self.steps_aside(&mut state);
+        let launched = match steps {
+            true => launch(&shared, &mut state, situation),
+            false => Launched::default(),
+        };
         drop(state);
-        shared.metrics.stuck.inc();
-        warn!("a call takes far longer than expected: others are sent beside it");
-        launched.start(&self.shared);
+        launched.start(&shared);
+        if !self.beside {
+            return false;
+        }
+        if steps {
+            shared.metrics.stuck.inc();
+            warn!(
+                rows = self.rows,
+                "a call takes far longer than expected: others are sent beside it"
+            );
+        }
         // Those who were to be sent again after it do not wait for it either.
         if let Some(mut search) = self.search.take() {
-            let rest: Vec<_> = search.give_up().map(|(member, _)| member).collect();
-            self.rows -= rest.iter().map(|member| member.rows).sum::<usize>();
-            self.shared.release(rest);
+            for (member, _) in search.give_up() {
+                self.rows -= member.rows;
+                shared.sub_load(member.rows);
+                member.release();
+            }
         }
+        // Nobody who comes now waits for it.
+        self.under_way = None;
+        shared.sub_load(std::mem::take(&mut self.rows));
+        true
+    }
+
+    /// Goes on beside the places, if not too many do so already.
+    fn steps_aside(&mut self, state: &mut State) -> bool {
+        if !self.held || state.beside >= MOST_BESIDE {
+            return false;
+        }
+        state.beside += 1;
+        state.in_flight -= 1;
+        (self.held, self.beside) = (false, true);
+        true
     }
 
     /// Returns what the contents of a member that goes alone are known by, if it does so because a
@@ -292,7 +343,7 @@ impl<S: Infer + 'static> Lead<S> {
         result: Result<Response, Error>,
         contents: Option<u128>,
     ) -> Option<(Batch, Result<Response, Error>)> {
-        if self.stuck {
+        if self.beside && self.search.is_none() {
             return Some((batch, result));
         }
         let error = match (&result, &mut self.search) {
@@ -411,9 +462,10 @@ impl<S: Infer + 'static> Lead<S> {
                     return Poll::Ready(Err(Interrupted::new().into()));
                 }
             }
-            if waits && alarm.as_mut().poll(cx).is_ready() {
-                waits = false;
-                self.give_way();
+            while waits && alarm.as_mut().poll(cx).is_ready() {
+                waits = !self.give_way();
+                // Those who are stuck now may not be for ever.
+                alarm.as_mut().reset(Instant::now() + patience);
             }
             if outlives {
                 return Poll::Pending;
@@ -433,7 +485,7 @@ impl<S: Infer + 'static> Lead<S> {
     /// comes to wait in between.
     fn next(&mut self, shown: Option<(Shown, Call)>, sent: Instant, now: Instant) -> Plan {
         let part = self.part(now);
-        let shared = &*self.shared;
+        let shared = Arc::clone(&self.shared);
         let most = shared.most_rows();
         let mut late = Vec::new();
         let mut launched = Launched::default();
@@ -456,6 +508,11 @@ impl<S: Infer + 'static> Lead<S> {
         let mut goes_on = 0;
         let plan = match (part, most) {
             (Some(part), _) => {
+                self.parts += 1;
+                if self.parts > MOST_PARTS && !state.queue.is_empty() {
+                    // Others do not wait for all of a search.
+                    self.steps_aside(&mut state);
+                }
                 let waits = self.search.iter().flat_map(|search| search.left());
                 goes_on = part.rows + waits.map(|member| member.rows).sum::<usize>();
                 Plan::Send(part)
@@ -473,17 +530,12 @@ impl<S: Infer + 'static> Lead<S> {
             }
             (None, _) => Plan::Rest,
         };
-        if self.stuck {
-            state.stuck -= 1;
-            self.stuck = false;
-        }
-        if matches!(plan, Plan::Rest) && self.held {
-            state.in_flight -= 1;
-            self.held = false;
+        if matches!(plan, Plan::Rest) {
+            self.leave(&mut state);
         }
         if let Some(most) = most {
             // There may be more places than before.
-            launched = launch(shared, &mut state, shared.situation(now, most));
+            launched = launch(&shared, &mut state, shared.situation(now, most));
         }
         drop(state);
 
@@ -491,7 +543,7 @@ impl<S: Infer + 'static> Lead<S> {
         self.rows = goes_on.max(rows(&plan));
         shared.release(released);
         shared.expire(late);
-        launched.start(&self.shared);
+        launched.start(&shared);
         plan
     }
 
@@ -513,30 +565,42 @@ impl<S: Infer + 'static> Lead<S> {
     }
 }
 
+impl<S> Lead<S> {
+    /// Gives back what it holds: a place, or its standing beside them.
+    fn leave(&mut self, state: &mut State) {
+        if self.held {
+            state.in_flight -= 1;
+        }
+        if self.beside {
+            state.beside -= 1;
+        }
+        if self.waits {
+            state.waits_until = None;
+        }
+        (self.held, self.beside, self.waits) = (false, false, false);
+    }
+}
+
 impl<S> Drop for Lead<S> {
     fn drop(&mut self) {
-        if self.stuck {
-            self.shared.state.lock().stuck -= 1;
-            self.shared.sub_load(self.rows);
-            return;
-        }
-        if !self.held {
-            return;
-        }
         if let Some(search) = &mut self.search {
             search.give_up().for_each(|(member, _)| member.release());
         }
-        let mut state = self.shared.state.lock();
-        state.in_flight -= 1;
-        state.waits_until = None;
-        // Another call under way takes the next batch when it ends.
-        let released = match state.in_flight {
-            0 => state.queue.drain(),
-            _ => Vec::new(),
+        self.shared.sub_load(std::mem::take(&mut self.rows));
+        if !self.held && !self.beside {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.state.lock();
+        let held = self.held;
+        self.leave(&mut state);
+        // Whoever has another place need not come soon, and nobody may come at all.
+        let released = match held {
+            true => state.queue.drain(),
+            false => Vec::new(),
         };
         drop(state);
-        self.shared.sub_load(self.rows);
-        self.shared.release(released);
+        shared.release(released);
     }
 }
 
@@ -705,7 +769,11 @@ const PATIENCE: u32 = 16;
 const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 /// The same for the first call, with which some servers load the model.
 const FIRST_PATIENCE: Duration = Duration::from_secs(30);
-/// Stuck calls beside which others are sent. A server that loses so many will not be helped by more.
-const MOST_STUCK: usize = 8;
+/// No call is waited for any longer than this without others beside it.
+const MOST_PATIENCE: Duration = Duration::from_secs(3600);
+/// Calls beside which others are sent. A server that loses so many will not be helped by more.
+const MOST_BESIDE: usize = 8;
+/// Parts of a batch that failed for which others wait: enough to find two guilty ones among 256.
+const MOST_PARTS: usize = 16;
 /// Collectors keep about so many links of a span, and drop those that come after.
 const MAX_LINKS: usize = 128;

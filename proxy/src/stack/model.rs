@@ -324,7 +324,7 @@ impl Model {
                     endpoint["queue_bytes"] = json!(view.queue_bytes);
                     endpoint["in_flight"] = json!(view.in_flight);
                     endpoint["max_in_flight"] = json!(view.places);
-                    endpoint["stuck"] = json!(view.stuck);
+                    endpoint["beside"] = json!(view.beside);
                     endpoint["p50"] = json!(view.p50.map(|p50| p50.as_secs_f64()));
                     endpoint["p99"] = json!(view.p99.map(|p99| p99.as_secs_f64()));
                     endpoint["batching"] = json!(view.benefit.pays.as_str());

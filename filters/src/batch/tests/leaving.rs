@@ -171,7 +171,7 @@ async fn a_call_that_hangs_gives_its_place_to_those_who_wait() {
     let call = script.expect_call().await;
     assert_eq!(call.rows(), 3);
     assert_eq!(
-        (script.batch.view().in_flight, script.batch.view().stuck),
+        (script.batch.view().in_flight, script.batch.view().beside),
         (1, 1)
     );
     assert_eq!(script.batch.shared().metrics.stuck.get(), 1);
@@ -184,7 +184,10 @@ async fn a_call_that_hangs_gives_its_place_to_those_who_wait() {
     lost.echo();
     assert_eq!(marks(&answer(&mut hangs).await.unwrap()), [7, 7]);
     let view = script.batch.view();
-    assert_eq!((view.in_flight, view.stuck, script.batch.load()), (0, 0, 0));
+    assert_eq!(
+        (view.in_flight, view.beside, script.batch.load()),
+        (0, 0, 0)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -215,5 +218,8 @@ async fn of_calls_that_hang_there_is_an_end_and_the_queue_goes_on_when_one_is_an
         assert!(answer(caller).await.is_ok());
     }
     let view = script.batch.view();
-    assert_eq!((view.in_flight, view.stuck, script.batch.load()), (0, 0, 0));
+    assert_eq!(
+        (view.in_flight, view.beside, script.batch.load()),
+        (0, 0, 0)
+    );
 }

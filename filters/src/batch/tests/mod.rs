@@ -6,6 +6,7 @@ mod leaving;
 mod merging;
 mod order;
 mod properties;
+mod regressions;
 mod runtimes;
 mod sameness;
 mod telling;
