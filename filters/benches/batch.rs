@@ -131,6 +131,7 @@ fn controller(mut limit: impl BatchLimit) -> f64 {
         noise = (noise + 37) % 100;
         limit.observe(&Call {
             rows,
+            requests: rows,
             full: true,
             answered: true,
             queue: Duration::from_millis(5),

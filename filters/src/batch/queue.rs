@@ -514,7 +514,9 @@ impl Limits {
     /// What is known of the model is a mean, and it may have become faster: only who is far from being
     /// in time is told so. And who could only be in time in a call that is so small that the others
     /// would wait twice as long for it, is not worth their while: kept to, such deadlines make an
-    /// endpoint that is late later still.
+    /// endpoint that is late later still. While more waits than a call can take, nobody's is: the first
+    /// is then always the one whose deadline is the nearest that is let pass, so that every call would
+    /// be as small as may be, and none full enough to learn from.
     fn expired(&self, member: &Member, company: usize, now: Instant) -> Option<DeadlineExpired> {
         let deadline = member.request.head.deadline?;
         if deadline <= now {
@@ -526,9 +528,13 @@ impl Limits {
             return Some(DeadlineExpired::hopeless());
         }
         let rows = member.rows as f64;
+        let is_crowded = company >= self.rows && company > member.rows;
         let company = (company as f64).max(rows);
         if line.time(company) * PACKED <= left {
             return None;
+        }
+        if is_crowded {
+            return Some(DeadlineExpired::hopeless());
         }
         let alone = line.rows_within(left / PACKED).max(rows);
         let worth = |rows: f64| rows / line.time(rows);

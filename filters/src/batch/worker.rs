@@ -326,6 +326,7 @@ impl<S: Infer + 'static> Lead<S> {
         };
         let call = Call {
             rows: batch.rows,
+            requests: batch.members.len(),
             full: batch.closed == Closed::Full && batch.held_out.is_none(),
             answered: answered_well,
             queue: sent - oldest,

@@ -16,6 +16,8 @@ pub(in crate::batch) struct Costs {
     sizes: [Mean; DOUBLINGS],
     recent: Mean,
     line: Option<Line>,
+    /// Whether calls of different sizes say what a row costs.
+    has_slope: bool,
 }
 
 /// A straight line through what was observed.
@@ -39,6 +41,19 @@ impl Costs {
     /// Returns the line, once a call has been observed.
     pub(in crate::batch) fn line(&self) -> Option<Line> {
         self.line
+    }
+
+    /// Returns the line as it looks to who would rather try: while all calls were of one size, rows
+    /// cost nothing by it. The other line takes them for all that a call costs.
+    pub(in crate::batch) fn hopeful(&self) -> Option<Line> {
+        let line = self.line?;
+        match self.has_slope {
+            true => Some(line),
+            false => Some(Line {
+                beta: line.time(self.recent.rows),
+                alpha: 0.,
+            }),
+        }
     }
 
     /// Tells whether calls of about so many rows have been observed of late.
@@ -79,7 +94,8 @@ impl Costs {
         }
         // A call costs no less than nothing, and a row costs something.
         let steepest = time / rows;
-        let alpha = match along > 0. {
+        self.has_slope = along > 0.;
+        let alpha = match self.has_slope {
             true => (across / along).clamp(steepest / FLATTEST, steepest),
             false => steepest,
         };

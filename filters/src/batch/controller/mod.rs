@@ -35,6 +35,8 @@ pub trait BatchLimit: std::fmt::Debug + Send {
 pub struct Call {
     /// Its rows.
     pub rows: usize,
+    /// The requests that they are of: rows come and go by the request.
+    pub requests: usize,
     /// Whether it had as many rows as it might.
     pub full: bool,
     /// Whether it was answered: errors come fast, and say nothing of what the model can do.

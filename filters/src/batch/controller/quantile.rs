@@ -43,7 +43,7 @@ pub struct Quantile {
     /// What the last call took to what was expected, if the tail does not explain it, and the
     /// tail before it.
     surprise: Option<(f64, Tail)>,
-    /// Full calls in time since the limit last moved, and after how many a further row is tried
+    /// Full calls in time since the limit last moved, and after how many a further request is tried
     /// whatever the line says.
     steady: u32,
     patience: u32,
@@ -198,6 +198,7 @@ impl Quantile {
             }
         }
         let (whole, most) = (self.limit.floor(), call.most.max(1) as f64);
+        let request = call.rows as f64 / call.requests.max(1) as f64;
         if self.doubts(line) {
             self.limit = (self.limit / 2.).max(1.);
             return;
@@ -206,7 +207,7 @@ impl Quantile {
         if aim < whole {
             // A limit of a few rows that has just grown is not judged by the calls under way, which
             // have fewer.
-            if whole < MANY && (call.rows as f64) < whole && time <= budget {
+            if whole < MANY && call.rows as f64 + request <= whole && time <= budget {
                 return;
             }
             let stays = whole < MANY && aim >= whole - STAY && self.aim(line, 1.) >= whole + MARGIN;
@@ -215,7 +216,10 @@ impl Quantile {
                 if self.steady >= HELD {
                     self.patience = HELD;
                 }
-                self.steady = 0;
+                // A limit that leaves such calls as they are has lost nothing.
+                if !call.full || aim < rows {
+                    self.steady = 0;
+                }
                 self.limit = aim.max(self.limit / 2.).max(1.);
             }
             return;
@@ -229,10 +233,12 @@ impl Quantile {
         }
         if grown < whole + 1. + MARGIN {
             self.steady = self.steady.saturating_add(1);
-            if self.limit >= MANY || self.steady < self.patience {
+            if self.limit >= MANY * request || self.steady < self.patience {
                 return;
             }
-            grown = self.limit + 1.;
+            // There is no call of a row more than this one where requests have many: the line knows
+            // one size only, and takes rows for all that calls cost.
+            grown = (rows + request).max(self.limit + 1.);
             self.patience = (self.patience * 2).min(MOST_PATIENCE);
         }
         self.steady = 0;
@@ -330,7 +336,7 @@ const SURPRISE: f64 = 1.3;
 const DOUBT: f64 = 2.;
 /// By how much the budget may be broken if rows cost all, and the call itself nothing.
 const RISK: f64 = 1.5;
-/// Rows of a limit from which on the line alone is believed.
+/// Requests of a limit from which on the line alone is believed.
 const MANY: f64 = 16.;
 const MOST_PATIENCE: u32 = 1024;
 /// Calls for which a size is held that is no trial any more.

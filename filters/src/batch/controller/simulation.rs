@@ -399,6 +399,7 @@ fn p99(curve: Curve, limit: &mut dyn BatchLimit, rate: f64, seed: u64) -> f64 {
 fn call(rows: usize, full: bool, queue: f64, model: f64) -> Call {
     Call {
         rows,
+        requests: rows,
         full,
         answered: true,
         queue: Duration::from_secs_f64(queue),
@@ -702,6 +703,7 @@ proptest! {
             for &((rows, full, answered), queue, model, most) in &calls {
                 limit.observe(&Call {
                     rows,
+                    requests: rows.div_ceil(1 + queue as usize % 9),
                     full,
                     answered,
                     queue: Duration::from_micros(queue),

@@ -301,6 +301,7 @@ fn run(
             costs.observe(rows as f64, (now - began).as_secs_f64());
             limit.observe(&Call {
                 rows,
+                requests: rows,
                 full: rows == limit.limit(curve.limit),
                 answered: true,
                 queue: began - members[0],

@@ -181,6 +181,7 @@ impl Endpoint {
         if !self.flight.is_past(self.at(call.began)) {
             self.limit.observe(&Call {
                 rows: call.rows,
+                requests: call.rows,
                 full: call.full,
                 answered: true,
                 queue: Duration::from_nanos(call.queue),

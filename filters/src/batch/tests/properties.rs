@@ -10,6 +10,7 @@ enum Step {
         rows: usize,
         alone: bool,
         patience: Option<u64>,
+        priority: u64,
     },
     Leave(usize),
     Answer(usize),
@@ -25,8 +26,19 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        8 => (0..3_u8, 1..4_usize, prop::bool::weighted(0.1), prop::option::of(0..9_u64))
-            .prop_map(|(key, rows, alone, patience)| Step::Send { key, rows, alone, patience }),
+        8 => (
+            (0..3_u8, 1..7_usize),
+            prop::bool::weighted(0.1),
+            prop::option::weighted(0.3, 0..9_u64),
+            0..3_u64,
+        )
+            .prop_map(|((key, rows), alone, patience, priority)| Step::Send {
+                key,
+                rows,
+                alone,
+                patience,
+                priority,
+            }),
         2 => any::<usize>().prop_map(Step::Leave),
         4 => any::<usize>().prop_map(Step::Answer),
         1 => any::<usize>().prop_map(Step::Fail),
@@ -35,6 +47,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<usize>().prop_map(Step::HangUp),
         1 => Just(Step::Panic),
         2 => (0..5_u64).prop_map(Step::Advance),
+        // Longer than a call may take before others are sent beside it.
+        1 => (1_000..40_000_u64).prop_map(Step::Advance),
         1 => any::<bool>().prop_map(Step::Know),
         1 => Just(Step::Drain),
     ]
@@ -79,6 +93,9 @@ async fn live(steps: Vec<Step>, config: Config) {
     let mut callers: Vec<(u8, usize, String, Caller)> = Vec::new();
     let mut calls: Vec<Sent> = Vec::new();
     let mut sent = 0_u8;
+    if script.batch.shared().config.holdout > Share::NONE {
+        earn_hold_outs(&mut script, &mut callers, &mut calls).await;
+    }
     for step in steps {
         match step {
             Step::Send {
@@ -86,11 +103,13 @@ async fn live(steps: Vec<Step>, config: Config) {
                 rows,
                 alone,
                 patience,
+                priority,
             } => {
                 sent = sent.wrapping_add(1);
                 let id = format!("id{sent}");
                 let request = with(request(&id, rows, sent), |parts| {
                     parts.head.version = format!("{key}").into();
+                    parts.head.priority = priority;
                     parts.head.deadline =
                         patience.map(|millis| Instant::now() + Duration::from_millis(millis));
                     if alone {
@@ -156,7 +175,9 @@ async fn live(steps: Vec<Step>, config: Config) {
         }
         round(&mut script, &mut callers, &mut calls).await;
         let view = script.batch.view();
-        assert!(view.in_flight <= most && view.queue_rows <= 12);
+        let used = script.batch.shared().room.used();
+        assert!(view.in_flight <= most && view.stuck <= 8 && used.0 <= 12);
+        assert!(view.queue_rows <= used.0 && view.queue_bytes <= used.1);
     }
     // Every call is answered until nothing is left: then everybody must have an answer.
     for _ in 0..1000 {
@@ -173,12 +194,46 @@ async fn live(steps: Vec<Step>, config: Config) {
     }
     assert!(callers.is_empty(), "{} without an answer", callers.len());
     round(&mut script, &mut callers, &mut calls).await;
+    nothing_is_left(&script);
+}
+
+/// Lets shared calls pass until there may be hold-outs: at the start there are none.
+async fn earn_hold_outs(
+    script: &mut Script,
+    callers: &mut Vec<(u8, usize, String, Caller)>,
+    calls: &mut Vec<Sent>,
+) {
+    for _ in 0..24 {
+        for _ in 0..6 {
+            let request = with(request("early", 1, 0), |parts| {
+                parts.head.version = "0".into()
+            });
+            callers.push((0, 1, "early".into(), script.send(request)));
+        }
+        while !callers.is_empty() {
+            round(script, callers, calls).await;
+            advance(Duration::from_millis(1)).await;
+            for call in calls.drain(..) {
+                call.echo();
+            }
+        }
+    }
+}
+
+/// Nobody waits, nothing is under way, and all that was reserved is given back.
+fn nothing_is_left(script: &Script) {
     let view = script.batch.view();
     assert_eq!(
-        (view.queue_rows, view.queue_bytes, view.in_flight),
-        (0, 0, 0)
+        (
+            view.queue_rows,
+            view.queue_bytes,
+            view.in_flight,
+            view.stuck
+        ),
+        (0, 0, 0, 0)
     );
     assert_eq!(script.batch.load(), 0);
+    assert_eq!(script.batch.shared().room.used(), (0, 0));
 }
 
 /// A life among bad rows: calls with one are refused, unless their fate is another.
@@ -233,8 +288,7 @@ async fn search(
         let _left = call.reply.send(answer);
     }
     assert!(callers.is_empty(), "{} without an answer", callers.len());
-    assert_eq!(script.batch.view().in_flight, 0);
-    assert_eq!(script.batch.load(), 0);
+    nothing_is_left(&script);
 }
 
 async fn round(
@@ -302,7 +356,7 @@ proptest! {
                 assert_eq!(answer(caller).await.is_err(), *bad);
             }
             assert!(calls <= 2 * bad.len(), "{calls}");
-            assert_eq!(script.batch.load(), 0);
+            nothing_is_left(&script);
             let metrics = &script.batch.shared().metrics;
             assert!(metrics.isolated.get() <= guilty.len() as u64);
         });
