@@ -81,7 +81,7 @@ fn run(case: &Case, seed: u64) -> Seen {
 /// Tells what is left of a run in which everybody should have been answered.
 fn left(view: &View, load: usize, records: &Records) -> Option<String> {
     let (waiting, wrong, late) = (records.waiting(), records.wrong(), records.sent_late());
-    let rest = view.queue_rows + view.queue_bytes + view.in_flight + view.stuck + load;
+    let rest = view.queue_rows + view.queue_bytes + view.in_flight + view.beside + load;
     (rest + waiting + wrong + late > 0).then(|| {
         format!(
             "{waiting} without an answer, {wrong} with another's, {late} sent too late, \

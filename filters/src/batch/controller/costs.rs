@@ -150,3 +150,30 @@ const GAIN: f64 = 0.1;
 const LEAST: f64 = 0.8;
 /// How many times cheaper than on average a further row may be, as far as it is believed.
 const FLATTEST: f64 = 1024.;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_whose_rows_cost_nothing_is_hoped_to_take_as_long_for_one() {
+        let mut costs = Costs::default();
+        for rows in [1., 4., 16., 64.].into_iter().cycle().take(100) {
+            costs.observe(rows, 0.010);
+            let one = costs.hopeful().expect("a call was observed").time(1.);
+            assert!((0.0099..0.0101).contains(&one), "{one}");
+        }
+    }
+
+    /// A cold cache, or a faster path from some rows on.
+    #[test]
+    fn small_calls_that_take_longer_are_not_hoped_to_take_next_to_nothing() {
+        let mut costs = Costs::default();
+        for _ in 0..100 {
+            costs.observe(1., 0.011);
+            costs.observe(64., 0.010);
+        }
+        let one = costs.hopeful().expect("calls were observed").time(1.);
+        assert!(one > 0.005, "{one} for what takes 0.011");
+    }
+}

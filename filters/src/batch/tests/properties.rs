@@ -176,7 +176,7 @@ async fn live(steps: Vec<Step>, config: Config) {
         round(&mut script, &mut callers, &mut calls).await;
         let view = script.batch.view();
         let used = script.batch.shared().room.used();
-        assert!(view.in_flight <= most && view.stuck <= 8 && used.0 <= 12);
+        assert!(view.in_flight <= most && view.beside <= 8 && used.0 <= 12);
         assert!(view.queue_rows <= used.0 && view.queue_bytes <= used.1);
     }
     // Every call is answered until nothing is left: then everybody must have an answer.
@@ -228,7 +228,7 @@ fn nothing_is_left(script: &Script) {
             view.queue_rows,
             view.queue_bytes,
             view.in_flight,
-            view.stuck
+            view.beside
         ),
         (0, 0, 0, 0)
     );
