@@ -7,6 +7,7 @@ mod alone;
 mod bounds;
 mod claimed;
 mod endpoints;
+mod explain;
 mod garbage;
 mod isolation;
 mod merging;
