@@ -15,7 +15,8 @@ use crate::gather::Inference;
 
 const LATENCY: Duration = Duration::from_millis(7);
 
-fn memory(server: &EchoServer, rest: &str) -> Memory {
+/// A proxy without sockets in front of a server.
+pub(crate) fn memory(server: &EchoServer, rest: &str) -> Memory {
     let server = server.clone();
     Memory::start(&["a:1"], rest, move |_, pipe| {
         let server = server.clone();
@@ -28,6 +29,8 @@ async fn a_lone_request_takes_no_longer_than_the_model() {
     for rest in [
         "models: { m: { batch: {} } }",
         "models: { m: { batch: { max_batch_size: 64, controller: fixed } } }",
+        "models: { m: { batch: { max_delay: 5ms } } }",
+        "models: { m: { batch: { max_in_flight: auto, split: true, holdout: 0.5 } } }",
         "",
     ] {
         let server = EchoServer::new(LATENCY);

@@ -9,16 +9,17 @@ use std::{
 };
 
 use bytes::{BufMut as _, BytesMut};
-use outrigger_native::{Synthetic, inference::ModelInferRequest};
+use outrigger_native::{Datatype, Server, Synthetic, TensorSpec, inference::ModelInferRequest};
 use outrigger_tests::{
     gateway::{Gateway, configuration},
     http1::{Http1, get},
     memory::Memory,
     metrics::Metrics,
-    model::{INFER, rows, serve, tensor},
+    model::{INFER, rows, serve, start, tensor},
     origin::{Exchange, Origin, mirror, serve_http2},
     patience::{until, within},
-    wire::{self, Wire, flagged, framed, grpc},
+    protocol::Protocol,
+    wire::{self, Reply, Wire, flagged, framed, grpc},
 };
 use prost::Message as _;
 
@@ -72,6 +73,111 @@ async fn a_full_queue_refuses_at_once_and_names_its_bound() {
         let refused = [("model", "m"), ("code", "RESOURCE_EXHAUSTED")];
         assert_eq!(metrics.sum("outrigger_requests_total", &refused), 50.);
     }
+}
+
+/// Asks for single rows, so many at once.
+fn ask(wire: &Wire, calls: &mut tokio::task::JoinSet<Reply>, model: &'static str, requests: u64) {
+    for _ in 0..requests {
+        let (wire, request) = (wire.clone(), Inference::of(&rows(model, &[1.])));
+        calls.spawn(async move { request.send(&wire).await.unwrap() });
+    }
+}
+
+#[tokio::test]
+async fn what_waits_for_all_models_together_has_a_bound_that_a_reload_changes() {
+    let models = ["m", "n"].map(|name| Synthetic {
+        inputs: vec![TensorSpec::new("input0", Datatype::Fp32, &[1])],
+        ..Synthetic::new(name)
+    });
+    let [m, n] = models;
+    let server = start(Server::builder().model(m).model(n)).await;
+    let config = |rows: usize, rest: &str| {
+        let batch = "batch: { controller: fixed, max_batch_size: 4, max_queue_rows: 15 }";
+        let models = format!("models: {{ m: {{ {batch} }}, n: {{ {batch} }} }}");
+        let limits = format!("limits: {{ max_queue_rows: {rows} }}");
+        let address = [server.address()];
+        configuration(
+            &address,
+            "protocol: oip-grpc",
+            &format!("{models}\n{limits}{rest}"),
+        )
+    };
+    let mut gateway = Gateway::start(&config(20, ""));
+    until("the models are known", || {
+        let table = gateway.state().table();
+        table.models().all(|model| model.is_learned())
+    })
+    .await;
+    let wire = Wire::connect(gateway.address()).await;
+    for model in ["m", "n"] {
+        for protocol in [Protocol::OipRest, Protocol::TfservingRest] {
+            protocol.send(&wire, model, &[1.]).await.unwrap();
+        }
+    }
+    let handles: Vec<_> = server.handles().collect();
+    let mut calls = tokio::task::JoinSet::new();
+    for model in &handles {
+        model.reset_counters();
+        model.pause();
+    }
+    ask(&wire, &mut calls, "m", 1);
+    ask(&wire, &mut calls, "n", 1);
+    until("both models are busy", || {
+        handles.iter().all(|model| model.counters().received == 1)
+    })
+    .await;
+    let waiting =
+        |gateway: &Gateway| gateway.learned("m", "queue_rows") + gateway.learned("n", "queue_rows");
+    let refused = async |rows: usize| {
+        for model in ["m", "n"] {
+            for protocol in Protocol::ALL {
+                let reply = within("a refusal", protocol.send(&wire, model, &[1.]))
+                    .await
+                    .unwrap();
+                let words = if reply.grpc_status().is_some() {
+                    assert_eq!(reply.grpc_status(), Some("8"), "{protocol:?} {reply:?}");
+                    reply.grpc_message()
+                } else {
+                    assert_eq!(reply.status, 429, "{protocol:?} {reply:?}");
+                    let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+                    body["error"].as_str().unwrap().to_owned()
+                };
+                let wanted = format!("limits.max_queue_rows is {rows}");
+                assert!(words.contains(&wanted), "{protocol:?}: {words}");
+            }
+        }
+    };
+    ask(&wire, &mut calls, "m", 12);
+    until("they wait", || waiting(&gateway) == 12).await;
+    ask(&wire, &mut calls, "n", 8);
+    until("they wait", || waiting(&gateway) == 20).await;
+    refused(20).await;
+
+    // More may wait, and at once.
+    gateway.reload(&config(25, "")).await.unwrap();
+    ask(&wire, &mut calls, "n", 5);
+    until("they wait", || waiting(&gateway) == 25).await;
+    refused(25).await;
+
+    // What is refused changes nothing.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let listener = format!("listeners: [{{ address: \"{address}\", upstream: server }}, ");
+    let bad = config(1000, "").replace("listeners: [", &listener);
+    gateway.reload(&bad).await.unwrap_err();
+    refused(25).await;
+
+    // Fewer may wait, and who waits already stays.
+    gateway.reload(&config(4, "")).await.unwrap();
+    assert_eq!(waiting(&gateway), 25);
+    refused(4).await;
+    handles.iter().for_each(outrigger_native::Handle::resume);
+    for reply in within("answers", calls.join_all()).await {
+        assert_eq!(reply.grpc_status(), Some("0"));
+    }
+    assert_eq!(waiting(&gateway), 0);
+    let rows: u64 = handles.iter().map(|model| model.counters().rows).sum();
+    assert_eq!(rows, 27);
 }
 
 #[tokio::test]

@@ -255,8 +255,12 @@ fn seen(headers: &HeaderMap) -> HeaderMap {
 pub struct EchoServer {
     /// How long each call takes.
     pub latency: std::time::Duration,
+    /// What each row adds to that.
+    pub per_row: std::time::Duration,
     /// The shapes of the calls that came, in their order.
     pub calls: Arc<std::sync::Mutex<Vec<Vec<i64>>>>,
+    /// How many of them were cancelled before they were answered.
+    pub cancelled: Arc<AtomicUsize>,
 }
 
 impl EchoServer {
@@ -264,7 +268,9 @@ impl EchoServer {
     pub fn new(latency: std::time::Duration) -> Self {
         Self {
             latency,
+            per_row: std::time::Duration::ZERO,
             calls: Arc::default(),
+            cancelled: Arc::default(),
         }
     }
 
@@ -295,7 +301,14 @@ impl EchoServer {
                 if let Ok(mut calls) = self.calls.lock() {
                     calls.extend(shapes);
                 }
-                tokio::time::sleep(self.latency).await;
+                let rows = request.inputs.first().and_then(|input| input.shape.first());
+                let rows = rows.and_then(|rows| u32::try_from(*rows).ok()).unwrap_or(1);
+                let cancelled = std::future::poll_fn(|cx| respond.poll_reset(cx));
+                let worked = tokio::time::timeout(self.latency + self.per_row * rows, cancelled);
+                if worked.await.is_ok() {
+                    self.cancelled.fetch_add(1, Ordering::SeqCst);
+                    return;
+                }
                 let outputs = request.inputs.into_iter().map(|input| InferOutputTensor {
                     name: input.name,
                     datatype: input.datatype,

@@ -16,6 +16,7 @@ class Server:
     process: Process
     rest: str = ""
     grpc: str = ""
+    metrics: str = ""
     stop_signal: int = signal.SIGTERM
 
     def stop(self):
@@ -32,7 +33,7 @@ def triton(folder, models="*", name="triton", env=None):
     except RuntimeError:
         process.stop(signal.SIGINT)
         raise
-    return Server(process, f"127.0.0.1:{http}", f"127.0.0.1:{grpc}", signal.SIGINT)
+    return Server(process, f"127.0.0.1:{http}", f"127.0.0.1:{grpc}", f"127.0.0.1:{metrics}", signal.SIGINT)
 
 
 def mlserver(folder):

@@ -4,9 +4,9 @@ use outrigger_filters::inference::Report;
 /// The header by which a caller asks why its answer came as it did, and in which it is told.
 pub(super) const EXPLAIN: HeaderName = HeaderName::from_static("outrigger-explain");
 
-/// Tells whether a caller asks for an explanation.
-pub(super) fn is_asked(headers: &HeaderMap) -> bool {
-    headers.get(EXPLAIN).is_some_and(|value| value == "1")
+/// Tells whether a caller asks for an explanation, and takes the question out of what is sent on.
+pub(super) fn take_question(headers: &mut HeaderMap) -> bool {
+    headers.remove(EXPLAIN).is_some_and(|value| value == "1")
 }
 
 /// Says what became of a request, as parameters of a structured field (RFC 8941).

@@ -111,7 +111,7 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
         (Some(_), None) => message.len() + parts.payload_len(),
         _ => message.len(),
     };
-    let explains = explain::is_asked(&head.headers);
+    let explains = explain::take_question(&mut head.headers);
     let wire = Arc::new(wire::Call {
         protocol: call.protocol,
         headers: std::mem::take(&mut head.headers),
