@@ -116,7 +116,8 @@ mod tests {
             let timeout = Duration::from_nanos(nanos);
             let read = parse(format(timeout).as_bytes()).expect("what is written is read");
             proptest::prop_assert!(read <= timeout);
-            proptest::prop_assert!(timeout - read <= timeout / 1_000_000);
+            // Five digits at least are left of what a finer unit has no room for.
+            proptest::prop_assert!(timeout - read <= timeout / 100_000);
         }
 
         #[test]
