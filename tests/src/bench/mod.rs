@@ -5,6 +5,7 @@
 pub mod batching;
 pub mod curves;
 pub mod demand;
+pub mod goodput;
 pub mod h2load;
 pub mod message;
 pub mod passthrough;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Result;
 use super::process::{Process, beside, free_address};
+use super::usage::Usage;
 
 /// A process of Outrigger; it ends when this is dropped.
 #[derive(Debug)]
@@ -13,7 +14,7 @@ pub struct Proxy {
     pub address: SocketAddr,
     /// Where it shows its pages.
     pub admin: SocketAddr,
-    _process: Process,
+    process: Process,
 }
 
 impl Proxy {
@@ -36,8 +37,13 @@ impl Proxy {
         Ok(Self {
             address,
             admin,
-            _process: process,
+            process,
         })
+    }
+
+    /// What it has used so far.
+    pub fn usage(&self) -> Result<Usage> {
+        self.process.usage()
     }
 }
 

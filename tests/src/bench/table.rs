@@ -19,9 +19,16 @@ impl Table {
         }
     }
 
+    /// Begins with a row of headings whose number is not known before.
+    pub fn with(headings: impl IntoIterator<Item = String>) -> Self {
+        Self {
+            rows: vec![headings.into_iter().collect()],
+        }
+    }
+
     /// Adds a row.
-    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.to_vec());
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
     }
 }
 

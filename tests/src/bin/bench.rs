@@ -1,4 +1,5 @@
-//! `cargo run --release -p outrigger-tests --bin bench -- passthrough | batching`: see
+//! `cargo run --release -p outrigger-tests --bin bench -- passthrough | batching | goodput`:
+//! see
 //! `tests/bench/README.md`.
 
 use std::net::SocketAddr;
@@ -10,7 +11,7 @@ use clap::{Parser, Subcommand};
 use outrigger::demo::load::{Load, Pace, Repeat, Target, frame};
 use outrigger_tests::bench::curves::Curve;
 use outrigger_tests::bench::peers::Peer;
-use outrigger_tests::bench::{Result, batching, message, passthrough, triton, upstream};
+use outrigger_tests::bench::{Result, batching, goodput, message, passthrough, triton, upstream};
 
 /// Measures Outrigger against its peers, and batching against none.
 #[derive(Debug, Parser)]
@@ -61,6 +62,47 @@ enum Command {
         /// Leave the synthetic models out
         #[arg(long, requires = "triton")]
         triton_only: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Answers within the objective at rising load: servers' own batchers, and Outrigger's
+    Goodput {
+        /// The model that all serve
+        #[arg(long, value_enum, default_value = "svm")]
+        model: goodput::Model,
+        /// Milliseconds within which an answer is good [default: 20 for svm, 50 for forest]
+        #[arg(long)]
+        objective: Option<u64>,
+        /// Who is measured [default: all]
+        #[arg(long, value_enum)]
+        peer: Vec<goodput::Server>,
+        /// Settings of Triton's batcher, SIZE/MICROSECONDS, instead of a sweep
+        #[arg(long)]
+        triton_batcher: Vec<goodput::Batcher>,
+        /// Settings of MLServer's batching, SIZE/MICROSECONDS, instead of a sweep
+        #[arg(long)]
+        mlserver_batching: Vec<goodput::Adaptive>,
+        /// What to write into Outrigger's `batch`, to experiment
+        #[arg(long, default_value = "")]
+        batch: String,
+        /// Offered requests a second [default: a ladder to twice the best capacity]
+        #[arg(long)]
+        rate: Vec<f64>,
+        /// How long each step is counted
+        #[arg(long, default_value_t = 5.0)]
+        seconds: f64,
+        /// Medians are taken over so many climbs of the ladder
+        #[arg(long, default_value_t = 3)]
+        repeats: usize,
+        /// Few steps and settings: to see that it works
+        #[arg(long)]
+        quick: bool,
+        /// The folder of the scripts that start servers
+        #[arg(long, default_value = "tests/servers")]
+        servers: PathBuf,
+        /// Write charts into this folder
+        #[arg(long)]
+        charts: Option<PathBuf>,
         #[command(flatten)]
         common: Common,
     },
@@ -188,6 +230,44 @@ fn run(command: Command) -> Result<()> {
                 figures.insert("triton".into(), real);
             }
             common.write(&figures.into())
+        }
+        Command::Goodput {
+            model,
+            objective,
+            peer,
+            triton_batcher,
+            mlserver_batching,
+            batch,
+            rate,
+            seconds,
+            repeats,
+            quick,
+            servers,
+            charts,
+            common,
+        } => {
+            let folder = Folder::new()?;
+            let figures = goodput::run(&goodput::Options {
+                servers,
+                model,
+                objective: objective.map(Duration::from_millis),
+                peers: if peer.is_empty() {
+                    goodput::Server::ALL.to_vec()
+                } else {
+                    peer
+                },
+                batchers: triton_batcher,
+                adaptive: mlserver_batching,
+                batch,
+                rates: rate,
+                lasting: Duration::from_secs_f64(if quick { 2.0 } else { seconds }),
+                repeats: if quick { 1 } else { repeats },
+                quick,
+                outrigger: common.outrigger(),
+                folder: folder.0.clone(),
+                charts,
+            })?;
+            common.write(&figures)
         }
         Command::Load {
             address,

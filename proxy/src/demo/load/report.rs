@@ -36,6 +36,8 @@ pub struct Report {
     pub cpu: Option<Duration>,
     outcomes: BTreeMap<Outcome, u64>,
     latency: Histogram<u64>,
+    /// Of the calls that were answered alone.
+    answered: Histogram<u64>,
     lag: Histogram<u64>,
 }
 
@@ -46,6 +48,7 @@ impl Report {
             cpu: None,
             outcomes: BTreeMap::new(),
             latency: histogram(),
+            answered: histogram(),
             lag: histogram(),
         }
     }
@@ -53,6 +56,9 @@ impl Report {
     pub(in crate::demo) fn record(&mut self, outcome: Outcome, latency: Duration) {
         *self.outcomes.entry(outcome).or_default() += 1;
         self.latency.saturating_record(micros(latency));
+        if outcome == Outcome::Grpc(0) {
+            self.answered.saturating_record(micros(latency));
+        }
     }
 
     pub(super) fn record_lag(&mut self, lag: Duration) {
@@ -64,8 +70,9 @@ impl Report {
         for (outcome, count) in &other.outcomes {
             *self.outcomes.entry(*outcome).or_default() += count;
         }
-        // Both have the bounds of `histogram`, so nothing is refused.
+        // All have the bounds of `histogram`, so nothing is refused.
         let _ = self.latency.add(&other.latency);
+        let _ = self.answered.add(&other.answered);
         let _ = self.lag.add(&other.lag);
     }
 
@@ -77,6 +84,11 @@ impl Report {
     /// How many calls were answered with status OK and an accepted answer.
     pub fn answered(&self) -> u64 {
         self.count(Outcome::Grpc(0))
+    }
+
+    /// How many calls were answered with status OK and an accepted answer, and within this time.
+    pub fn answered_within(&self, limit: Duration) -> u64 {
+        self.answered.count_between(0, micros(limit))
     }
 
     /// How many calls ended otherwise.

@@ -177,6 +177,9 @@ fn failures_are_told_apart() {
         );
     }
     assert_eq!(report.failed(), report.sent() - report.answered());
+    let ever = Duration::from_secs(600);
+    assert_eq!(report.answered_within(ever), report.answered(), "{report}");
+    assert_eq!(report.answered_within(Duration::ZERO), 0, "{report}");
 }
 
 #[test]
