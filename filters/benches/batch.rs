@@ -137,6 +137,7 @@ fn controller(mut limit: impl BatchLimit) -> f64 {
             queue: Duration::from_millis(5),
             model: Duration::from_micros(813 + 19 * rows as u64) * (1000 + noise) / 1000,
             most: 4096,
+            places: 1,
         });
         rows
     })

@@ -314,7 +314,7 @@ impl<S> Ticket<S> {
         let Some(place) = self.place else {
             return self.under_way(deadline, now);
         };
-        let mut state = self.shared.state.lock();
+        let state = self.shared.state.lock();
         let Some(rows) = state.queue.rows_of(place) else {
             drop(state);
             self.place = None;
@@ -325,8 +325,8 @@ impl<S> Ticket<S> {
         if hopeless > now {
             return Err(Some(hopeless));
         }
-        let member = state.queue.remove(place);
         drop(state);
+        let member = self.shared.take_out(place);
         self.place = None;
         if let Some(member) = member {
             self.shared.sub_load(member.rows);
@@ -354,7 +354,7 @@ impl<S> Drop for Ticket<S> {
     fn drop(&mut self) {
         let Some(place) = self.place else { return };
         // The member's bytes are let go of outside of the lock.
-        let left = self.shared.state.lock().queue.remove(place);
+        let left = self.shared.take_out(place);
         if let Some(member) = left {
             self.shared.sub_load(member.rows);
             self.shared.metrics.cancelled.inc();

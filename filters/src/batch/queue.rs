@@ -298,14 +298,16 @@ impl Queue {
                 let Some(next) = &self.nodes[index].member else {
                     break None;
                 };
-                let deadline = next.request.head.deadline;
                 // With those before it and behind it, so many could go.
                 let company = rows.saturating_add(self.lanes[lane].rows).min(limits.rows);
-                if let Some(expired) = limits.expired(next, company, now) {
-                    let member = self.pop(lane, index);
-                    late.extend(member.map(|member| (member, expired)));
-                    continue;
-                }
+                let deadline = match limits.judge(next, company, now) {
+                    Ok(deadline) => deadline,
+                    Err(expired) => {
+                        let member = self.pop(lane, index);
+                        late.extend(member.map(|member| (member, expired)));
+                        continue;
+                    }
+                };
                 let (more_rows, more_bytes) = (
                     rows.saturating_add(next.rows),
                     bytes.saturating_add(next.bytes),
@@ -509,7 +511,8 @@ impl Rules {
 }
 
 impl Limits {
-    /// Tells whether a member cannot be answered in time, with so many rows that could go with it.
+    /// Tells by when a member's call has to end for its sake, or that it cannot be answered in time,
+    /// with so many rows that could go with it.
     ///
     /// What is known of the model is a mean, and it may have become faster: only who is far from being
     /// in time is told so. And who could only be in time in a call that is so small that the others
@@ -517,28 +520,41 @@ impl Limits {
     /// endpoint that is late later still. While more waits than a call can take, nobody's is: the first
     /// is then always the one whose deadline is the nearest that is let pass, so that every call would
     /// be as small as may be, and none full enough to learn from.
-    fn expired(&self, member: &Member, company: usize, now: Instant) -> Option<DeadlineExpired> {
-        let deadline = member.request.head.deadline?;
+    fn judge(
+        &self,
+        member: &Member,
+        company: usize,
+        now: Instant,
+    ) -> Result<Option<Instant>, DeadlineExpired> {
+        let Some(deadline) = member.request.head.deadline else {
+            return Ok(None);
+        };
         if deadline <= now {
-            return Some(DeadlineExpired::passed());
+            return Err(DeadlineExpired::passed());
         }
-        let line = self.line?;
+        let Some(line) = self.line else {
+            return Ok(Some(deadline));
+        };
         let left = (deadline - now).as_secs_f64();
         if line.least(member.rows) > left {
-            return Some(DeadlineExpired::hopeless());
+            return Err(DeadlineExpired::hopeless());
         }
         let rows = member.rows as f64;
         let is_crowded = company >= self.rows && company > member.rows;
         let company = (company as f64).max(rows);
         if line.time(company) * PACKED <= left {
-            return None;
+            return Ok(Some(deadline));
         }
         if is_crowded {
-            return Some(DeadlineExpired::hopeless());
+            return Err(DeadlineExpired::hopeless());
         }
         let alone = line.rows_within(left / PACKED).max(rows);
-        let worth = |rows: f64| rows / line.time(rows);
-        (worth(alone) < worth(company) * WORTHWHILE).then(DeadlineExpired::hopeless)
+        match line.worth(alone) >= line.worth(company) * WORTHWHILE {
+            true => Ok(Some(deadline)),
+            // In time with all of them, if barely: it is no reason to send fewer.
+            false if line.time(company) <= left => Ok(None),
+            false => Err(DeadlineExpired::hopeless()),
+        }
     }
 
     /// Tells whether a call of so many rows would be late for a deadline.

@@ -15,6 +15,7 @@ use super::{
     latency::Latency,
     metrics::Handles,
     outlive::Abandoned,
+    queue::{BoxMember, Place},
     room::Room,
     state::{Situation, State},
 };
@@ -107,6 +108,16 @@ impl<S> Shared<S> {
     /// Divides no more requests.
     pub(super) fn divide_no_more(&self) {
         self.indivisible.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes a member out of the queue, if it still waits. Who waits for company for nobody is told.
+    pub(super) fn take_out(&self, place: Place) -> Option<BoxMember> {
+        let mut state = self.state.lock();
+        let member = state.queue.remove(place);
+        if state.waits_until.is_some() && state.queue.is_empty() {
+            self.company.notify_one();
+        }
+        member
     }
 
     /// Returns how things stand for a plan.

@@ -332,6 +332,12 @@ impl<S: Infer + 'static> Lead<S> {
             queue: sent - oldest,
             model: answered - sent,
             most: self.shared.most_rows().unwrap_or(1),
+            places: self
+                .shared
+                .config
+                .max_in_flight
+                .fixed()
+                .unwrap_or(usize::MAX),
         };
         Some((shown, call))
     }

@@ -61,6 +61,12 @@ impl Costs {
         self.sizes[index(rows)].weight >= FRESH
     }
 
+    /// Tells whether calls of clearly different rows have been observed of late.
+    pub(in crate::batch) fn knows_two_sizes(&self) -> bool {
+        let known = self.sizes.iter().filter(|size| size.weight >= FRESH);
+        known.count() > 1
+    }
+
     /// Learns what a call took.
     pub(in crate::batch) fn observe(&mut self, rows: f64, time: f64) {
         for size in &mut self.sizes {
@@ -118,6 +124,11 @@ impl Mean {
 impl Line {
     pub(in crate::batch) fn time(self, rows: f64) -> f64 {
         self.beta + self.alpha * rows
+    }
+
+    /// The rows that are answered in a second in calls of so many; none where there are none.
+    pub(in crate::batch) fn worth(self, rows: f64) -> f64 {
+        rows.max(0.) / self.time(rows.max(0.)).max(f64::MIN_POSITIVE)
     }
 
     /// The least seconds that rows are believed to take.

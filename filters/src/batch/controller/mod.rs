@@ -47,4 +47,6 @@ pub struct Call {
     pub model: Duration,
     /// The most rows that any call may have.
     pub most: usize,
+    /// How many calls may be under way at the same time.
+    pub places: usize,
 }

@@ -29,6 +29,9 @@ use super::{
 ///   costs nothing.
 /// * It at most doubles, and what proved to be late, although the line promised otherwise, is
 ///   tried again only after a while.
+/// * While a queue stands that is late whatever a call takes, and calls within the budget would answer
+///   less than half of the rows that there could be, a call may take all of the objective, at the
+///   99th percentile or else in the mean. Calls that were in time by themselves would let the queue grow.
 /// * A model that is too slow for the objective with a single row gains nothing from small
 ///   batches. It gets batches whose rows cost as much as the call itself does.
 #[derive(Clone, Debug)]
@@ -38,6 +41,8 @@ pub struct Quantile {
     costs: Costs,
     tail: Tail,
     ceiling: Ceiling,
+    /// Whether what waits is late whatever a call takes.
+    backlog: bool,
     /// How many calls were late of late; every call in time forgives a part of one.
     late: f64,
     /// What the last call took to what was expected, if the tail does not explain it, and the
@@ -72,6 +77,7 @@ impl Quantile {
             costs: Costs::default(),
             tail: Tail::default(),
             ceiling: Ceiling::default(),
+            backlog: false,
             late: 0.,
             surprise: None,
             steady: 0,
@@ -139,6 +145,14 @@ impl Quantile {
     /// many times as long as the line says.
     fn aim(&self, line: Line, tail: f64) -> f64 {
         let objective = self.objective.whole();
+        if self.is_stuck(line, tail) {
+            let held = line.rows_within(objective / tail);
+            let most = line.rows_within(objective);
+            return match line.worth(held) < LAST_WORTH * line.worth(most) {
+                true => most,
+                false => held,
+            };
+        }
         let aim = line.rows_within(self.objective.model() / tail);
         if !self.strained(line, tail) {
             return aim;
@@ -150,6 +164,16 @@ impl Quantile {
             true => line.rows_within(objective / tail).max(knee * CHEAP),
             false => knee,
         }
+    }
+
+    /// Tells whether calls that keep the budget answer so few rows that a queue which is late already
+    /// would stand, or grow, for ever.
+    fn is_stuck(&self, line: Line, tail: f64) -> bool {
+        let most = line.rows_within(self.objective.whole());
+        let held = line.rows_within(self.objective.model() / tail);
+        let lost = most >= SMALL && line.worth(held) < LEAST_WORTH * line.worth(most);
+        // A line through one size says nothing, and is not found out as long as all calls are large.
+        self.backlog && lost && self.costs.knows_two_sizes()
     }
 
     /// Tells whether it is time to see whether fewer rows take less, although the line says that
@@ -179,11 +203,13 @@ impl Quantile {
         let Some(line) = self.costs.line() else {
             return;
         };
-        let budget = match self.strained(line, self.tail.factor()) {
+        let tail = self.tail.factor();
+        let stuck = self.is_stuck(line, tail);
+        let budget = match stuck || self.strained(line, tail) {
             true => self.objective.whole(),
             false => self.objective.model(),
         };
-        let lost = line.time(1.) > self.objective.whole();
+        let lost = stuck || line.time(1.) > self.objective.whole();
         let rows = (call.rows as f64).min(self.limit);
         if time <= budget || lost {
             self.late = (self.late - FORGIVEN).max(0.);
@@ -272,6 +298,9 @@ impl BatchLimit for Quantile {
         let rows = call.rows.max(1) as f64;
         self.objective.observe(call);
         self.since = self.since.saturating_add(1);
+        // Several calls at a time make each other longer, whatever their rows.
+        let waits = call.queue.as_secs_f64() > self.objective.whole();
+        self.backlog = call.full && call.places == 1 && waits;
         if !call.answered && time <= self.objective.model() {
             return;
         }
@@ -356,6 +385,11 @@ const MARGIN: f64 = 0.2;
 const STAY: f64 = 0.3;
 /// The part of the call's own costs that rows may cost where the objective is all but lost.
 const CHEAP: f64 = 0.05;
+/// What calls within the budget must be worth while a queue stands, to those that take the whole
+/// objective in the mean. Noise of a tenth leaves them two thirds on the worst of the curves.
+const LEAST_WORTH: f64 = 0.5;
+/// The same for calls that are in time at the 99th percentile, before the mean is good enough.
+const LAST_WORTH: f64 = 0.4;
 /// Rows of a limit under which the cause of lateness is sought in the call itself.
 const SMALL: f64 = 4.;
 /// Seconds below which calls do not differ.

@@ -307,6 +307,7 @@ fn run(
                 queue: began - members[0],
                 model: now - began,
                 most: curve.limit,
+                places: 1,
             });
             if let Policy::Rule(delay) = &mut policy {
                 delay.answered(origin + now, rows, costs.line());

@@ -187,6 +187,7 @@ impl Endpoint {
                 queue: Duration::from_nanos(call.queue),
                 model: Duration::from_nanos(now - call.began),
                 most: MOST,
+                places: usize::MAX,
             });
         }
         let turn = self.flight.ended(&Ended {
