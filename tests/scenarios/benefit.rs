@@ -55,9 +55,8 @@ async fn callers(wire: &Wire, most: usize, enough: impl Fn() -> bool) -> usize {
 }
 
 fn model(memory: &Memory) -> Value {
-    let model = memory.table.models().next().unwrap();
-    model.show(&memory.metrics);
-    model.view()
+    memory.table.show(&memory.metrics);
+    memory.table.models().next().unwrap().view()
 }
 
 fn pays(memory: &Memory) -> String {

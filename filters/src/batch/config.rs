@@ -58,7 +58,7 @@ pub struct Share(u32);
 /// How the limit of rows in a call is found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Controller {
-    /// Grows while calls keep within the objective, and shrinks by a tenth when they do not.
+    /// Grows while calls keep within the objective, and shrinks by a tenth or more when they do not.
     Aimd,
     /// Allows what 99 of 100 calls can take within the objective, by regression. It is the default
     /// because it holds the quantile whatever the noise; the README has the figures.
@@ -109,11 +109,12 @@ impl Share {
     /// Nothing of the whole.
     pub const NONE: Self = Self(0);
 
-    /// Makes a share of a number from 0 to 1; `None` of any other.
+    /// Makes a share of a number from 0 to 1; `None` of any other. What is more than nothing is a
+    /// millionth at least.
     pub fn new(share: f64) -> Option<Self> {
         (0. ..=1.)
             .contains(&share)
-            .then(|| Self((share * WHOLE).round() as u32))
+            .then(|| Self((share * WHOLE).ceil() as u32))
     }
 
     /// Returns the share as a number from 0 to 1.

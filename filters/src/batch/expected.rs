@@ -80,6 +80,11 @@ impl Expected {
         self.ended.store(self.nanos(now), Relaxed);
     }
 
+    /// Forgets what calls cost: requests do not come here in calls any more.
+    pub(super) fn forget(&self) {
+        self.line.store(0, Relaxed);
+    }
+
     /// Returns how long a request of one row would take from now on, where so many rows wait or
     /// are under way already; `None` before the first answer.
     pub(super) fn completion(&self, load: usize, now: Instant) -> Option<Duration> {

@@ -1,4 +1,4 @@
-use std::{sync::atomic::AtomicU64, time::Duration};
+use std::{collections::BTreeMap, sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
@@ -143,7 +143,7 @@ impl Metrics {
         );
         registry.register(
             "outrigger_batch_expired",
-            "Requests whose deadline passed before they were sent",
+            "Requests that could not be answered in time, and were not sent",
             metrics.expired.clone(),
         );
         registry.register(
@@ -200,32 +200,32 @@ impl Metrics {
         metrics
     }
 
-    /// Shows what batching brings at the endpoints of an arm.
-    pub fn show(&self, model: &str, arm: &str, endpoints: &[BenefitView]) {
-        let labels = Arm {
-            model: model.to_owned(),
-            arm: arm.to_owned(),
-        };
-        let of_arm = BenefitView::of_arm(endpoints);
-        match of_arm.and_then(|benefit| benefit.speed_up) {
-            Some(times) => {
+    /// Shows what batching brings at the endpoints of all arms there are, by model and arm; of others
+    /// nothing is shown any more.
+    pub fn show(&self, endpoints: &BTreeMap<(&str, &str), Vec<BenefitView>>) {
+        self.speed_up.clear();
+        self.pays.clear();
+        for ((model, arm), endpoints) in endpoints {
+            let labels = Arm {
+                model: (*model).to_owned(),
+                arm: (*arm).to_owned(),
+            };
+            let of_arm = BenefitView::of_arm(endpoints);
+            if let Some(times) = of_arm.and_then(|benefit| benefit.speed_up) {
                 self.speed_up.get_or_create(&labels).set(times);
             }
-            None => {
-                self.speed_up.remove(&labels);
+            for pays in ["yes", "no", "unknown"] {
+                let of_word = endpoints
+                    .iter()
+                    .filter(|benefit| benefit.pays.as_str() == pays);
+                let judged = Judged {
+                    model: labels.model.clone(),
+                    arm: labels.arm.clone(),
+                    pays: Word(pays),
+                };
+                let count = i64::try_from(of_word.count()).unwrap_or(i64::MAX);
+                self.pays.get_or_create(&judged).set(count);
             }
-        }
-        for pays in ["yes", "no", "unknown"] {
-            let of_word = endpoints
-                .iter()
-                .filter(|benefit| benefit.pays.as_str() == pays);
-            let judged = Judged {
-                model: model.to_owned(),
-                arm: arm.to_owned(),
-                pays: Word(pays),
-            };
-            let count = i64::try_from(of_word.count()).unwrap_or(i64::MAX);
-            self.pays.get_or_create(&judged).set(count);
         }
     }
 

@@ -63,6 +63,8 @@ impl<S> Batch<S> {
     /// Returns how long a request of one row that comes now would take, by what calls take and by
     /// what is before it; `None` before the first answer.
     pub fn completion(&self, now: Instant) -> Option<Duration> {
+        // Where nothing is merged there is no queue, and load alone tells endpoints apart.
+        self.shared.most_rows()?;
         self.shared.expected.completion(self.shared.load(), now)
     }
 

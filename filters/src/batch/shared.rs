@@ -163,6 +163,7 @@ impl<S> Shared<S> {
             answered,
         };
         self.state.lock().benefit.called(now, &called);
+        self.expected.forget();
         if answered {
             self.metrics.lone(rows, now - sent);
         }

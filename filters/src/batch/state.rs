@@ -198,6 +198,26 @@ impl State {
             .unwrap_or(deadline)
     }
 
+    /// Tells whether a call has ended so lately that what is known of the model holds.
+    pub(super) fn knows_the_present(&self, now: Instant) -> bool {
+        self.free_since
+            .is_some_and(|at| now.saturating_duration_since(at) < PRESENT)
+    }
+
+    /// Takes note of a batch that all have left before it was sent.
+    pub(super) fn unsent(&mut self, batch: &Batch, now: Instant) {
+        if batch.held_out.is_some() {
+            let called = Called {
+                requests: 1,
+                rows: batch.rows,
+                held_out: batch.held_out,
+                model: Duration::ZERO,
+                answered: false,
+            };
+            self.benefit.called(now, &called);
+        }
+    }
+
     /// Learns from a call that has ended, which began at `sent`.
     pub(super) fn learn(&mut self, batch: &Shown, call: &Call, now: Instant, sent: Instant) {
         self.budget.ended();
@@ -265,3 +285,5 @@ impl Draws {
 
 /// How many times as long as expected a call counts for at most.
 const OUTLIER: f64 = 8.;
+/// For how long what a call has shown is of the present.
+const PRESENT: Duration = Duration::from_secs(1);

@@ -168,6 +168,7 @@ impl<S: Infer + 'static> Lead<S> {
                 self.shared.metrics.cancelled.inc();
             }
             if batch.members.is_empty() {
+                self.shared.state.lock().unsent(&batch, sent);
                 plan = self.next(None, sent, sent);
                 continue;
             }
@@ -209,6 +210,7 @@ impl<S: Infer + 'static> Lead<S> {
             Some(most) => {
                 let situation = Situation {
                     waited: true,
+                    fresh: state.knows_the_present(now),
                     ..shared.situation(now, most)
                 };
                 (state.plan(situation, &mut late), Vec::new())

@@ -43,9 +43,7 @@ impl State {
 
     /// Returns all metrics as text, as they are now.
     pub fn metrics_text(&self) -> String {
-        for model in self.table().models() {
-            model.show(&self.metrics);
-        }
+        self.table().show(&self.metrics);
         self.metrics.text()
     }
 

@@ -169,10 +169,11 @@ impl Model {
     ///
     /// What the batch filter knows holds for the version that is served where none is named: those
     /// of another one share calls where its server says the same of it, and go alone until then.
-    pub(super) fn stack(&self, version: &str, label: &str) -> BoxInfer {
+    /// Tells besides whether they pass the filters that are configured.
+    pub(super) fn stack(&self, version: &str, label: &str) -> (BoxInfer, bool) {
         match &self.alone {
-            Some(alone) if !self.is_batchable(version, label) => alone.clone(),
-            _ => self.stack.clone(),
+            Some(alone) if !self.is_batchable(version, label) => (alone.clone(), false),
+            _ => (self.stack.clone(), true),
         }
     }
 
@@ -289,16 +290,9 @@ impl Model {
         self.config.batch.is_none() || self.learned.capability().get() != Batchable::Unasked
     }
 
-    /// Brings the gauges up to date that are summed up over endpoints.
-    pub fn show(&self, metrics: &Metrics) {
-        let benefits: Vec<_> = self
-            .batches
-            .iter()
-            .map(|batch| batch.view().benefit)
-            .collect();
-        if !benefits.is_empty() {
-            metrics.batch().show(&self.name, &self.arm.name, &benefits);
-        }
+    /// Returns what batching brings at each endpoint.
+    pub fn benefits(&self) -> impl Iterator<Item = BenefitView> {
+        self.batches.iter().map(|batch| batch.view().benefit)
     }
 
     /// Shows what was learned, for `/models`.

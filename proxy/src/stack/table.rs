@@ -1,4 +1,7 @@
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use bytestring::ByteString;
 use outrigger_filters::batch::Room;
@@ -148,6 +151,18 @@ impl Table {
                 model.drain();
             }
         }
+    }
+
+    /// Brings the gauges up to date that are summed up over endpoints.
+    pub fn show(&self, metrics: &Metrics) {
+        // Behind two listeners with servers of their own a model has two stacks of one name.
+        let mut benefits: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for model in self.models.values() {
+            let of_arm = benefits.entry((model.name(), model.arm())).or_default();
+            of_arm.extend(model.benefits());
+        }
+        benefits.retain(|_, endpoints| !endpoints.is_empty());
+        metrics.batch().show(&benefits);
     }
 
     /// Ends all waiting for company: nothing new comes.

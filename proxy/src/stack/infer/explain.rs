@@ -1,5 +1,7 @@
+use std::error::Error;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
-use outrigger_filters::inference::Report;
+use outrigger_filters::{batch, inference::Report};
 
 /// The header by which a caller asks why its answer came as it did, and in which it is told.
 pub(super) const EXPLAIN: HeaderName = HeaderName::from_static("outrigger-explain");
@@ -32,6 +34,32 @@ pub(super) fn explain(report: &Report) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("batch"))
 }
 
+/// Says why there is no answer.
+///
+/// ```text
+/// outrigger-explain: refused;reason=queue;note="the batch queue is full: max_queue_rows is 25000"
+/// ```
+pub(super) fn refusal(error: &(dyn Error + 'static)) -> HeaderValue {
+    let causes = || std::iter::successors(Some(error), |&cause| cause.source());
+    let known = causes().find_map(|cause| match cause {
+        cause if cause.is::<batch::Overloaded>() => Some(("queue", cause)),
+        cause if cause.is::<batch::DeadlineExpired>() => Some(("deadline", cause)),
+        cause if cause.is::<batch::Interrupted>() => Some(("interrupted", cause)),
+        _ => None,
+    });
+    let shared = causes().any(|cause| cause.is::<batch::CallFailed>());
+    let (reason, note) = match known {
+        Some((reason, cause)) => (reason, cause.to_string()),
+        None if shared => (
+            "shared",
+            "the call that it shared with others failed".to_owned(),
+        ),
+        None => ("call", "its own call failed".to_owned()),
+    };
+    HeaderValue::try_from(format!("refused;reason={reason};note=\"{note}\""))
+        .unwrap_or(HeaderValue::from_static("refused"))
+}
+
 fn closed(reason: &str, members: usize) -> &'static str {
     match reason {
         "full" => "the limit of rows was reached",
@@ -61,7 +89,7 @@ fn alone(reason: &str) -> &'static str {
         "length" => "the contents of an input do not fill its shape",
         "parameters" => "it has too many parameters to compare",
         "unbatchable" => "the model takes no batches, or does not say that it does",
-        "quarantined" => "a call with the same contents failed for their sake",
+        "quarantined" => "a call failed for the sake of the same inputs",
         "indivisible" => "its parts' answers could not be joined",
         "does_not_pay" => "batching does not pay for this model",
         _ => "",
@@ -99,6 +127,15 @@ mod tests {
                 .to_str()
                 .unwrap()
                 .starts_with("direct")
+        );
+    }
+
+    #[test]
+    fn a_refusal_says_whose_failure_it_is() {
+        let own = std::io::Error::other("with \"quotes\"\n");
+        assert_eq!(
+            refusal(&own),
+            "refused;reason=call;note=\"its own call failed\""
         );
     }
 

@@ -12,7 +12,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 use http::{HeaderMap, Request, Uri, Version, uri::PathAndQuery};
-use outrigger_filters::inference::{self, Error, Head};
+use outrigger_filters::{
+    batch::Alone,
+    inference::{self, Error, Head},
+};
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 use tracing::debug;
@@ -126,15 +129,18 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
         return refused(&mut watch, call.protocol, head.version, &error);
     }
     let asked = Asked::of(&request);
-    let stack = model.stack(&request.head.version, &request.head.label);
+    let (stack, is_merged) = model.stack(&request.head.version, &request.head.label);
     let unlike = model.is_renamed() && !call.protocol.is_grpc();
     let answered = match stack.oneshot(request).await {
         // It answers a message that the proxy wrote, maybe in another form than the caller's.
         Ok(response) if unlike && response.is_opaque() => {
             Err(answer::NotUnderstood::new(model.upstream().protocol()).into())
         }
-        Ok(response) => {
+        Ok(mut response) => {
             let back = model.upstream().protocol();
+            if !is_merged {
+                response.report.batch_reason = Some(Alone::Unbatchable.name());
+            }
             let explanation = explains.then(|| explain::explain(&response.report));
             answer::encode(response, reply, &asked, back, call.protocol, received)
                 .map(|mut answer| {
@@ -149,7 +155,17 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
     };
     match answered {
         Ok(answer) => Outcome::Answer(watch.answered(answer)),
-        Err(error) => refused(&mut watch, call.protocol, head.version, error.as_ref()),
+        Err(error) => {
+            let outcome = refused(&mut watch, call.protocol, head.version, error.as_ref());
+            match outcome {
+                Outcome::Answer(mut answer) if explains => {
+                    let explanation = explain::refusal(error.as_ref());
+                    answer.headers_mut().insert(explain::EXPLAIN, explanation);
+                    Outcome::Answer(answer)
+                }
+                outcome => outcome,
+            }
+        }
     }
 }
 
