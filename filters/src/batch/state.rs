@@ -226,9 +226,18 @@ impl State {
         }
         if call.answered {
             let (rows, seconds) = (call.rows.max(1) as f64, call.model.as_secs_f64());
-            // One call that hangs is no model that has become slow.
+            // What was slow before a pause, and is not, was slow for a reason that is gone.
+            let paused = self
+                .free_since
+                .is_some_and(|at| sent.saturating_duration_since(at) > PRESENT);
+            let known = self.costs.line().map(|line| line.time(rows));
+            if let Some(known) = known.filter(|known| paused && seconds < known / 2.) {
+                self.costs.scale(seconds / known);
+            }
+            // One call that hangs, or the first over a new connection, is no model that has become
+            // slow: an endpoint that is thought to be is asked too seldom to find out.
             let usual = self.costs.line().map(|line| line.time(rows) * OUTLIER);
-            let most = usual.map_or(f64::INFINITY, |usual| usual.max(self.objective));
+            let most = usual.map_or(f64::INFINITY, |usual| usual.max(self.objective * LITTLE));
             self.costs.observe(rows, seconds.min(most));
         }
         self.free_since = Some(now);
@@ -283,7 +292,10 @@ impl Draws {
     }
 }
 
-/// How many times as long as expected a call counts for at most.
-const OUTLIER: f64 = 8.;
+/// How many times as long as expected a call counts for at most: a model that has become ten times
+/// as slow is known as such after some twenty calls.
+const OUTLIER: f64 = 2.;
+/// The part of the objective that a call may count for whatever was expected.
+const LITTLE: f64 = 0.05;
 /// For how long what a call has shown is of the present.
 const PRESENT: Duration = Duration::from_secs(1);
