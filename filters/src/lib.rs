@@ -4,4 +4,5 @@
 //! and the crates that speak to the network are not among the dependencies.
 
 pub mod batch;
+pub mod cache;
 pub mod inference;

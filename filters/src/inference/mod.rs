@@ -4,6 +4,8 @@
 //! writes it again for the server. Tensor contents are [`Payload`]s, ropes of [`bytes::Bytes`]
 //! that share the bytes the network brought.
 
+mod apart;
+mod cached;
 mod code;
 mod datatype;
 mod infer;
@@ -20,6 +22,8 @@ mod tensor;
 mod text;
 
 pub use self::{
+    apart::Apart,
+    cached::{CacheControl, CacheReport, CacheResult},
     code::Code,
     datatype::Datatype,
     infer::{BoxInfer, Error, Infer},
@@ -28,7 +32,10 @@ pub use self::{
     payload::Payload,
     request::{Head, Method, Request, RequestParts, RequestedOutput, Wire},
     response::{Report, Response, ResponseParts},
-    rows::{BINARY_DATA_SIZE, Indivisible, NoRows, Uneven, concat, divide, join, split},
+    rows::{
+        BINARY_DATA_SIZE, Cells, Indivisible, NoRows, Uneven, concat, divide, join, join_cell,
+        select, split, without_size,
+    },
     shape::Shape,
     signature::{Signature, TensorSpec},
     status::Status,

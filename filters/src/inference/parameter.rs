@@ -1,3 +1,5 @@
+use std::hash::{BuildHasher, Hasher};
+
 use bytestring::ByteString;
 
 /// One value of a request's, a response's or a tensor's parameters.
@@ -51,6 +53,63 @@ impl Parameters {
     /// Tells whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Tells whether both are the same but for those of the given names: as sets, because a map of
+    /// the wire has no order, and bit by bit, because two zeros of different signs are different
+    /// to a model.
+    ///
+    /// Names are unique, so that as many on both sides, each of which is found on the other, are
+    /// the same.
+    pub fn same(&self, other: &Self, besides: &[&str]) -> bool {
+        if self.is_empty() && other.is_empty() {
+            return true;
+        }
+        self.counted(besides).count() == other.counted(besides).count()
+            && self.counted(besides).all(|(name, value)| {
+                let other = other.get(name);
+                other.is_some_and(|other| value.same(other))
+            })
+    }
+
+    /// Returns a digest that does not depend on their order, of all but those of the given names:
+    /// those that are the [same](Self::same) have the same.
+    pub fn digest(&self, state: &impl BuildHasher, besides: &[&str]) -> u64 {
+        self.counted(besides).fold(0, |sum, (name, value)| {
+            let mut hasher = state.build_hasher();
+            hasher.write_usize(name.len());
+            hasher.write(name.as_bytes());
+            let (kind, number) = match value {
+                Parameter::Bool(value) => (1, u64::from(*value)),
+                Parameter::Int64(value) => (2, value.cast_unsigned()),
+                Parameter::String(value) => {
+                    hasher.write_usize(value.len());
+                    hasher.write(value.as_bytes());
+                    (3, 0)
+                }
+                Parameter::Double(value) => (4, value.to_bits()),
+                Parameter::Uint64(value) => (5, *value),
+                Parameter::Unset => (6, 0),
+            };
+            hasher.write_u8(kind);
+            hasher.write_u64(number);
+            sum.wrapping_add(hasher.finish())
+        })
+    }
+
+    fn counted(&self, besides: &[&str]) -> impl Iterator<Item = (&ByteString, &Parameter)> {
+        let counts = |name: &ByteString| !besides.iter().any(|besides| *name == **besides);
+        self.iter().filter(move |(name, _)| counts(name))
+    }
+}
+
+impl Parameter {
+    /// Compares bit by bit.
+    fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Double(a), Self::Double(b)) => a.to_bits() == b.to_bits(),
+            _ => self == other,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 use bytestring::ByteString;
 use tokio::time::Instant;
 
-use super::{Metadata, Parameters, Payload, Tensor};
+use super::{CacheControl, Metadata, Parameters, Payload, Tensor};
 
 /// The message that a codec read, kept for its own use; filters pass it on unseen.
 pub type Wire = Arc<dyn Any + Send + Sync>;
@@ -63,6 +63,8 @@ pub struct Head {
     pub context: Option<ByteString>,
     /// The caller's headers that may change the answer.
     pub metadata: Metadata,
+    /// What the caller says of stored answers.
+    pub cache: CacheControl,
 }
 
 /// What a model is asked to do; most protocols know but one thing.

@@ -5,7 +5,7 @@ use std::{
 
 use bytestring::ByteString;
 
-use super::{Metadata, Parameters, Payload, Tensor, Wire};
+use super::{CacheReport, Metadata, Parameters, Payload, Tensor, Wire};
 
 /// A model's answer.
 ///
@@ -57,6 +57,8 @@ pub struct Report {
     pub queue: Option<Duration>,
     /// How long the upstream call took.
     pub upstream: Option<Duration>,
+    /// What the cache did; left out where there is none.
+    pub cache: Option<CacheReport>,
 }
 
 impl Response {

@@ -1,6 +1,7 @@
 //! Rows: counting them, joining and dividing requests along them, and giving an answer's rows back.
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::{
     Form, Parameters, Payload, Request, RequestParts, Response, ResponseParts, Tensor, Values,
@@ -257,6 +258,85 @@ pub fn join(answers: impl IntoIterator<Item = (usize, Response)>) -> Result<Resp
     Ok(joined)
 }
 
+/// The contents of each row of a tensor.
+pub type Cells = SmallVec<[Payload; 1]>;
+
+impl Tensor {
+    /// Cuts the contents along the rows, or returns `None` where there are none that count: as many
+    /// as the shape says, and contents as long. The pieces are shared, not copied.
+    pub fn cells(&self) -> Option<Cells> {
+        let rows = self.shape.rows().filter(|_| self.form != Form::Absent)?;
+        if rows == 1 {
+            return agrees(self).then(|| SmallVec::from_buf([self.data.clone()]));
+        }
+        // Rows without contents cannot be told from one another, nor counted by what they take.
+        let row = self.shape.row_elements().filter(|row| *row > 0)?;
+        let mut texts = self
+            .form
+            .is_text()
+            .then(|| Values::new(self.data.to_bytes()));
+        let mut rest = self.data.clone();
+        // The shape may say anything; each row takes a byte at least.
+        let mut cells = Cells::with_capacity(rows.min(self.data.len()));
+        for _ in 0..rows {
+            cells.push(match &mut texts {
+                Some(texts) => Payload::from(texts.take(match self.form {
+                    Form::Rows => 1,
+                    _ => row,
+                })?),
+                None => {
+                    let len = match self.datatype.size() {
+                        Some(size) => row.checked_mul(size),
+                        None => Elements::of(&rest).skip(row),
+                    };
+                    rest.split_to(len?)?
+                }
+            });
+        }
+        let is_whole = texts.map_or(rest.is_empty(), |texts| texts.is_empty());
+        is_whole.then_some(cells)
+    }
+}
+
+/// Makes a request of some of the rows of another, in the given order; `cells` are those of each of
+/// its inputs. Everything that is not contents is that request's.
+///
+/// Returns `None` where there is no such row.
+pub fn select(request: &Request, cells: &[Cells], rows: &[usize]) -> Option<Request> {
+    let whole = request.inputs.first()?.shape.rows()?;
+    let mut parts = RequestParts {
+        head: request.head.clone(),
+        inputs: Vec::with_capacity(request.inputs.len()),
+        outputs: request.outputs.clone(),
+        parameters: request.parameters.clone(),
+        unknown: request.unknown.clone(),
+    };
+    for (input, cells) in request.inputs.iter().zip(cells) {
+        let mut data = Payload::with_capacity(rows.len());
+        for row in rows {
+            join_cell(&mut data, input.form, cells.get(*row)?);
+        }
+        parts.inputs.push(Tensor {
+            name: input.name.clone(),
+            datatype: input.datatype,
+            shape: input.shape.with_rows(rows.len()),
+            parameters: without_size(&input.parameters),
+            data,
+            form: input.form,
+            unknown: input.unknown.clone(),
+        });
+    }
+    Some(request.part(parts, rows.len(), whole))
+}
+
+/// Adds contents of a tensor of this form behind others.
+pub fn join_cell(data: &mut Payload, form: Form, cell: &Payload) {
+    if form.is_text() && !data.is_empty() && !cell.is_empty() {
+        data.push(Bytes::from_static(b","));
+    }
+    data.append(cell);
+}
+
 /// Checks that every output has so many rows, and the contents that they take.
 fn has_rows(answer: &Response, expected: usize) -> Result<(), Uneven> {
     if answer.outputs.is_empty() {
@@ -345,10 +425,7 @@ fn cut<'a>(
 
 /// Adds the contents of another tensor's rows; the shape is left as it is.
 fn append(tensor: &mut Tensor, other: &Tensor) {
-    if tensor.form.is_text() && !tensor.data.is_empty() && !other.data.is_empty() {
-        tensor.data.push(Bytes::from_static(b","));
-    }
-    tensor.data.append(&other.data);
+    join_cell(&mut tensor.data, tensor.form, &other.data);
 }
 
 /// Tells whether the contents are as long as type and shape say; of text that is known.
@@ -374,7 +451,8 @@ fn rows_of(request: &Request) -> usize {
         .unwrap_or(0)
 }
 
-fn without_size(parameters: &Parameters) -> Parameters {
+/// Returns the parameters of a tensor that do not belong to one message.
+pub fn without_size(parameters: &Parameters) -> Parameters {
     if parameters.get(BINARY_DATA_SIZE).is_none() {
         return parameters.clone();
     }

@@ -1,0 +1,375 @@
+//! Asking the model for what is not there.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tokio::{runtime::Handle, time::timeout_at};
+use tower::ServiceExt as _;
+
+use super::{
+    Flush, Store,
+    error::{CallFailed, DeadlineExpired},
+    flight::{Answered, Call, Outcome, Waiting},
+    frame::{self, Unfit},
+    plan::{Asked, Plan, Source, Sources, join},
+    store::{Asking, Entry},
+};
+use crate::{
+    batch,
+    inference::{CacheReport, CacheResult, Code, Error, Infer, Request, Response, Status},
+};
+
+/// Asks the model for the rows that are not there, waits for those that it is being asked for, and
+/// puts the answer together.
+pub(super) async fn ask<S>(
+    store: Store,
+    inner: S,
+    request: Request,
+    mut asked: Asked,
+) -> Result<Response, Error>
+where
+    S: Infer + 'static,
+    S::Future: 'static,
+{
+    if let Some((leading, None)) = asked.own.take_if(|(_, part)| part.is_none()) {
+        // Nothing of it is there: its answer is the model's.
+        let mut landed = lead(leading, inner, request).await?;
+        landed.response.report.cache = Some(asked.report);
+        return Ok(landed.response);
+    }
+    let unit = asked.unit;
+    for may_join in [true, false] {
+        match attempt(inner.clone(), &request, asked).await? {
+            Some(answer) => return Ok(answer),
+            None if !may_join => break,
+            None => {}
+        }
+        // What came of others' calls is no answer to this request: it asks by itself.
+        asked = match Plan::again(&store, &request, unit) {
+            Plan::Ready(answer) => return answer,
+            Plan::Ask(Asked {
+                own: Some((leading, None)),
+                report,
+                ..
+            }) => {
+                let mut landed = lead(leading, inner, request).await?;
+                landed.response.report.cache = Some(report);
+                return Ok(landed.response);
+            }
+            Plan::Ask(asked) => asked,
+            Plan::Pass(_) => break,
+        };
+    }
+    // Answers to its rows do not go together.
+    let mut response = inner.oneshot(request).await.map_err(Into::into)?;
+    response.report.cache = Some(CacheReport {
+        result: CacheResult::Bypass,
+        hits: 0,
+        joined: 0,
+        sent: 0,
+        reason: Some("unlike"),
+        age: None,
+    });
+    Ok(response)
+}
+
+/// Asks, waits and joins once; `None` where no answer comes of that although the model may have
+/// one.
+async fn attempt<S>(inner: S, request: &Request, asked: Asked) -> Result<Option<Response>, Error>
+where
+    S: Infer + 'static,
+    S::Future: 'static,
+{
+    let Asked {
+        sources,
+        own,
+        report,
+        ..
+    } = asked;
+    let mut landed = None;
+    if let Some((leading, part)) = own {
+        let store = leading.store.clone();
+        let Some(part) = part else {
+            return Ok(None);
+        };
+        // Before others are waited for: they may be waiting for this.
+        let done = lead(leading, inner, part).await?;
+        if done.rows.is_none() {
+            return Ok(None);
+        }
+        landed = Some((done, store));
+    }
+    for (index, source) in sources.iter().enumerate() {
+        let Source::Joined(waiting, _) = source else {
+            continue;
+        };
+        let is_known = sources[..index].iter().any(|before| {
+            matches!(before, Source::Joined(other, _) if Arc::ptr_eq(other.call(), waiting.call()))
+        });
+        if is_known {
+            continue;
+        }
+        match outcome(waiting, request).await? {
+            Outcome::Answered(_) => {}
+            // The same was asked, and nothing else: asked again it would fail again.
+            Outcome::Failed(cause) if is_all(&sources, waiting) => {
+                return Err(CallFailed::new(cause.clone()).into());
+            }
+            Outcome::Failed(_) | Outcome::Unfit => return Ok(None),
+        }
+    }
+    let rows = landed.as_ref().and_then(|(done, _)| done.rows.as_ref());
+    let frame = sources.iter().find_map(|source| match source {
+        Source::Stored(found) => Some(&found.frame),
+        Source::Own(_) => rows.map(|rows| &rows.frame),
+        Source::Joined(waiting, _) => waiting.answered().map(|answered| &answered.frame),
+    });
+    let answer = frame.and_then(|frame| join(frame, &sources, request, rows));
+    let Some(mut answer) = answer else {
+        if let Some((_, store)) = &landed {
+            store.shared().unlike(&sources, rows);
+        }
+        return Ok(None);
+    };
+    if let Some((done, _)) = landed {
+        answer.report = done.response.report;
+    }
+    answer.report.cache = Some(report);
+    Ok(Some(answer))
+}
+
+/// Waits for somebody else's call, as long as the caller has time.
+async fn outcome<'a>(waiting: &'a Waiting, request: &Request) -> Result<&'a Outcome, Error> {
+    match request.head.deadline {
+        None => Ok(waiting.outcome().await),
+        Some(deadline) => timeout_at(deadline, waiting.outcome())
+            .await
+            .map_err(|_| DeadlineExpired::new().into()),
+    }
+}
+
+/// Tells whether all rows of a call are among those that a request waits for.
+fn is_all(sources: &Sources, waiting: &Waiting) -> bool {
+    let mut rows: Vec<usize> = sources
+        .iter()
+        .filter_map(|source| match source {
+            Source::Joined(other, index) if Arc::ptr_eq(other.call(), waiting.call()) => {
+                Some(*index)
+            }
+            _ => None,
+        })
+        .collect();
+    rows.sort_unstable();
+    rows.dedup();
+    rows.len() == waiting.call().rows()
+}
+
+/// The rows that a request asks the model for, on behalf of all who ask for them meanwhile.
+#[derive(Debug)]
+pub(super) struct Leading {
+    pub(super) store: Store,
+    asking: Asking,
+    tenant: u64,
+    is_over: bool,
+}
+
+/// What came of asking.
+#[derive(Debug)]
+pub(super) struct Landed {
+    pub(super) response: Response,
+    /// Nothing where the answer is not one to be cut into rows.
+    pub(super) rows: Option<Answered>,
+}
+
+/// A call that is being made. If it is dropped while others wait, a task goes on with it.
+struct Led {
+    call: Arc<Call>,
+    fill: Option<Pin<Box<dyn Future<Output = Result<Landed, Error>> + Send>>>,
+}
+
+fn lead<S>(leading: Leading, inner: S, request: Request) -> Led
+where
+    S: Infer + 'static,
+    S::Future: 'static,
+{
+    Led {
+        call: leading.asking.call.clone(),
+        fill: Some(Box::pin(async move {
+            let answered = inner.oneshot(request).await.map_err(Into::into);
+            leading.land(answered)
+        })),
+    }
+}
+
+impl Leading {
+    pub(super) fn new(store: &Store, asking: Asking, tenant: u64) -> Self {
+        Self {
+            store: store.clone(),
+            asking,
+            tenant,
+            is_over: false,
+        }
+    }
+
+    /// Stores what came, and tells those who wait.
+    fn land(mut self, answered: Result<Response, Error>) -> Result<Landed, Error> {
+        match answered {
+            Ok(response) => Ok(self.answered(response)),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    fn answered(&mut self, response: Response) -> Landed {
+        let store = self.store.clone();
+        let shared = store.shared();
+        let entries = &shared.entries;
+        let Asking {
+            call,
+            question,
+            sent,
+        } = &self.asking;
+        let by_row = question.by_row();
+        let answers = match frame::cut(&response, sent.len(), by_row) {
+            Ok(answers) => answers,
+            Err(unfit) => {
+                if unfit == Unfit::Uneven {
+                    shared.is_uneven();
+                }
+                self.over(Outcome::Unfit);
+                return Landed {
+                    response,
+                    rows: None,
+                };
+            }
+        };
+        let frame = entries.frame(&response, by_row);
+        if shared.is_new_version(question, frame.version()) {
+            store.flush(Flush::Version);
+        }
+        let is_stored = call.generation == entries.generation();
+        for (index, sent) in sent.iter().enumerate() {
+            let entry = is_stored.then(|| {
+                let outputs = answers.iter().map(|cells| &cells[index]);
+                let term = entries.term(sent.digest, self.tenant);
+                let question = question.clone();
+                Entry::new(
+                    entries.keys(),
+                    question,
+                    &sent.row,
+                    frame.clone(),
+                    outputs,
+                    term,
+                )
+            });
+            entries.land(call, index, sent.digest, entry.flatten());
+        }
+        self.is_over = true;
+        // Nobody can find its rows any more.
+        if call.is_awaited() {
+            call.end(Outcome::Answered(Answered {
+                frame: frame.clone(),
+                answers: answers.clone(),
+            }));
+        }
+        Landed {
+            response,
+            rows: Some(Answered { frame, answers }),
+        }
+    }
+
+    fn failed(&mut self, error: Error) -> Error {
+        self.leave();
+        if !self.asking.call.is_awaited() {
+            self.is_over = true;
+            return error;
+        }
+        if is_of_caller(error.as_ref()) {
+            self.over(Outcome::Unfit);
+            return error;
+        }
+        let cause: Arc<dyn std::error::Error + Send + Sync> = error.into();
+        self.over(Outcome::Failed(cause.clone()));
+        CallFailed::new(cause).into()
+    }
+
+    /// Takes the rows out of those under way, and says what came of them.
+    fn over(&mut self, outcome: Outcome) {
+        self.leave();
+        self.is_over = true;
+        self.asking.call.end(outcome);
+    }
+
+    fn leave(&self) {
+        let entries = &self.store.shared().entries;
+        for (index, sent) in self.asking.sent.iter().enumerate() {
+            entries.land(&self.asking.call, index, sent.digest, None);
+        }
+    }
+}
+
+impl Drop for Leading {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.over(Outcome::Unfit);
+        }
+    }
+}
+
+impl Future for Led {
+    type Output = Result<Landed, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(fill) = &mut self.fill else {
+            return Poll::Pending;
+        };
+        let landed = fill.as_mut().poll(cx);
+        if landed.is_ready() {
+            self.fill = None;
+        }
+        landed
+    }
+}
+
+impl Drop for Led {
+    fn drop(&mut self) {
+        let Some(fill) = self.fill.take().filter(|_| self.call.is_awaited()) else {
+            return;
+        };
+        // Without a runtime the process ends, and who waits asks by himself.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(until_abandoned(fill, self.call.clone()));
+        }
+    }
+}
+
+/// Goes on with a call until it is over or nobody waits for it.
+async fn until_abandoned(
+    mut fill: Pin<Box<dyn Future<Output = Result<Landed, Error>> + Send>>,
+    call: Arc<Call>,
+) {
+    let mut abandoned = pin!(call.abandoned());
+    poll_fn(|cx| {
+        if fill.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        abandoned.as_mut().poll(cx)
+    })
+    .await;
+}
+
+/// Tells whether a call failed for the sake of the one who made it: others may have more time.
+fn is_of_caller(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |&cause| cause.source()).any(|cause| {
+        let status = cause.downcast_ref::<Status>();
+        cause.is::<batch::DeadlineExpired>()
+            || cause.is::<batch::Interrupted>()
+            || cause.is::<DeadlineExpired>()
+            || status.is_some_and(|status| {
+                matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled)
+            })
+    })
+}

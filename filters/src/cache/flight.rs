@@ -1,0 +1,202 @@
+//! Single flight: rows that the model is being asked for already are not sent again.
+//!
+//! ```text
+//!  asks first            asks the same meanwhile
+//!  leader -- Call <----- follower            waits for the call's outcome
+//!    |         |
+//!    |         '-- a row of it in the shard's table, under its digest, until the call is over
+//!    '-- polls the call itself; if it leaves, and somebody else waits, a task does
+//! ```
+
+use std::{
+    collections::HashMap,
+    hash::BuildHasherDefault,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use smallvec::SmallVec;
+use tokio::sync::{Notify, SetOnce};
+
+use super::{
+    frame::{Answers, Frame},
+    key::{Cut, Question, Row},
+    store::{Counted, Mixed},
+};
+
+/// A call to the model for rows that others may wait for, too.
+#[derive(Debug)]
+pub(super) struct Call {
+    /// The generation of the store in which it began: what comes of it is stored in no other.
+    pub(super) generation: u64,
+    outcome: SetOnce<Outcome>,
+    /// How many wait besides the leader.
+    waiting: AtomicUsize,
+    /// How many rows it has; known before anybody can find it.
+    rows: AtomicUsize,
+    abandoned: Notify,
+}
+
+/// What came of a call.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Answered(Answered),
+    /// It failed; whoever waited for all of its rows has the same failure.
+    Failed(Arc<dyn std::error::Error + Send + Sync>),
+    /// There is no answer that others can use: the call was given up, came too late, or what came
+    /// of it was for one caller.
+    Unfit,
+}
+
+/// The rows of an answer.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) frame: Arc<Counted<Frame>>,
+    pub(super) answers: Answers,
+}
+
+/// Somebody who waits for a call; leaving counts.
+#[derive(Debug)]
+pub(super) struct Waiting(Arc<Call>);
+
+/// The rows under way of one shard.
+#[derive(Debug, Default)]
+pub(super) struct Flights(HashMap<u64, SmallVec<[Flight; 1]>, BuildHasherDefault<Mixed>>);
+
+#[derive(Debug)]
+struct Flight {
+    call: Arc<Call>,
+    /// Which of the call's rows it is.
+    index: usize,
+    question: Arc<Counted<Question>>,
+    row: Row,
+}
+
+impl Call {
+    pub(super) fn new(generation: u64) -> Arc<Self> {
+        Arc::new(Self {
+            generation,
+            outcome: SetOnce::new(),
+            waiting: AtomicUsize::new(0),
+            rows: AtomicUsize::new(0),
+            abandoned: Notify::new(),
+        })
+    }
+
+    /// Counts a row, and returns which it is.
+    pub(super) fn add(&self) -> usize {
+        self.rows.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Returns how many rows it has.
+    pub(super) fn rows(&self) -> usize {
+        self.rows.load(Ordering::Relaxed)
+    }
+
+    /// Tells whether somebody else waits than the leader.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
+    }
+
+    /// Says what came of it; the first word counts.
+    pub(super) fn end(&self, outcome: Outcome) {
+        // Somebody else said it before.
+        let _ = self.outcome.set(outcome);
+    }
+
+    /// Waits until nobody waits any more for a call whose leader has left.
+    pub(super) async fn abandoned(&self) {
+        while self.is_awaited() {
+            self.abandoned.notified().await;
+        }
+    }
+}
+
+impl Waiting {
+    fn new(call: &Arc<Call>) -> Self {
+        call.waiting.fetch_add(1, Ordering::AcqRel);
+        Self(call.clone())
+    }
+
+    /// Waits for what comes of the call.
+    pub(super) async fn outcome(&self) -> &Outcome {
+        self.0.outcome.wait().await
+    }
+
+    /// Returns the call's answers, if it has them.
+    pub(super) fn answered(&self) -> Option<&Answered> {
+        match self.0.outcome.get()? {
+            Outcome::Answered(answered) => Some(answered),
+            Outcome::Failed(_) | Outcome::Unfit => None,
+        }
+    }
+
+    pub(super) fn call(&self) -> &Arc<Call> {
+        &self.0
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if self.0.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.abandoned.notify_one();
+        }
+    }
+}
+
+impl Flights {
+    /// Looks for a row under way, and waits for it: for the call, and its row. It may be one of
+    /// the request's `own` call, or of others' that began in the generation `others`.
+    pub(super) fn join(
+        &self,
+        digest: u64,
+        cut: &Cut<'_>,
+        row: usize,
+        own: Option<&Arc<Call>>,
+        others: Option<u64>,
+    ) -> Option<(Waiting, usize)> {
+        let flight = self.0.get(&digest)?.iter().find(|flight| {
+            (own.is_some_and(|own| Arc::ptr_eq(own, &flight.call))
+                || others == Some(flight.call.generation))
+                && flight.question.is_of(cut)
+                && flight.row.iter().eq(cut.of(row))
+        })?;
+        Some((Waiting::new(&flight.call), flight.index))
+    }
+
+    /// Enters a row of a call.
+    pub(super) fn enter(
+        &mut self,
+        digest: u64,
+        call: &Arc<Call>,
+        question: Arc<Counted<Question>>,
+        row: Row,
+    ) {
+        let flight = Flight {
+            index: call.add(),
+            call: call.clone(),
+            question,
+            row,
+        };
+        self.0.entry(digest).or_default().push(flight);
+    }
+
+    /// Takes a row of a call out, and returns it.
+    pub(super) fn leave(
+        &mut self,
+        digest: u64,
+        call: &Arc<Call>,
+        index: usize,
+    ) -> Option<(Arc<Counted<Question>>, Row)> {
+        let flights = self.0.get_mut(&digest)?;
+        let is_it = |flight: &Flight| Arc::ptr_eq(&flight.call, call) && flight.index == index;
+        let at = flights.iter().position(is_it)?;
+        let flight = flights.swap_remove(at);
+        if flights.is_empty() {
+            self.0.remove(&digest);
+        }
+        Some((flight.question, flight.row))
+    }
+}

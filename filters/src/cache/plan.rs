@@ -1,0 +1,252 @@
+//! What becomes of a request: what is known of its rows, and what the model is to be asked.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::{
+    Store, Unit,
+    ask::Leading,
+    error::NotCached,
+    flight::{Answered, Waiting},
+    frame::Frame,
+    key::Cut,
+    store::{Counted, Found, Place, Seek},
+};
+use crate::inference::{CacheReport, CacheResult, Error, Form, Payload, Request, Response, select};
+
+/// What becomes of a request.
+pub(super) enum Plan {
+    /// It is none of the cache's business, for a reason.
+    Pass(&'static str),
+    /// There is an answer, or there will be none.
+    Ready(Result<Response, Error>),
+    /// The model is to be asked, or is being asked already.
+    Ask(Asked),
+}
+
+/// A request whose answer is not all there.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) unit: Unit,
+    /// Where each row's answer comes from.
+    pub(super) sources: Sources,
+    /// The call for the rows that nobody else asks for, and what is sent; nothing where that is the
+    /// request itself.
+    pub(super) own: Option<(Leading, Option<Request>)>,
+    pub(super) report: CacheReport,
+}
+
+pub(super) type Sources = SmallVec<[Source; 1]>;
+
+/// Where the answer to a row comes from.
+#[derive(Debug)]
+pub(super) enum Source {
+    Stored(Found),
+    /// A row of the call that is made for this request.
+    Own(usize),
+    /// A row of somebody else's call.
+    Joined(Waiting, usize),
+}
+
+impl Plan {
+    /// Looks for the rows of a request.
+    pub(super) fn of(store: &Store, request: &Request, unit: Unit) -> Self {
+        let control = request.head.cache;
+        let shared = store.shared();
+        let by_row = match reason_against(request) {
+            None if control.no_store => Err("no_store"),
+            None => shared.is_by_row(unit),
+            Some(reason) => Err(reason),
+        };
+        if let Err(reason) = by_row {
+            let rows = request.inputs.first().and_then(|input| input.shape.rows());
+            let bypassed = &shared.entries.metrics.bypass;
+            bypassed.inc_by(rows.unwrap_or(1) as u64);
+            return match control.only_if_cached {
+                true => Self::Ready(Err(NotCached::new().into())),
+                false => Self::Pass(reason),
+            };
+        }
+        let seek = Seek {
+            stored: !control.no_cache,
+            under_way: !control.no_cache,
+            asks: !control.only_if_cached,
+            max_age: control.max_age,
+        };
+        Self::seek(store, request, unit, seek)
+    }
+
+    /// Looks for the rows of a request again, of which others' calls came to nothing.
+    pub(super) fn again(store: &Store, request: &Request, unit: Unit) -> Self {
+        let control = request.head.cache;
+        let seek = Seek {
+            stored: !control.no_cache,
+            under_way: false,
+            asks: true,
+            max_age: control.max_age,
+        };
+        Self::seek(store, request, unit, seek)
+    }
+
+    fn seek(store: &Store, request: &Request, unit: Unit, seek: Seek) -> Self {
+        let shared = store.shared();
+        let entries = &shared.entries;
+        let by_row = shared.is_by_row(unit).unwrap_or(false);
+        let cut = cut(store, request, by_row);
+        let now = entries.now();
+        let mut sources = Sources::with_capacity(cut.rows);
+        let mut chosen = Vec::new();
+        let mut asking = None;
+        let (mut hits, mut joined, mut expired, mut oldest) = (0, 0, false, None);
+        for row in 0..cut.rows {
+            let digest = cut.digest(entries.keys(), row);
+            match entries.place(&cut, row, digest, seek, &mut asking, now) {
+                Place::Stored(found) => {
+                    hits += 1;
+                    oldest = oldest.min(Some(found.stored)).or(Some(found.stored));
+                    sources.push(Source::Stored(found));
+                }
+                Place::UnderWay(waiting, index) => {
+                    let own = asking.as_ref();
+                    if own.is_some_and(|own| Arc::ptr_eq(&own.call, waiting.call())) {
+                        sources.push(Source::Own(index));
+                    } else {
+                        joined += 1;
+                        sources.push(Source::Joined(waiting, index));
+                    }
+                }
+                Place::New { expired: too_old } => {
+                    expired |= too_old;
+                    sources.push(Source::Own(chosen.len()));
+                    chosen.push(row);
+                }
+            }
+        }
+        let sent = chosen.len();
+        let report = CacheReport {
+            result: match (sent, hits + joined) {
+                (0, _) => CacheResult::Hit,
+                (_, 0) => CacheResult::Miss,
+                _ => CacheResult::Partial,
+            },
+            hits,
+            joined: cut.rows - hits - sent,
+            sent,
+            reason: match (sent, expired) {
+                (0, _) => None,
+                _ if !seek.stored => Some("no_cache"),
+                (_, true) => Some("expired"),
+                (_, false) => Some("absent"),
+            },
+            age: oldest.map(|oldest| std::time::Duration::from_micros(now.saturating_sub(oldest))),
+        };
+        if sent > 0 && !seek.asks {
+            return Self::Ready(Err(NotCached::new().into()));
+        }
+        shared.count(report.hits, report.joined, report.sent);
+        let tenant = entries.tenant_of(request);
+        let own = asking.map(|asking| {
+            let leading = Leading::new(store, asking, tenant);
+            // Whoever misses all sends the very message that came.
+            let whole = sent == cut.rows;
+            (
+                leading,
+                (!whole)
+                    .then(|| select(request, &cut.cells, &chosen))
+                    .flatten(),
+            )
+        });
+        if own.is_none() && joined == 0 {
+            let frame = sources.iter().find_map(Source::stored);
+            if let Some(mut answer) = frame.and_then(|frame| join(&frame, &sources, request, None))
+            {
+                answer.report.cache = Some(report);
+                return Self::Ready(Ok(answer));
+            }
+        }
+        Self::Ask(Asked {
+            unit,
+            sources,
+            own,
+            report,
+        })
+    }
+}
+
+/// Puts an answer together, or returns `None` where the rows' answers do not go together; `own` are
+/// the answers of the request's own call.
+pub(super) fn join(
+    frame: &Arc<Counted<Frame>>,
+    sources: &Sources,
+    request: &Request,
+    own: Option<&Answered>,
+) -> Option<Response> {
+    let is_alike = sources.iter().all(|source| {
+        let of_row = match source {
+            Source::Stored(found) => Some(&found.frame),
+            Source::Own(_) => own.map(|own| &own.frame),
+            Source::Joined(waiting, _) => waiting.answered().map(|answered| &answered.frame),
+        };
+        of_row.is_some_and(|of_row| frame.is_alike(of_row))
+    });
+    if !is_alike {
+        return None;
+    }
+    frame.answer(sources.len(), &request.head.id, |output, row| {
+        let cell = |answered: &Answered, index: usize| -> Option<Payload> {
+            answered.answers.get(output)?.get(index).cloned()
+        };
+        match sources.get(row)? {
+            Source::Stored(found) => found.output(output),
+            Source::Own(index) => cell(own?, *index),
+            Source::Joined(waiting, index) => cell(waiting.answered()?, *index),
+        }
+    })
+}
+
+/// Looks for the answers to all rows of a request, and changes nothing.
+pub(super) fn look_up(store: &Store, request: &Request) -> Option<Response> {
+    if reason_against(request).is_some() {
+        return None;
+    }
+    let shared = store.shared();
+    let by_row = shared.is_by_row(store.config().unit).ok()?;
+    let cut = cut(store, request, by_row);
+    let now = shared.entries.now();
+    let found = (0..cut.rows).map(|row| {
+        let found = shared.entries.peek(&cut, row, now)?;
+        Some(Source::Stored(found))
+    });
+    let sources: Sources = found.collect::<Option<_>>()?;
+    let frame = sources.iter().find_map(Source::stored)?;
+    join(&frame, &sources, request, None)
+}
+
+impl Source {
+    fn stored(&self) -> Option<Arc<Counted<Frame>>> {
+        match self {
+            Self::Stored(found) => Some(found.frame.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// What cannot be cut into rows is kept as it is.
+fn cut<'a>(store: &Store, request: &'a Request, by_row: bool) -> Cut<'a> {
+    let keys = store.shared().entries.keys();
+    let by_row = by_row.then(|| Cut::by_row(request, keys)).flatten();
+    by_row.unwrap_or_else(|| Cut::whole(request, keys))
+}
+
+/// Says why a request is never looked for.
+fn reason_against(request: &Request) -> Option<&'static str> {
+    if let Some(apart) = request.apart() {
+        return Some(apart.name());
+    }
+    let absent = |form: Form| form == Form::Absent;
+    if request.inputs.iter().any(|input| absent(input.form)) {
+        return Some("shared_memory");
+    }
+    None
+}
