@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::{runtime::Handle, time::timeout_at};
+use tokio::{runtime::Handle, time::{Instant, timeout_at}};
 use tower::ServiceExt as _;
 
 use super::{
@@ -174,6 +174,7 @@ pub(super) struct Leading {
     pub(super) store: Store,
     asking: Asking,
     tenant: u64,
+    sent_at: Instant,
     is_over: bool,
 }
 
@@ -211,6 +212,7 @@ impl Leading {
             store: store.clone(),
             asking,
             tenant,
+            sent_at: Instant::now(),
             is_over: false,
         }
     }
@@ -226,6 +228,13 @@ impl Leading {
     fn answered(&mut self, response: Response) -> Landed {
         let store = self.store.clone();
         let shared = store.shared();
+        let began = shared.lands();
+        if began.is_some() {
+            let report = &response.report;
+            let rows = report.batch_rows.unwrap_or(self.asking.sent.len());
+            let took = report.upstream.unwrap_or_else(|| self.sent_at.elapsed());
+            shared.upstream(rows, took);
+        }
         let entries = &shared.entries;
         let Asking {
             call,
@@ -268,6 +277,7 @@ impl Leading {
             entries.land(call, index, sent.digest, entry.flatten());
         }
         self.is_over = true;
+        shared.measured(0, began);
         // Nobody can find its rows any more.
         if call.is_awaited() {
             call.end(Outcome::Answered(Answered {

@@ -56,6 +56,7 @@ impl Plan {
         let shared = store.shared();
         let by_row = match reason_against(request) {
             None if control.no_store => Err("no_store"),
+            None if shared.passes(request) => Err("does_not_pay"),
             None => shared.is_by_row(unit),
             Some(reason) => Err(reason),
         };
@@ -91,6 +92,7 @@ impl Plan {
 
     fn seek(store: &Store, request: &Request, unit: Unit, seek: Seek) -> Self {
         let shared = store.shared();
+        let began = shared.looks_up();
         let entries = &shared.entries;
         let by_row = shared.is_by_row(unit).unwrap_or(false);
         let cut = cut(store, request, by_row);
@@ -144,6 +146,7 @@ impl Plan {
         if sent > 0 && !seek.asks {
             return Self::Ready(Err(NotCached::new().into()));
         }
+        shared.measured(cut.rows, began);
         shared.count(report.hits, report.joined, report.sent);
         let tenant = entries.tenant_of(request);
         let own = asking.map(|asking| {

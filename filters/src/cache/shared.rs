@@ -1,19 +1,24 @@
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use bytestring::ByteString;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tracing::info;
 
 use super::{
-    Config, Unit, View,
+    Bypass, Config, Unit, View,
     flight::Answered,
     key::Question,
     metrics::Handles,
     plan::{self, Source, Sources},
     store::Entries,
+    worth::{self, Decision, Worth},
 };
 use crate::{
     batch::{Batchable, Capability, Unbatchable},
@@ -35,6 +40,13 @@ pub(super) struct Shared {
     versions: Mutex<Vec<(ByteString, ByteString)>>,
     /// Rows of late, and those of them that the model was not asked for.
     late: [AtomicU64; 2],
+    /// The same, as far as `worth` has not been told.
+    untold: [AtomicUsize; 2],
+    worth: Mutex<Worth>,
+    /// What `worth` has decided: only some requests are looked for.
+    samples: AtomicBool,
+    looked_up: AtomicUsize,
+    landed: AtomicUsize,
 }
 
 /// Why all is forgotten.
@@ -60,6 +72,11 @@ impl Store {
             uneven: AtomicBool::new(false),
             versions: Mutex::default(),
             late: Default::default(),
+            untold: Default::default(),
+            worth: Mutex::new(Worth::new()),
+            samples: AtomicBool::new(false),
+            looked_up: AtomicUsize::new(0),
+            landed: AtomicUsize::new(0),
         }))
     }
 
@@ -75,6 +92,7 @@ impl Store {
         metrics.flushes(why).inc();
         let rows = self.0.entries.flush();
         self.0.uneven.store(false, Ordering::Relaxed);
+        self.0.worth.lock().emptied();
         metrics.flushed.inc_by(rows as u64);
         info!(why = why.name(), rows, "flushed the prediction cache");
         rows
@@ -117,7 +135,7 @@ impl Store {
             misses: metrics.miss.get(),
             bypassed: metrics.bypass.get(),
             hit_ratio: (rows > 0).then(|| (hits as f64 / rows as f64).min(1.)),
-            bypasses: false,
+            bypasses: self.0.samples.load(Ordering::Relaxed),
             generation: entries.generation(),
         }
     }
@@ -160,6 +178,9 @@ impl Shared {
                 counter.inc_by(count as u64);
             }
         }
+        if self.config.bypass == Bypass::Auto {
+            self.judge(hits + joined + sent, hits + joined);
+        }
         let [rows, found] = &self.late;
         let seen = rows.fetch_add((hits + joined + sent) as u64, Ordering::Relaxed);
         found.fetch_add((hits + joined) as u64, Ordering::Relaxed);
@@ -167,6 +188,59 @@ impl Shared {
             // What was counted meanwhile by others is lost: a ratio minds little.
             rows.store(seen / 2, Ordering::Relaxed);
             found.store(found.load(Ordering::Relaxed) / 2, Ordering::Relaxed);
+        }
+    }
+
+    /// Begins to measure what it costs to look a request up; of most it is not measured.
+    pub(super) fn looks_up(&self) -> Option<Instant> {
+        self.stopwatch(&self.looked_up)
+    }
+
+    /// Begins to measure what it costs to store an answer; of most it is not measured.
+    pub(super) fn lands(&self) -> Option<Instant> {
+        self.stopwatch(&self.landed)
+    }
+
+    fn stopwatch(&self, events: &AtomicUsize) -> Option<Instant> {
+        let before = events.fetch_add(1, Ordering::Relaxed);
+        (self.config.bypass == Bypass::Auto && before.is_multiple_of(MEASURED)).then(Instant::now)
+    }
+
+    /// Ends a measurement of what was done for so many rows that were looked up; what is done for
+    /// them later adds to it, and counts none.
+    pub(super) fn measured(&self, rows: usize, began: Option<Instant>) {
+        if let Some(began) = began {
+            self.worth.lock().cost(rows, began.elapsed());
+        }
+    }
+
+    /// Takes note of what rows cost upstream.
+    pub(super) fn upstream(&self, rows: usize, took: Duration) {
+        if self.config.bypass == Bypass::Auto {
+            self.worth.lock().upstream(rows, took);
+        }
+    }
+
+    /// Tells whether a request is let past because looking it up would cost more than it saves. Some
+    /// are looked up nevertheless, chosen by some of their bytes: the same again if they come again.
+    pub(super) fn passes(&self, request: &Request) -> bool {
+        self.samples.load(Ordering::Relaxed) && !worth::sampled(spots(request))
+    }
+
+    fn judge(&self, rows: usize, found: usize) {
+        let [untold, untold_found] = &self.untold;
+        untold_found.fetch_add(found, Ordering::Relaxed);
+        if untold.fetch_add(rows, Ordering::Relaxed) + rows < TOLD {
+            return;
+        }
+        let mut worth = self.worth.lock();
+        let rows = untold.swap(0, Ordering::Relaxed);
+        let found = untold_found.swap(0, Ordering::Relaxed);
+        worth.looked_up(rows, found.min(rows), || self.entries.len());
+        let samples = worth.decision() == Decision::Sample;
+        if self.samples.swap(samples, Ordering::Relaxed) != samples {
+            let ratio = worth.hit_ratio();
+            info!(samples, ratio, "looking answers up costs more than it saves, or does no more");
         }
     }
 
@@ -234,6 +308,31 @@ impl Flush {
     }
 }
 
+/// Mixes a few of a request's bytes, at even distances: whatever is the same has the same.
+fn spots(request: &Request) -> u64 {
+    let Some(input) = request.inputs.first() else {
+        return 0;
+    };
+    let mut mixed = input.data.len() as u64;
+    let bytes = input.data.pieces().next().map_or(&[][..], |piece| piece);
+    let apart = (bytes.len() / SPOTS).max(1);
+    for spot in bytes.chunks(apart) {
+        let mut word = [0; 8];
+        let len = spot.len().min(word.len());
+        word[..len].copy_from_slice(&spot[..len]);
+        mixed = (mixed.rotate_left(23) ^ u64::from_le_bytes(word)).wrapping_mul(ODD);
+    }
+    mixed ^ mixed >> 29
+}
+
+/// One request in so many is measured: reading the clock costs a tenth of a lookup.
+const MEASURED: usize = 64;
+/// Rows that are told at once.
+const TOLD: usize = 256;
+/// Places of which bytes are looked at.
+const SPOTS: usize = 16;
+/// A number whose multiples are spread over all bits (2^64 by the golden ratio).
+const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Rows that count as late.
 const LATE: u64 = 1 << 16;
 /// Labels of versions that are followed at a time.

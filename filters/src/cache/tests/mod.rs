@@ -1,1 +1,242 @@
+//! The filter before a scripted server, on a paused clock.
 
+mod bounds;
+mod flights;
+mod properties;
+mod rows;
+mod sameness;
+mod staleness;
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::advance,
+};
+use tower::{Layer as _, Service};
+
+use super::*;
+use crate::{
+    batch::{Batchable, Capability, Unbatchable},
+    inference::{
+        CacheControl, CacheReport, CacheResult, Code, Datatype, Error, Form, Head, Metadata,
+        Parameter, Parameters, Payload, Request, RequestParts, RequestedOutput, Response,
+        ResponseParts, Shape, Status, Tensor,
+    },
+};
+
+/// A server that the test plays: it sees every call and answers when it likes.
+#[derive(Clone, Debug)]
+struct Upstream(mpsc::UnboundedSender<Sent>);
+
+#[derive(Debug)]
+struct Sent {
+    request: Request,
+    reply: oneshot::Sender<Result<Response, Error>>,
+}
+
+#[derive(Debug)]
+struct Script {
+    cache: Cache<Upstream>,
+    calls: mpsc::UnboundedReceiver<Sent>,
+    capability: Capability,
+}
+
+type Caller = JoinHandle<Result<Response, Error>>;
+
+impl Service<Request> for Upstream {
+    type Response = Response;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.0.send(Sent { request, reply });
+        Box::pin(async move {
+            sent.map_err(|_| "the test is over")?;
+            answer.await.map_err(|_| "the server hung up")?
+        })
+    }
+}
+
+impl Script {
+    fn new(config: Config) -> Self {
+        let (sender, calls) = mpsc::unbounded_channel();
+        let capability = Capability::new(Batchable::Yes {
+            max_batch_size: None,
+        });
+        let layer = CacheLayer::new(config, capability.clone(), Handles::default());
+        Self {
+            cache: layer.layer(Upstream(sender)),
+            calls,
+            capability,
+        }
+    }
+
+    fn send(&mut self, request: Request) -> Caller {
+        tokio::spawn(self.cache.call(request))
+    }
+
+    /// Returns the next call that the server has seen, once all tasks have come to rest.
+    async fn call(&mut self) -> Option<Sent> {
+        settle().await;
+        self.calls.try_recv().ok()
+    }
+
+    async fn expect_call(&mut self) -> Sent {
+        self.call().await.expect("a call")
+    }
+
+    async fn expect_no_call(&mut self) {
+        assert!(self.call().await.is_none(), "an unexpected call");
+    }
+
+    /// Sends a request, answers the call that it makes with itself, and returns the answer.
+    async fn ask(&mut self, request: Request) -> Response {
+        let caller = self.send(request);
+        if let Some(call) = self.call().await {
+            call.echo();
+        }
+        answer(caller).await.unwrap()
+    }
+
+    /// Sends a request that the server need not answer.
+    async fn hit(&mut self, request: Request) -> Response {
+        let caller = self.send(request);
+        self.expect_no_call().await;
+        answer(caller).await.unwrap()
+    }
+
+    /// Tells whether a request is answered without the server.
+    async fn knows(&mut self, request: Request) -> bool {
+        let caller = self.send(request);
+        let call = self.call().await;
+        let knows = call.is_none();
+        if let Some(call) = call {
+            call.echo();
+        }
+        answer(caller).await.unwrap();
+        knows
+    }
+
+    fn view(&self) -> View {
+        self.cache.store().view()
+    }
+}
+
+impl Sent {
+    /// Answers each row with itself.
+    fn echo(self) {
+        let answer = echo(&self.request);
+        self.answer(answer);
+    }
+
+    fn answer(self, answer: Response) {
+        // The caller may have left.
+        let _ = self.reply.send(Ok(answer));
+    }
+
+    fn fail(self, cause: impl Into<Error>) {
+        let _ = self.reply.send(Err(cause.into()));
+    }
+
+    fn marks(&self) -> Vec<u8> {
+        self.request.inputs[0]
+            .data
+            .to_bytes()
+            .chunks(2)
+            .map(|row| row[0])
+            .collect()
+    }
+}
+
+async fn settle() {
+    for _ in 0..32 {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn answer(caller: Caller) -> Result<Response, Error> {
+    settle().await;
+    assert!(caller.is_finished(), "no answer yet");
+    caller.await.unwrap()
+}
+
+fn tensor(name: &'static str, rows: usize, data: impl Into<Bytes>) -> Tensor {
+    Tensor {
+        name: name.into(),
+        datatype: Datatype::Uint8,
+        shape: Shape::new([rows as i64, 2]),
+        parameters: Parameters::default(),
+        data: Payload::from(data.into()),
+        form: Form::Raw,
+        unknown: Payload::new(),
+    }
+}
+
+/// A request of rows that are each a mark twice.
+fn request(id: &str, marks: &[u8]) -> Request {
+    let data: Vec<u8> = marks.iter().flat_map(|mark| [*mark, *mark]).collect();
+    Request::from(RequestParts {
+        head: Head {
+            model: "digits".into(),
+            id: id.into(),
+            ..Head::default()
+        },
+        inputs: vec![tensor("x", marks.len(), data)],
+        ..RequestParts::default()
+    })
+}
+
+fn with(mut request: Request, change: impl FnOnce(&mut RequestParts)) -> Request {
+    change(&mut request);
+    request
+}
+
+fn echo(request: &Request) -> Response {
+    Response::from(ResponseParts {
+        model: request.head.model.clone(),
+        version: "7".into(),
+        id: request.head.id.clone(),
+        outputs: request
+            .inputs
+            .iter()
+            .map(|input| Tensor {
+                name: "y".into(),
+                ..input.clone()
+            })
+            .collect(),
+        ..ResponseParts::default()
+    })
+}
+
+fn marks(response: &Response) -> Vec<u8> {
+    let bytes = response.outputs[0].data.to_bytes();
+    bytes.chunks(2).map(|row| row[0]).collect()
+}
+
+fn reported(response: &Response) -> CacheReport {
+    response.report.cache.expect("a report")
+}
+
+fn cause<E: std::error::Error + 'static>(error: &Error) -> &E {
+    let mut cause: &(dyn std::error::Error + 'static) = &**error;
+    loop {
+        match cause.downcast_ref() {
+            Some(cause) => return cause,
+            None => cause = cause.source().expect("a cause of that type"),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! How old an answer may be, and what makes all forget.
+
+use super::*;
+
+fn asking(control: CacheControl, marks: &[u8]) -> Request {
+    with(request("a", marks), |parts| parts.head.cache = control)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_given_for_its_time_and_no_longer() {
+    let mut script = Script::new(Config {
+        ttl: Duration::from_secs(100),
+        ..Config::default()
+    });
+    script.ask(request("a", &[1])).await;
+    advance(Duration::from_secs(89)).await;
+    let response = script.hit(request("b", &[1])).await;
+    assert_eq!(reported(&response).age, Some(Duration::from_secs(89)));
+    advance(Duration::from_secs(11)).await;
+    let response = script.ask(request("c", &[1])).await;
+    let report = reported(&response);
+    assert_eq!(
+        (report.result, report.reason),
+        (CacheResult::Miss, Some("expired"))
+    );
+    assert!(script.knows(request("d", &[1])).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_wants_the_models_own_answer_has_it_and_it_is_stored() {
+    let mut script = Script::new(Config::default());
+    script.ask(request("a", &[1])).await;
+    let no_cache = CacheControl {
+        no_cache: true,
+        ..CacheControl::default()
+    };
+    advance(Duration::from_secs(5)).await;
+    let response = script.ask(asking(no_cache, &[1])).await;
+    assert_eq!(reported(&response).reason, Some("no_cache"));
+    assert_eq!(
+        reported(&script.hit(request("b", &[1])).await).age,
+        Some(Duration::ZERO)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_wants_nothing_stored_has_nothing_stored_nor_looked_for() {
+    let mut script = Script::new(Config::default());
+    let no_store = CacheControl {
+        no_store: true,
+        ..CacheControl::default()
+    };
+    let response = script.ask(asking(no_store, &[1])).await;
+    let report = reported(&response);
+    assert_eq!(
+        (report.result, report.reason),
+        (CacheResult::Bypass, Some("no_store"))
+    );
+    assert_eq!(script.view().rows, 0);
+    script.ask(request("b", &[1])).await;
+    let caller = script.send(asking(no_store, &[1]));
+    script.expect_call().await.echo();
+    assert!(answer(caller).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_too_old_for_one_is_not_for_another() {
+    let mut script = Script::new(Config::default());
+    script.ask(request("a", &[1])).await;
+    advance(Duration::from_secs(10)).await;
+    let within = |seconds| CacheControl {
+        max_age: Some(Duration::from_secs(seconds)),
+        ..CacheControl::default()
+    };
+    script.hit(asking(within(10), &[1])).await;
+    let caller = script.send(asking(within(9), &[1]));
+    script.expect_call().await.echo();
+    assert!(answer(caller).await.is_ok());
+    script.hit(asking(within(0), &[1])).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_wants_no_model_asked_is_told_when_nothing_is_stored() {
+    let mut script = Script::new(Config::default());
+    let only = CacheControl {
+        only_if_cached: true,
+        ..CacheControl::default()
+    };
+    script.ask(request("a", &[1])).await;
+    script.hit(asking(only, &[1])).await;
+    for marks in [&[2][..], &[1, 2]] {
+        let caller = script.send(asking(only, marks));
+        script.expect_no_call().await;
+        let error = answer(caller).await.unwrap_err();
+        cause::<NotCached>(&error);
+    }
+    // Nobody waits for what nobody asks.
+    script.ask(request("b", &[2])).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_flushed_is_asked_again() {
+    let mut script = Script::new(Config::default());
+    script.ask(request("a", &[1, 2])).await;
+    assert_eq!(script.cache.store().flush(Flush::Asked), 2);
+    assert_eq!(script.view().rows, 0);
+    assert!(!script.knows(request("b", &[1])).await);
+    assert!(script.knows(request("c", &[1])).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_under_way_at_a_flush_is_not_stored_nor_joined() {
+    let mut script = Script::new(Config::default());
+    let before = script.send(request("a", &[1]));
+    let old = script.expect_call().await;
+    script.cache.store().flush(Flush::Control);
+    let after = script.send(request("b", &[1]));
+    let new = script.expect_call().await;
+    let mut answer_of_old = echo(&old.request);
+    answer_of_old.outputs = vec![tensor("y", 1, vec![8, 8])];
+    old.answer(answer_of_old);
+    assert_eq!(marks(&answer(before).await.unwrap()), [8]);
+    let third = script.send(request("c", &[1]));
+    script.expect_no_call().await;
+    new.echo();
+    assert_eq!(marks(&answer(after).await.unwrap()), [1]);
+    assert_eq!(marks(&answer(third).await.unwrap()), [1]);
+    assert_eq!(marks(&script.hit(request("d", &[1])).await), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_another_version_makes_all_forget() {
+    let mut script = Script::new(Config::default());
+    script.ask(request("a", &[1, 2])).await;
+    let caller = script.send(request("b", &[2, 3]));
+    let call = script.expect_call().await;
+    assert_eq!(call.marks(), [3]);
+    let mut of_8 = echo(&call.request);
+    of_8.version = "8".into();
+    call.answer(of_8);
+    // Rows of two versions do not go together.
+    let call = script.expect_call().await;
+    assert_eq!(call.marks(), [2, 3]);
+    let mut of_8 = echo(&call.request);
+    of_8.version = "8".into();
+    call.answer(of_8);
+    let response = answer(caller).await.unwrap();
+    assert_eq!(response.version, "8");
+    assert_eq!(marks(&response), [2, 3]);
+    assert!(!script.knows(request("c", &[1])).await);
+}
