@@ -277,7 +277,7 @@ impl Leading {
             entries.land(call, index, sent.digest, entry.flatten());
         }
         self.is_over = true;
-        shared.measured(0, began);
+        shared.landed(sent.len(), began);
         // Nobody can find its rows any more.
         if call.is_awaited() {
             call.end(Outcome::Answered(Answered {

@@ -146,7 +146,7 @@ impl Plan {
         if sent > 0 && !seek.asks {
             return Self::Ready(Err(NotCached::new().into()));
         }
-        shared.measured(cut.rows, began);
+        shared.looked_up(cut.rows, began);
         shared.count(report.hits, report.joined, report.sent);
         let tenant = entries.tenant_of(request);
         let own = asking.map(|asking| {

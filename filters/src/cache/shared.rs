@@ -206,11 +206,17 @@ impl Shared {
         (self.config.bypass == Bypass::Auto && before.is_multiple_of(MEASURED)).then(Instant::now)
     }
 
-    /// Ends a measurement of what was done for so many rows that were looked up; what is done for
-    /// them later adds to it, and counts none.
-    pub(super) fn measured(&self, rows: usize, began: Option<Instant>) {
+    /// Ends a measurement of looking rows up.
+    pub(super) fn looked_up(&self, rows: usize, began: Option<Instant>) {
         if let Some(began) = began {
             self.worth.lock().cost(rows, began.elapsed());
+        }
+    }
+
+    /// Ends a measurement of storing the answers to rows.
+    pub(super) fn landed(&self, rows: usize, began: Option<Instant>) {
+        if let Some(began) = began {
+            self.worth.lock().storing(rows, began.elapsed());
         }
     }
 

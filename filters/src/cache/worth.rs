@@ -37,6 +37,7 @@ pub(super) struct Worth {
     /// The mean of windows, of which later ones count more; nothing before the first has ended.
     hit_ratio: Option<f64>,
     lookup: Pace,
+    storing: Pace,
     upstream: Pace,
     /// Windows that must pay twice for the return, and how many just did.
     needed: u32,
@@ -77,6 +78,7 @@ impl Worth {
             hits: 0,
             hit_ratio: None,
             lookup: Pace::default(),
+            storing: Pace::default(),
             upstream: Pace::default(),
             needed: 1,
             paid: 0,
@@ -110,9 +112,14 @@ impl Worth {
         }
     }
 
-    /// Learns what it cost to look up and to store rows; some requests need be measured only.
+    /// Learns what it cost to look rows up; some requests need be measured only.
     pub(super) fn cost(&mut self, rows: usize, took: Duration) {
         self.lookup.add(rows, took);
+    }
+
+    /// Learns what it cost to store the answers to rows that were not found.
+    pub(super) fn storing(&mut self, rows: usize, took: Duration) {
+        self.storing.add(rows, took);
     }
 
     /// Learns how long a call of so many rows took upstream.
@@ -133,11 +140,14 @@ impl Worth {
         (self.rows, self.hits) = (0, 0);
         self.windows = self.windows.saturating_add(1);
         let paces = (self.upstream.row(), self.lookup.row());
+        let storing = self.storing.row().unwrap_or_default();
         self.upstream.fade();
         self.lookup.fade();
+        self.storing.fade();
         let (Some(upstream), Some(lookup)) = paces else {
             return;
         };
+        let lookup = lookup + (1. - hit_ratio) * storing;
         let saved = hit_ratio * upstream;
         match self.decision {
             Decision::All => {

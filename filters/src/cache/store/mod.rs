@@ -269,11 +269,20 @@ impl Entries {
 
     /// Returns what was asked for last, at most so many rows.
     pub(super) fn hottest(&self, rows: usize) -> Vec<(Arc<Counted<Question>>, Row)> {
-        let of_shard = rows.div_ceil(self.shards.len());
-        let mut hottest = Vec::new();
-        for shard in &self.shards {
+        let of_shards = self.shards.iter().map(|shard| {
             let shard = shard.lock();
-            hottest.extend(shard.hottest().filter_map(Entry::asked).take(of_shard));
+            let asked = shard.hottest().filter_map(Entry::asked);
+            asked.take(rows).collect::<Vec<_>>().into_iter()
+        });
+        let mut of_shards: Vec<_> = of_shards.collect();
+        let mut hottest = Vec::new();
+        // In turns: no shard knows how hot the others' are.
+        while hottest.len() < rows {
+            let before = hottest.len();
+            hottest.extend(of_shards.iter_mut().filter_map(Iterator::next));
+            if hottest.len() == before {
+                break;
+            }
         }
         hottest.truncate(rows);
         hottest

@@ -12,15 +12,26 @@ use crate::cache::flight::Flights;
 
 /// A part of the store, behind a lock of its own.
 ///
-/// New entries come into a window, where what is asked for again at once is found. What the window
-/// has no more room for competes with the entry of the main part that was asked for longest ago:
+/// ```text
+///            no more room              asked for again
+/// --> window ------------> probation ------------------> protected
+///                |  ^           |   <------------------      |
+///                |  |           v       no more room         |
+///                |  '--- the entry that was asked for longest ago
+///                v       stays if it is asked for more often
+///              gone
+/// ```
+///
+/// New entries come into a window, where what is asked for again soon is found. What the window
+/// has no more room for competes with the entry on probation that was asked for longest ago:
 /// the one that is asked for more often stays (W-TinyLFU: Einziger, Friedman and Manes, ACM
 /// Transactions on Storage 2017). So rows that are asked for once, however many, empty the window
-/// and not the main part.
+/// and no more.
 #[derive(Debug)]
 pub(super) struct Shard {
     window: Segment,
-    main: Segment,
+    probation: Segment,
+    protected: Segment,
     frequency: Frequency,
     tenants: Tenants,
     pub(super) flights: Flights,
@@ -72,7 +83,8 @@ impl Shard {
     pub(super) fn new() -> Self {
         Self {
             window: Segment::new(),
-            main: Segment::new(),
+            probation: Segment::new(),
+            protected: Segment::new(),
             frequency: Frequency::default(),
             tenants: Tenants::default(),
             flights: Flights::default(),
@@ -89,21 +101,16 @@ impl Shard {
         is_it: impl Fn(&Entry) -> bool,
     ) -> Sought {
         self.frequency.touch(digest);
-        let found = match self.window.entries.get_mut(&digest) {
-            Some(entry) => Some(entry),
-            None => self.main.entries.get_mut(&digest),
+        let Some(entry) = self.entry(digest).filter(|entry| is_it(entry)) else {
+            return Sought::Absent;
         };
-        match found {
-            // It stays until it is replaced: whoever asks next may not mind its age.
-            Some(entry) if is_it(entry) => {
-                if entry.is_expired(now) || max_age.is_some_and(|max| entry.age(now) > max) {
-                    return Sought::Expired;
-                }
-                entry.touched = true;
-                Sought::Found(entry.found())
-            }
-            _ => Sought::Absent,
+        // It stays until it is replaced: whoever asks next may not mind its age.
+        if entry.is_expired(now) || max_age.is_some_and(|max| entry.age(now) > max) {
+            return Sought::Expired;
         }
+        let found = entry.found();
+        self.promote(digest);
+        Sought::Found(found)
     }
 
     /// Looks for an entry without counting it.
@@ -144,8 +151,7 @@ impl Shard {
             self.tenants.add(tenant, digest, bytes);
         }
         self.window.put(digest, entry);
-        self.frequency
-            .ensure(self.window.entries.len() + self.main.entries.len());
+        self.frequency.ensure(self.len());
         while self.window.bytes > bounds.bytes / WINDOW {
             let Some((digest, entry)) = self.window.pop_lru() else {
                 break;
@@ -154,7 +160,7 @@ impl Shard {
                 turnover.expired += 1;
                 self.forget(&entry);
             } else if self.is_admitted(digest, &entry, bounds.bytes, now, &mut turnover) {
-                self.main.put(digest, entry);
+                self.probation.put(digest, entry);
             } else {
                 turnover.not_admitted += 1;
                 self.forget(&entry);
@@ -162,7 +168,14 @@ impl Shard {
         }
         // Tables grow, too.
         while self.bytes() > bounds.bytes {
-            let Some((_, entry)) = self.main.pop_lru().or_else(|| self.window.pop_lru()) else {
+            let Self {
+                window,
+                probation,
+                protected,
+                ..
+            } = self;
+            let segments = [probation, protected, window];
+            let Some((_, entry)) = segments.into_iter().find_map(Segment::pop_lru) else {
                 break;
             };
             turnover.space += 1;
@@ -174,31 +187,60 @@ impl Shard {
     /// Takes all entries out.
     pub(super) fn clear(&mut self) -> usize {
         let rows = self.len();
-        let window = std::mem::replace(&mut self.window, Segment::new());
-        let main = std::mem::replace(&mut self.main, Segment::new());
+        for segment in [&mut self.window, &mut self.probation, &mut self.protected] {
+            *segment = Segment::new();
+        }
         self.tenants = Tenants::default();
-        drop((window, main));
         rows
     }
 
     /// Returns how many entries there are.
     pub(super) fn len(&self) -> usize {
-        self.window.entries.len() + self.main.entries.len()
+        let lengths = self.segments().map(|segment| segment.entries.len());
+        lengths.iter().sum()
     }
 
     /// Returns the memory that all this takes.
     pub(super) fn bytes(&self) -> usize {
-        self.window.memory() + self.main.memory() + self.frequency.bytes() + self.tenants.bytes()
+        let segments = self.segments().map(Segment::memory);
+        segments.iter().sum::<usize>() + self.frequency.bytes() + self.tenants.bytes()
     }
 
-    /// Goes through the entries, those first that were asked for last.
+    /// Goes through the entries, those first that were asked for again, and of these the last
+    /// ones.
     pub(super) fn hottest(&self) -> impl Iterator<Item = &Entry> {
-        let entries = self.main.entries.iter().chain(self.window.entries.iter());
-        entries.map(|(_, entry)| entry)
+        let [window, probation, protected] = self.segments();
+        let segments = [protected, window, probation].into_iter();
+        segments.flat_map(|segment| segment.entries.iter().map(|(_, entry)| entry))
     }
 
-    /// Makes room for an entry in the main part, unless those that would have to go are asked for
-    /// more often.
+    fn segments(&self) -> [&Segment; 3] {
+        [&self.window, &self.probation, &self.protected]
+    }
+
+    /// Takes note that an entry was asked for again.
+    fn promote(&mut self, digest: u64) {
+        for segment in [&mut self.window, &mut self.protected] {
+            if let Some(entry) = segment.entries.get_mut(&digest) {
+                entry.touched = true;
+                return;
+            }
+        }
+        let Some(mut entry) = self.probation.pop(digest) else {
+            return;
+        };
+        entry.touched = true;
+        self.protected.put(digest, entry);
+        while self.protected.bytes > (self.protected.bytes + self.probation.bytes) / 5 * PROTECTED {
+            match self.protected.pop_lru() {
+                Some((digest, entry)) => self.probation.put(digest, entry),
+                None => break,
+            }
+        }
+    }
+
+    /// Makes room on probation for an entry, unless one that would have to go is asked for more
+    /// often: then nobody goes.
     fn is_admitted(
         &mut self,
         candidate: u64,
@@ -207,23 +249,32 @@ impl Shard {
         now: u64,
         turnover: &mut Turnover,
     ) -> bool {
-        // Its node is not counted while it stands in neither part.
-        while self.bytes() + entry.bytes() > most {
-            let Some((victim, other)) = self.main.entries.peek_lru() else {
-                return false;
-            };
-            if other.is_expired(now) {
-                turnover.expired += 1;
-            } else if self.frequency.admits(candidate, *victim) {
-                turnover.space += 1;
-            } else {
+        // Its node is not counted while it stands in no segment.
+        let mut wanted = (self.bytes() + entry.bytes()).saturating_sub(most);
+        let mut going = 0;
+        let oldest = self.probation.entries.iter().rev();
+        for (victim, other) in oldest.chain(self.protected.entries.iter().rev()) {
+            if wanted == 0 {
+                break;
+            }
+            if !other.is_expired(now) && !self.frequency.admits(candidate, *victim) {
                 return false;
             }
-            if let Some((_, gone)) = self.main.pop_lru() {
-                self.forget(&gone);
-            }
+            wanted = wanted.saturating_sub(other.bytes());
+            going += 1;
         }
-        true
+        for _ in 0..going {
+            let oldest = self.probation.pop_lru();
+            let Some((_, gone)) = oldest.or_else(|| self.protected.pop_lru()) else {
+                break;
+            };
+            match gone.is_expired(now) {
+                true => turnover.expired += 1,
+                false => turnover.space += 1,
+            }
+            self.forget(&gone);
+        }
+        wanted == 0
     }
 
     /// Lets a tenant's entries go, first those that came first, but for those that were asked for
@@ -233,37 +284,38 @@ impl Shard {
             let Some(digest) = self.tenants.next(tenant) else {
                 return;
             };
-            let segments = [&mut self.window, &mut self.main];
-            let found = segments
-                .into_iter()
-                .find_map(|segment| segment.entries.peek_mut(&digest));
-            match found {
-                Some(entry) if entry.tenant == tenant && entry.touched => {
-                    entry.touched = false;
-                    self.tenants.again(tenant, digest);
-                }
-                Some(entry) if entry.tenant == tenant => {
-                    self.remove(digest);
-                    turnover.quota += 1;
-                }
-                _ => {}
+            let found = self.entry_mut(digest).filter(|entry| entry.tenant == tenant);
+            let Some(entry) = found else {
+                continue;
+            };
+            if std::mem::take(&mut entry.touched) {
+                self.tenants.again(tenant, digest);
+            } else {
+                self.remove(digest);
+                turnover.quota += 1;
             }
         }
-        let (window, main) = (&self.window, &self.main);
+        let segments = [&self.window, &self.probation, &self.protected];
         self.tenants.tidy(tenant, |digest| {
-            let entry = window.entries.peek(&digest);
-            let entry = entry.or_else(|| main.entries.peek(&digest));
-            entry.is_some_and(|entry| entry.tenant == tenant)
+            let mut found = segments.iter().filter_map(|segment| segment.entries.peek(&digest));
+            found.any(|entry| entry.tenant == tenant)
         });
     }
 
     fn entry(&self, digest: u64) -> Option<&Entry> {
-        let in_window = self.window.entries.peek(&digest);
-        in_window.or_else(|| self.main.entries.peek(&digest))
+        let mut segments = self.segments().into_iter();
+        segments.find_map(|segment| segment.entries.peek(&digest))
+    }
+
+    fn entry_mut(&mut self, digest: u64) -> Option<&mut Entry> {
+        let segments = [&mut self.window, &mut self.probation, &mut self.protected];
+        let mut segments = segments.into_iter();
+        segments.find_map(|segment| segment.entries.peek_mut(&digest))
     }
 
     fn remove(&mut self, digest: u64) {
-        let gone = self.window.pop(digest).or_else(|| self.main.pop(digest));
+        let segments = [&mut self.window, &mut self.probation, &mut self.protected];
+        let gone = segments.into_iter().find_map(|segment| segment.pop(digest));
         if let Some(entry) = gone {
             self.forget(&entry);
         }
@@ -324,8 +376,10 @@ impl Hasher for Mixed {
     }
 }
 
-/// The window's share of a shard. The room's README has what others bring.
-const WINDOW: usize = 16;
+/// The window is one such part of a shard. The room's README has what others bring.
+const WINDOW: usize = 8;
+/// Fifths of the rest that are protected.
+const PROTECTED: usize = 4;
 /// An entry takes at most one such part of a shard, or of a tenant's share of it.
 const LARGEST: usize = 4;
 /// The list's table keeps pointers to a digest and to its node.

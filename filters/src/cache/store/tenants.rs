@@ -10,6 +10,8 @@ pub(super) struct Tenants {
     held: HashMap<u64, Held, RandomState>,
     /// The most there have been: tables do not shrink.
     most: usize,
+    /// Room for digests in all orders.
+    room: usize,
 }
 
 #[derive(Debug, Default)]
@@ -31,7 +33,9 @@ impl Tenants {
         let held = self.held.entry(tenant).or_default();
         held.bytes += bytes;
         held.entries += 1;
+        let room = held.order.capacity();
         held.order.push_back(digest);
+        self.room += held.order.capacity() - room;
         self.most = self.most.max(self.held.len());
     }
 
@@ -41,6 +45,7 @@ impl Tenants {
             held.bytes = held.bytes.saturating_sub(bytes);
             held.entries = held.entries.saturating_sub(1);
             if held.entries == 0 {
+                self.room -= held.order.capacity();
                 self.held.remove(&tenant);
             }
         }
@@ -54,7 +59,9 @@ impl Tenants {
     /// Puts a digest at the end of its tenant's turn.
     pub(super) fn again(&mut self, tenant: u64, digest: u64) {
         if let Some(held) = self.held.get_mut(&tenant) {
+            let room = held.order.capacity();
             held.order.push_back(digest);
+            self.room += held.order.capacity() - room;
         }
     }
 
@@ -75,11 +82,7 @@ impl Tenants {
         if self.most == 0 {
             return 0;
         }
-        let orders = self.held.values();
-        let orders: usize = orders
-            .map(|held| allocated(held.order.capacity() * size_of::<u64>()))
-            .sum();
-        orders + table(self.most, size_of::<(u64, Held)>())
+        allocated(self.room * size_of::<u64>()) + table(self.most, size_of::<(u64, Held)>())
     }
 }
 

@@ -163,7 +163,7 @@ impl Sent {
 }
 
 async fn settle() {
-    for _ in 0..32 {
+    for _ in 0..12 {
         tokio::task::yield_now().await;
     }
 }
