@@ -120,3 +120,44 @@ async fn endpoints_of_an_arm_share_its_room_and_models_that_of_the_process() {
     }
     assert_eq!(whole.used(), (0, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn where_batching_does_not_pay_there_is_a_bound_still() {
+    let mut script = Script::new(Config {
+        holdout: Share::new(0.5).unwrap(),
+        max_queue_rows: 16,
+        split: true,
+        ..fixed(8)
+    });
+    // Two milliseconds for each row and nothing for a call.
+    let mut callers: Vec<Caller> = Vec::new();
+    for _ in 0..3000 {
+        while callers.len() < 8 {
+            callers.push(script.send(request("", 1, 0)));
+        }
+        while let Some(call) = script.call().await {
+            advance(Duration::from_millis(2 * call.rows() as u64)).await;
+            call.echo();
+        }
+        callers.retain_mut(|caller| poll(caller).is_pending());
+        if matches!(script.batch.view().benefit.pays, Pays::No { .. }) {
+            break;
+        }
+    }
+    assert!(matches!(script.batch.view().benefit.pays, Pays::No { .. }));
+    while script.call().await.is_some() {}
+    let mut many: Vec<_> = (0..5000).map(|_| script.send(request("", 1, 0))).collect();
+    many.push(script.send(request("", 64, 0)));
+    let mut calls = Vec::new();
+    for caller in &mut many {
+        let _ = poll(caller);
+    }
+    while let Some(call) = script.call().await {
+        calls.push(call);
+    }
+    assert!(
+        calls.len() <= 16 + 8,
+        "{} calls under way at once",
+        calls.len()
+    );
+}

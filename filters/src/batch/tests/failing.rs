@@ -402,3 +402,31 @@ async fn a_panic_of_the_call_answers_its_members_and_wedges_nothing() {
     assert_eq!(script.batch.view().in_flight, 0);
     assert_eq!(script.batch.load(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn many_bad_rows_do_not_keep_the_endpoint_from_all_others() {
+    let mut script = Script::new(fixed(256));
+    let marks = (0..256).map(|index| if index % 2 == 0 { 1 } else { 2 });
+    let (_callers, call) = gather(&mut script, marked(marks)).await;
+    assert_eq!(call.rows(), 256);
+    let _urgent = script.send(with(request("urgent", 1, 3), |parts| {
+        parts.head.priority = 1
+    }));
+    let mut next = Some(call);
+    let mut before = 0;
+    while let Some(call) = next.take() {
+        if &*call.request.head.id == "urgent" {
+            break;
+        }
+        before += 1;
+        match holds(&call, 1) {
+            true => call.fail(Status::new(Code::InvalidArgument, "1 is bad")),
+            false => call.echo(),
+        }
+        next = script.call().await;
+    }
+    assert!(
+        before <= 2 * 64 + 4,
+        "{before} calls before an urgent request"
+    );
+}

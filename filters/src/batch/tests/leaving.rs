@@ -75,17 +75,11 @@ async fn a_call_that_all_have_left_is_cancelled_if_so_configured_and_frees_its_p
 #[tokio::test(start_paused = true)]
 async fn expired_members_are_answered_and_never_sent() {
     let mut script = Script::new(fixed(32));
-    let by = |id: &str, millis: u64| {
-        let deadline = Instant::now() + Duration::from_millis(millis);
-        with(request(id, 1, 1), |parts| {
-            parts.head.deadline = Some(deadline)
-        })
-    };
     let _first = script.send(request("first", 1, 0));
     let call = script.expect_call().await;
-    let mut late = script.send(by("late", 5));
-    let mut later = script.send(by("later", 50));
-    let mut latest = script.send(by("latest", 70));
+    let mut late = script.send(due("late", 5));
+    let mut later = script.send(due("later", 50));
+    let mut latest = script.send(due("latest", 70));
     let deadline = Instant::now() + Duration::from_millis(70);
     advance(Duration::from_millis(10)).await;
     call.echo();
@@ -93,10 +87,10 @@ async fn expired_members_are_answered_and_never_sent() {
     assert_eq!(call.rows(), 2);
     assert_eq!(call.request.head.deadline, Some(deadline));
     cause::<DeadlineExpired>(&answer(&mut late).await.unwrap_err());
-    let mut dead = script.send(by("dead", 0));
+    let mut dead = script.send(due("dead", 0));
     cause::<DeadlineExpired>(&answer(&mut dead).await.unwrap_err());
     // One member without a deadline takes it from the call.
-    let _bound = script.send(by("bound", 90));
+    let _bound = script.send(due("bound", 90));
     let _boundless = script.send(request("boundless", 1, 1));
     call.echo();
     assert!(answer(&mut later).await.is_ok() && answer(&mut latest).await.is_ok());
@@ -152,74 +146,8 @@ async fn a_call_that_went_alone_outlives_its_caller_unless_configured_otherwise(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_hangs_gives_its_place_to_those_who_wait() {
-    let mut script = Script::new(fixed(32));
-    let mut quick = script.send(request("", 1, 0));
-    let call = script.expect_call().await;
-    advance(Duration::from_millis(5)).await;
-    call.echo();
-    assert!(answer(&mut quick).await.is_ok());
-    let mut hangs = script.send(request("hangs", 1, 7));
-    let lost = script.expect_call().await;
-    let mut waits: Vec<_> = marked(1..4)
-        .into_iter()
-        .map(|request| script.send(request))
-        .collect();
-    advance(Duration::from_millis(900)).await;
+async fn who_leaves_before_its_call_is_made_is_not_sent() {
+    let mut script = Script::new(fixed(8));
+    drop(script.send(request("", 1, 0)));
     script.expect_no_call().await;
-    advance(Duration::from_millis(101)).await;
-    let call = script.expect_call().await;
-    assert_eq!(call.rows(), 3);
-    assert_eq!(
-        (script.batch.view().in_flight, script.batch.view().beside),
-        (1, 1)
-    );
-    assert_eq!(script.batch.shared().metrics.stuck.get(), 1);
-    call.echo();
-    for caller in &mut waits {
-        assert!(answer(caller).await.is_ok());
-    }
-    // It is answered in the end.
-    assert!(poll(&mut hangs).is_pending());
-    lost.echo();
-    assert_eq!(marks(&answer(&mut hangs).await.unwrap()), [7, 7]);
-    let view = script.batch.view();
-    assert_eq!(
-        (view.in_flight, view.beside, script.batch.load()),
-        (0, 0, 0)
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn of_calls_that_hang_there_is_an_end_and_the_queue_goes_on_when_one_is_answered() {
-    let mut script = Script::new(fixed(1));
-    let mut quick = script.send(request("", 1, 0));
-    script.expect_call().await.echo();
-    assert!(answer(&mut quick).await.is_ok());
-    let mut callers: Vec<_> = marked(0..12)
-        .into_iter()
-        .map(|request| script.send(request))
-        .collect();
-    let mut lost = Vec::new();
-    for _ in 0..20 {
-        lost.extend(script.call().await);
-        advance(Duration::from_millis(1001)).await;
-    }
-    lost.extend(script.call().await);
-    // Eight that have lost their places, and one that holds it.
-    assert_eq!(lost.len(), 9);
-    while let Some(call) = match lost.is_empty() {
-        true => script.call().await,
-        false => Some(lost.remove(0)),
-    } {
-        call.echo();
-    }
-    for caller in &mut callers {
-        assert!(answer(caller).await.is_ok());
-    }
-    let view = script.batch.view();
-    assert_eq!(
-        (view.in_flight, view.beside, script.batch.load()),
-        (0, 0, 0)
-    );
 }

@@ -339,3 +339,48 @@ async fn a_configured_bound_says_that_the_model_takes_batches_unless_it_is_known
     assert_eq!(script.expect_call().await.rows(), 1);
     assert_eq!(script.batch.view().in_flight, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn rows_without_contents_teach_nothing() {
+    let mut script = Script::new(Config {
+        max_batch_size: Some(4096),
+        ..Config::default()
+    });
+    // 4 ms and a millisecond a row: some ten rows are within 20 ms.
+    let mut waiting = Vec::new();
+    let mut limits = Vec::new();
+    for round in 0..400 {
+        if round == 300 {
+            // The server answers what has no bytes.
+            {
+                while let Some(call) = script.call().await {
+                    advance(Duration::from_millis(4 + call.rows() as u64)).await;
+                    call.echo();
+                }
+                waiting.clear();
+                settle().await;
+                let mut hollow = script.send(with(request("", 1, 0), |parts| {
+                    parts.inputs[0].shape = Shape::new([1 << 62, 0]);
+                    parts.inputs[0].data = Payload::new();
+                }));
+                assert!(poll(&mut hollow).is_pending());
+                let call = script.expect_call().await;
+                advance(Duration::from_millis(4)).await;
+                call.reply.send(Ok(echo(&request("", 1, 0)))).unwrap();
+                assert!(answer(&mut hollow).await.is_ok());
+            }
+        }
+        while waiting.len() < 200 {
+            waiting.push(script.send(request("", 1, 0)));
+        }
+        let call = script.expect_call().await;
+        advance(Duration::from_millis(4 + call.rows() as u64)).await;
+        call.echo();
+        settle().await;
+        waiting.retain_mut(|caller| poll(caller).is_pending());
+        limits.push(script.batch.view().batch_limit);
+    }
+    let before = *limits[200..300].iter().max().unwrap();
+    let after = *limits[300..].iter().max().unwrap();
+    assert!(after <= 2 * before, "{before} rows, then {after}");
+}

@@ -2,11 +2,11 @@
 
 mod bounds;
 mod failing;
+mod hanging;
 mod leaving;
 mod merging;
 mod order;
 mod properties;
-mod regressions;
 mod runtimes;
 mod sameness;
 mod telling;
@@ -189,6 +189,13 @@ fn with(mut request: Request, change: impl FnOnce(&mut RequestParts)) -> Request
     request
 }
 
+/// A request that is due in so many milliseconds.
+fn due(id: &str, millis: u64) -> Request {
+    with(request(id, 1, 1), |parts| {
+        parts.head.deadline = Some(Instant::now() + Duration::from_millis(millis));
+    })
+}
+
 fn echo(request: &Request) -> Response {
     Response::from(ResponseParts {
         model: request.head.model.clone(),
@@ -264,4 +271,49 @@ async fn refuse(script: &mut Script, first: Option<Sent>, bad: &[u8], code: Code
             None => call.echo(),
         }
     }
+}
+
+/// So many calls of one row and so many milliseconds, one after the other.
+async fn quick(script: &mut Script, calls: usize, millis: u64) {
+    for _ in 0..calls {
+        let mut caller = script.send(request("", 1, 0));
+        let call = script.expect_call().await;
+        advance(Duration::from_millis(millis)).await;
+        call.echo();
+        assert!(answer(&mut caller).await.is_ok());
+    }
+}
+
+/// Callers that all ask again as soon as they have their answers: so many each round, the first at
+/// once and the others a little later. Returns the rows of each call of the last rounds.
+async fn lockstep(script: &mut Script, rounds: usize) -> Vec<usize> {
+    let mut rows = Vec::new();
+    for round in 0..rounds {
+        let mut callers = vec![script.send(request("", 1, 0))];
+        let mut calls = Vec::new();
+        calls.extend(script.call().await);
+        advance(Duration::from_millis(1)).await;
+        callers.extend((0..7).map(|_| script.send(request("", 1, 0))));
+        for _ in 0..20 {
+            calls.extend(script.call().await);
+            advance(Duration::from_millis(1)).await;
+            calls.extend(script.call().await);
+            if calls.is_empty() {
+                continue;
+            }
+            let call = calls.remove(0);
+            if round + 2 >= rounds {
+                rows.push(call.rows());
+            }
+            advance(Duration::from_millis(6 + call.rows() as u64 / 4)).await;
+            call.echo();
+            settle().await;
+            callers.retain_mut(|caller| poll(caller).is_pending());
+            if callers.is_empty() {
+                break;
+            }
+        }
+        assert!(callers.is_empty());
+    }
+    rows
 }

@@ -69,3 +69,38 @@ fn when_a_runtime_goes_those_who_were_to_be_sent_again_are_sent_by_their_own_fut
         assert_eq!(script.batch.load(), 0);
     });
 }
+
+#[test]
+fn a_place_that_a_runtime_leaves_behind_is_taken_by_who_waits() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap()
+    };
+    let (going, staying) = (runtime(), runtime());
+    let mut script = Script::new(Config {
+        max_in_flight: InFlight::Fixed(2),
+        ..fixed(32)
+    });
+    let _first = {
+        let _on = going.enter();
+        script.send(request("first", 1, 0))
+    };
+    going.block_on(settle());
+    let _first_call = script.calls.try_recv().unwrap();
+    staying.block_on(async {
+        let _second = script.send(request("second", 1, 0));
+        let _second_call = script.expect_call().await;
+        let mut waits = script.send(request("waits", 1, 0));
+        script.expect_no_call().await;
+        going_away(going).await;
+        assert_eq!(script.batch.view().in_flight, 1);
+        assert!(poll(&mut waits).is_pending());
+        script.expect_call().await;
+    });
+}
+
+async fn going_away(runtime: tokio::runtime::Runtime) {
+    std::thread::spawn(move || drop(runtime)).join().unwrap();
+}

@@ -136,3 +136,23 @@ async fn the_span_of_a_call_follows_from_those_of_its_members() {
         .collect();
     assert_eq!(linked, [("batch", "member"); 3]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_are_handed_back_are_counted_as_alone() {
+    let mut script = Script::new(fixed(8));
+    let (mut callers, call) = gather(&mut script, marked(1..3)).await;
+    call.reply.send(Ok(echo(&request("", 1, 0)))).unwrap();
+    settle().await;
+    for caller in &mut callers {
+        let _ = poll(caller);
+        script.expect_call().await.echo();
+        assert!(answer(caller).await.is_ok());
+    }
+    let counted = script
+        .batch
+        .shared()
+        .metrics
+        .alone(Alone::Unbatchable)
+        .get();
+    assert_eq!(counted, 2);
+}

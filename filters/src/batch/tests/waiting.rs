@@ -2,40 +2,6 @@
 
 use super::*;
 
-/// Callers that all ask again as soon as they have their answers: so many each round, the first at
-/// once and the others a little later. Returns the rows of each call of the last rounds.
-async fn lockstep(script: &mut Script, rounds: usize) -> Vec<usize> {
-    let mut rows = Vec::new();
-    for round in 0..rounds {
-        let mut callers = vec![script.send(request("", 1, 0))];
-        let mut calls = Vec::new();
-        calls.extend(script.call().await);
-        advance(Duration::from_millis(1)).await;
-        callers.extend((0..7).map(|_| script.send(request("", 1, 0))));
-        for _ in 0..20 {
-            calls.extend(script.call().await);
-            advance(Duration::from_millis(1)).await;
-            calls.extend(script.call().await);
-            if calls.is_empty() {
-                continue;
-            }
-            let call = calls.remove(0);
-            if round + 2 >= rounds {
-                rows.push(call.rows());
-            }
-            advance(Duration::from_millis(6 + call.rows() as u64 / 4)).await;
-            call.echo();
-            settle().await;
-            callers.retain_mut(|caller| poll(caller).is_pending());
-            if callers.is_empty() {
-                break;
-            }
-        }
-        assert!(callers.is_empty());
-    }
-    rows
-}
-
 #[tokio::test(start_paused = true)]
 async fn company_that_comes_every_time_is_waited_for_where_that_is_configured() {
     let mut script = Script::new(Config {
@@ -192,4 +158,138 @@ async fn one_part_that_fails_fails_the_request_with_its_own_error() {
         call.echo();
     }
     assert_eq!(script.batch.load(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_batch_of_another_key_does_not_wait_for_the_companys_sake() {
+    let mut script = Script::new(Config {
+        max_delay: Duration::from_millis(4),
+        ..fixed(8)
+    });
+    lockstep(&mut script, 24).await;
+    let _first = script.send(request("", 1, 0));
+    script.expect_no_call().await;
+    let other = || with(request("", 1, 9), |parts| parts.head.version = "2".into());
+    let _full: Vec<_> = (0..8).map(|_| script.send(other())).collect();
+    // Eight rows are all that a call may have, and the endpoint is idle.
+    script.expect_call().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_longer_than_max_delay_for_those_who_are_more_urgent() {
+    let mut script = Script::new(Config {
+        max_delay: Duration::from_millis(4),
+        ..fixed(64)
+    });
+    lockstep(&mut script, 24).await;
+    let began = Instant::now();
+    let _first = script.send(due("first", 900));
+    let mut more = Vec::new();
+    for step in 1..40 {
+        if script.call().await.is_some() {
+            break;
+        }
+        advance(Duration::from_millis(1)).await;
+        settle().await;
+        if let Ok(call) = script.calls.try_recv() {
+            drop(call);
+            break;
+        }
+        more.push(script.send(due("", 890 - 10 * step)));
+    }
+    assert!(
+        began.elapsed() <= Duration::from_millis(5),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn company_that_cannot_share_a_call_is_not_waited_for() {
+    let mut served = Vec::new();
+    for max_delay in [0, 4] {
+        let mut script = Script::new(Config {
+            max_delay: Duration::from_millis(max_delay),
+            ..fixed(64)
+        });
+        // Eight callers with a key each, who ask again a millisecond after their answers.
+        let keyed = |key: usize| {
+            with(request("", 1, 0), |parts| {
+                parts.head.version = format!("{key}").into();
+            })
+        };
+        let mut callers: Vec<Option<Caller>> = (0..8).map(|_| None).collect();
+        let mut call: Option<(Sent, u64)> = None;
+        let mut count = 0;
+        for now in 0..3000_u64 {
+            if let Some((sent, end)) = call.take() {
+                if end <= now {
+                    sent.echo();
+                    count += 1;
+                } else {
+                    call = Some((sent, end));
+                }
+            }
+            settle().await;
+            for (key, caller) in callers.iter_mut().enumerate() {
+                match caller {
+                    Some(waits) => {
+                        if poll(waits).is_ready() {
+                            *caller = None;
+                        }
+                    }
+                    None => *caller = Some(script.send(keyed(key))),
+                }
+            }
+            if call.is_none() {
+                call = script.call().await.map(|sent| (sent, now + 6));
+            }
+            advance(Duration::from_millis(1)).await;
+        }
+        served.push(count);
+    }
+    assert!(served[1] * 20 >= served[0] * 19, "{served:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_endpoint_takes_a_large_request_in_parts_as_it_takes_it_whole() {
+    let config = Config {
+        max_queue_rows: 8,
+        ..fixed(4)
+    };
+    let mut script = Script::new(config.clone());
+    let mut whole = script.send(request("whole", 10, 1));
+    script.expect_call().await.echo();
+    assert!(answer(&mut whole).await.is_ok());
+    // Of three parts of four rows at most one goes at once, and six rows wait.
+    let mut script = Script::new(Config {
+        split: true,
+        ..config
+    });
+    let mut parts = script.send(request("parts", 10, 1));
+    if let Poll::Ready(answer) = poll(&mut parts) {
+        panic!("{}", answer.unwrap_err());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_parts_cannot_be_joined_is_not_sent_after_its_deadline() {
+    let mut script = Script::new(Config {
+        split: true,
+        ..fixed(2)
+    });
+    let mut caller = script.send(with(due("", 20), |parts| {
+        parts.inputs = vec![tensor("x", 4, vec![1; 8])];
+    }));
+    assert!(poll(&mut caller).is_pending());
+    for (version, millis) in [("1", 1), ("2", 25)] {
+        let call = script.expect_call().await;
+        advance(Duration::from_millis(millis)).await;
+        let mut answer = echo(&call.request);
+        answer.version = version.into();
+        call.reply.send(Ok(answer)).unwrap();
+        settle().await;
+    }
+    let _ = poll(&mut caller);
+    script.expect_no_call().await;
 }
