@@ -6,3 +6,5 @@
 pub mod batch;
 pub mod cache;
 pub mod inference;
+#[cfg(test)]
+mod random;

@@ -160,7 +160,7 @@ mod tests {
     use std::collections::VecDeque;
 
     use super::*;
-    use crate::batch::controller::Costs;
+    use crate::{batch::controller::Costs, random::Random};
 
     const CALL: Line = Line {
         beta: 0.010,
@@ -254,7 +254,7 @@ mod tests {
 
     struct Simulation {
         base: Instant,
-        seed: u64,
+        random: Random,
         servers: Vec<Server>,
         times: Vec<f64>,
     }
@@ -278,18 +278,10 @@ mod tests {
             };
             Self {
                 base,
-                seed: 7,
+                random: Random::new(7),
                 servers: slower.iter().map(server).collect(),
                 times: Vec::new(),
             }
-        }
-
-        fn draw(&mut self) -> f64 {
-            self.seed = self
-                .seed
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            (self.seed >> 11) as f64 / (1_u64 << 53) as f64
         }
 
         fn now(&self, seconds: f64) -> Instant {
@@ -298,8 +290,9 @@ mod tests {
 
         fn choose(&mut self, rule: Rule, time: f64) -> usize {
             let count = self.servers.len();
-            let first = (self.draw() * count as f64) as usize;
-            let second = (first + 1 + (self.draw() * (count - 1) as f64) as usize) % count;
+            let first = (self.random.uniform() * count as f64) as usize;
+            let second =
+                (first + 1 + (self.random.uniform() * (count - 1) as f64) as usize) % count;
             let now = self.now(time);
             let load =
                 |index: usize| self.servers[index].waiting.len() + self.servers[index].call.len();
@@ -370,7 +363,7 @@ mod tests {
                 if self.servers[chosen].call.is_empty() {
                     self.begin(chosen, arrival);
                 }
-                arrival -= (1. - self.draw()).ln() / rate;
+                arrival += self.random.exponential() / rate;
             }
             let last = self.servers.last().unwrap().answered;
             let share = last as f64 / self.times.len() as f64;

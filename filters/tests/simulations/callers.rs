@@ -13,7 +13,7 @@ use crate::{
     case::{Arrivals, Case, Rate, Stream},
     clock::Clock,
     model::Model,
-    random::Random,
+    random::{Random, happens, seeded},
     records::{End, Record, Records},
 };
 
@@ -48,7 +48,7 @@ pub(crate) fn start(
             records: Arc::clone(records),
             end: clock.start() + length,
         };
-        let random = Random::new(seed, 100 + index as u64);
+        let random = seeded(seed, 100 + index as u64);
         tokio::spawn(callers.run(best, random));
     }
 }
@@ -86,7 +86,7 @@ impl Callers {
                     for _ in 0..size {
                         let (callers, caller) = (self.clone(), count);
                         let delay = within.mul_f64(random.uniform());
-                        let mut own = Random::new(count as u64, random.uniform().to_bits());
+                        let mut own = seeded(count as u64, random.uniform().to_bits());
                         count += 1;
                         tokio::spawn(async move {
                             callers.clock.sleep(delay).await;
@@ -97,7 +97,7 @@ impl Callers {
             }
             Arrivals::Closed { callers, think } => {
                 for caller in 0..callers {
-                    let own = Random::new(caller as u64, random.uniform().to_bits());
+                    let own = seeded(caller as u64, random.uniform().to_bits());
                     tokio::spawn(self.clone().ask_again_and_again(caller, think, own));
                 }
             }
@@ -112,7 +112,7 @@ impl Callers {
 
     fn arrives(&self, count: &mut usize, random: &mut Random) {
         let (callers, caller) = (self.clone(), *count);
-        let mut own = Random::new(*count as u64, random.uniform().to_bits());
+        let mut own = seeded(*count as u64, random.uniform().to_bits());
         *count += 1;
         tokio::spawn(async move { callers.ask(caller, &mut own).await });
     }
@@ -147,11 +147,11 @@ impl Callers {
             rows: *rows,
             arrived,
             deadline,
-            bad: bad.is_some_and(|share| random.happens(share)),
+            bad: bad.is_some_and(|share| happens(random, share)),
             ended: None,
             queue: None,
         });
-        let leaves = leave.as_ref().filter(|leave| random.happens(leave.share));
+        let leaves = leave.as_ref().filter(|leave| happens(random, leave.share));
         let answer = self.batch.clone().call(self.request(number, deadline));
         let answer = match leaves {
             None => answer.await,

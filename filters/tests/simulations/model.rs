@@ -14,7 +14,7 @@ use tower::Service;
 use crate::{
     case::{self, Noise},
     clock::Clock,
-    random::Random,
+    random::{Random, happens, seeded},
     records::Records,
 };
 
@@ -43,7 +43,7 @@ impl Model {
     pub(crate) fn new(case: &case::Model, clock: Clock, records: Arc<Records>, seed: u64) -> Self {
         let state = Mutex::new(State {
             free: vec![clock.start(); case.executors],
-            random: Random::new(seed, 1),
+            random: seeded(seed, 1),
             calls: 0,
         });
         Self(Arc::new(Inner {
@@ -78,7 +78,7 @@ impl Inner {
             };
             let least = self.case.beta + self.case.alpha.mul_f64(rows.len() as f64);
             let busy = least.mul_f64(slower * (1. + noise));
-            let fails = phase.is_some_and(|phase| state.random.happens(phase.failing));
+            let fails = phase.is_some_and(|phase| happens(&mut state.random, phase.failing));
             let hangs = match &self.case.hangs {
                 Some(hangs) if state.calls.is_multiple_of(hangs.one_in) => Some(hangs.lasts),
                 _ => None,

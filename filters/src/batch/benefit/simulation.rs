@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::*;
+use crate::random::Random;
 
 /// The microseconds of a call and of a row.
 type Costs = (f64, f64);
@@ -93,10 +94,6 @@ struct Seen {
     held_out_seconds: f64,
 }
 
-/// A generator that is the same everywhere (splitmix64).
-#[derive(Clone, Debug)]
-struct Random(u64);
-
 impl Endpoint {
     fn new(costs: Costs, limit: usize, noise: Noise) -> Self {
         Self {
@@ -110,7 +107,7 @@ impl Endpoint {
             executors: vec![0.],
             queue: VecDeque::new(),
             under_way: Vec::new(),
-            random: Random(7),
+            random: Random::new(7),
             start: Instant::now(),
             clock: 0.,
             arrival: 0.,
@@ -119,7 +116,7 @@ impl Endpoint {
     }
 
     fn seed(mut self, seed: u64) -> Self {
-        self.random = Random(seed);
+        self.random = Random::new(seed);
         self
     }
 
@@ -197,7 +194,7 @@ impl Endpoint {
     }
 
     fn request(&mut self) -> usize {
-        1 + self.random.below(self.rows)
+        1 + below(&mut self.random, self.rows)
     }
 
     fn begin(&mut self) -> bool {
@@ -255,11 +252,11 @@ impl Endpoint {
     fn time(&mut self, rows: usize) -> f64 {
         let noise = match self.noise {
             Noise::None => 1.,
-            Noise::Normal(deviation) => (1. + deviation * self.random.normal()).max(0.1),
+            Noise::Normal(deviation) => (1. + deviation * normal(&mut self.random)).max(0.1),
             Noise::LogNormal(deviation) => {
-                (deviation * self.random.normal() - deviation * deviation / 2.).exp()
+                (deviation * normal(&mut self.random) - deviation * deviation / 2.).exp()
             }
-            Noise::Stumbling(one_in) => match self.random.below(one_in) {
+            Noise::Stumbling(one_in) => match below(&mut self.random, one_in) {
                 0 => 20.,
                 _ => 1.,
             },
@@ -287,31 +284,13 @@ impl Seen {
     }
 }
 
-impl Random {
-    fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
+fn below(random: &mut Random, bound: usize) -> usize {
+    (random.uniform() * bound as f64) as usize
+}
 
-    fn uniform(&mut self) -> f64 {
-        (self.draw() >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.uniform() * bound as f64) as usize
-    }
-
-    fn exponential(&mut self) -> f64 {
-        -(1. - self.uniform()).ln()
-    }
-
-    fn normal(&mut self) -> f64 {
-        let (length, turn) = (2. * self.exponential(), self.uniform());
-        length.sqrt() * (std::f64::consts::TAU * turn).cos()
-    }
+fn normal(random: &mut Random) -> f64 {
+    let (length, turn) = (2. * random.exponential(), random.uniform());
+    length.sqrt() * (std::f64::consts::TAU * turn).cos()
 }
 
 fn is_yes(pays: Pays) -> bool {

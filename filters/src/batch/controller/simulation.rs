@@ -9,6 +9,7 @@ use std::{collections::VecDeque, ops::Range, time::Duration};
 use proptest::prelude::*;
 
 use super::{Aimd, BatchLimit, Call, Quantile};
+use crate::random::Random;
 
 /// What a call costs: `beta + alpha * rows` seconds.
 #[derive(Clone, Copy, Debug)]
@@ -40,10 +41,6 @@ const CURVES: [(&str, Costs); 6] = [
 ];
 const OBJECTIVE: Duration = Duration::from_millis(20);
 const MOST: usize = 4096;
-
-/// A generator that is the same everywhere (splitmix64).
-#[derive(Clone, Debug)]
-struct Random(u64);
 
 /// One model under a series of loads.
 struct Case {
@@ -333,20 +330,6 @@ impl Curve {
     }
 }
 
-impl Random {
-    fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    fn exponential(&mut self) -> f64 {
-        -(1. - self.uniform()).ln()
-    }
-}
-
 impl BatchLimit for Static {
     fn limit(&self, most: usize) -> usize {
         self.0.min(most)
@@ -370,7 +353,7 @@ fn controllers(objective: Duration) -> [(&'static str, Box<dyn BatchLimit>); 2] 
 /// Returns the p99 of whole requests, in seconds, once the first fifth has passed.
 fn p99(curve: Curve, limit: &mut dyn BatchLimit, rate: f64, seed: u64) -> f64 {
     let requests = ((rate * 20.) as usize).clamp(15_000, 60_000);
-    let (mut arriving, mut noise) = (Random(seed), Random(!seed));
+    let (mut arriving, mut noise) = (Random::new(seed), Random::new(!seed));
     let mut waiting = VecDeque::new();
     let mut latencies = Vec::with_capacity(requests);
     let (mut now, mut next, mut left) = (0_f64, arriving.exponential() / rate, requests);
@@ -477,7 +460,7 @@ fn each_case_ends_where_its_physics_says() {
     let mut faults = Vec::new();
     for case in CASES {
         for (name, mut limit) in controllers(OBJECTIVE) {
-            let mut noise = Random(1);
+            let mut noise = Random::new(1);
             let curve = Curve {
                 step: case.step,
                 ..Curve::new(case.costs, case.jitter)
@@ -506,7 +489,7 @@ fn the_aims_are_reached_on_every_curve() {
         let curve = Curve::new(costs, 0.05);
         // A request that waits for one call and then takes as long is late on the kernel SVM's
         // curve with a single row: there the queue gets nothing.
-        let share = match 2. * curve.time(1, &mut Random(1)) <= OBJECTIVE.as_secs_f64() {
+        let share = match 2. * curve.time(1, &mut Random::new(1)) <= OBJECTIVE.as_secs_f64() {
             true => 1. - super::objective::QUEUE_SHARE,
             false => 1.,
         };
@@ -517,7 +500,7 @@ fn the_aims_are_reached_on_every_curve() {
             for seed in 1..=SEEDS {
                 let (kind, mut limit) = controllers(OBJECTIVE).into_iter().nth(kind).unwrap();
                 name = kind;
-                let mut noise = Random(seed);
+                let mut noise = Random::new(seed);
                 let mut run = |slower, calls| {
                     run(
                         &mut *limit,
@@ -605,7 +588,7 @@ fn one_call_that_takes_a_hundred_times_as_long_costs_a_fifth_at_most() {
     for (_, costs) in CURVES {
         for (name, mut limit) in controllers(OBJECTIVE) {
             let curve = Curve::new(costs, 0.02);
-            let mut noise = Random(1);
+            let mut noise = Random::new(1);
             run(&mut *limit, curve, Load::Late, 200, &mut noise);
             let before = limit.limit(MOST);
             limit.observe(&call(
@@ -627,14 +610,14 @@ fn one_call_that_takes_a_hundred_times_as_long_costs_a_fifth_at_most() {
 fn a_limit_that_grows_while_calls_are_small_grows_by_full_calls_alone() {
     for (name, mut limit) in controllers(OBJECTIVE) {
         let curve = Curve::new(NOOP, 0.02);
-        run(&mut *limit, curve, Load::Late, 5, &mut Random(1));
+        run(&mut *limit, curve, Load::Late, 5, &mut Random::new(1));
         let before = limit.limit(MOST);
         run(
             &mut *limit,
             curve,
             Load::Light(1, usize::MAX),
             1000,
-            &mut Random(1),
+            &mut Random::new(1),
         );
         assert_eq!(limit.limit(MOST), before, "{name}");
     }
@@ -644,7 +627,7 @@ fn a_limit_that_grows_while_calls_are_small_grows_by_full_calls_alone() {
 fn answers_that_failed_at_once_teach_nothing() {
     for (name, mut limit) in controllers(OBJECTIVE) {
         let curve = Curve::new(LINEAR_SVM, 0.02);
-        run(&mut *limit, curve, Load::Late, 200, &mut Random(1));
+        run(&mut *limit, curve, Load::Late, 200, &mut Random::new(1));
         let before = limit.limit(MOST);
         for _ in 0..1000 {
             limit.observe(&Call {
@@ -653,7 +636,7 @@ fn answers_that_failed_at_once_teach_nothing() {
             });
         }
         assert_eq!(limit.limit(MOST), before, "{name}");
-        let after = run(&mut *limit, curve, Load::Late, 100, &mut Random(2));
+        let after = run(&mut *limit, curve, Load::Late, 100, &mut Random::new(2));
         assert!(late(&after) <= 0.02, "{name}");
     }
 }
@@ -664,7 +647,7 @@ fn a_model_of_few_rows_settles_instead_of_swinging() {
     for (millis, rows) in [(15, 1), (23, 2), (29, 3)] {
         for (name, mut limit) in controllers(Duration::from_millis(millis)) {
             let curve = Curve::new(KERNEL_SVM, 0.);
-            let mut noise = Random(1);
+            let mut noise = Random::new(1);
             run(&mut *limit, curve, Load::Late, 200, &mut noise);
             let limits = run(&mut *limit, curve, Load::Late, 1000, &mut noise);
             let moves = limits.windows(2).filter(|two| two[0].0 != two[1].0).count();
@@ -715,7 +698,7 @@ proptest! {
                 prop_assert!((1..=most).contains(&limit.limit(most)));
             }
             let curve = Curve::new(LINEAR_SVM, 0.);
-            run(&mut *limit, curve, Load::Late, 2000, &mut Random(1));
+            run(&mut *limit, curve, Load::Late, 2000, &mut Random::new(1));
             let rows = limit.limit(MOST);
             prop_assert!((700..=1000).contains(&rows), "{name}: {rows} rows");
         }
@@ -735,7 +718,7 @@ proptest! {
             let settled = |factor| {
                 let (_, mut limit) = controllers(OBJECTIVE).into_iter().nth(kind).unwrap();
                 let curve = Curve::new((beta, alpha), jitter).slower(factor);
-                let calls = run(&mut *limit, curve, Load::Late, 600, &mut Random(seed));
+                let calls = run(&mut *limit, curve, Load::Late, 600, &mut Random::new(seed));
                 mean(&calls[200..])
             };
             let (fast, slow) = (settled(faster), settled(1.));

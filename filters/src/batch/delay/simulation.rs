@@ -17,7 +17,10 @@ use std::{
 use tokio::time::Instant;
 
 use super::{Delay, Waiting};
-use crate::batch::controller::{BatchLimit, Call, Costs, Fixed, Quantile};
+use crate::{
+    batch::controller::{BatchLimit, Call, Costs, Fixed, Quantile},
+    random::Random,
+};
 
 #[derive(Clone, Copy, Debug)]
 struct Curve {
@@ -99,10 +102,6 @@ struct Outcome {
     calls: f64,
 }
 
-/// A generator that is the same everywhere (splitmix64).
-#[derive(Clone, Debug)]
-struct Random(u64);
-
 /// What happens next: an arrival, or a burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
@@ -178,27 +177,13 @@ impl fmt::Display for Outcome {
     }
 }
 
-impl Random {
-    fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    fn exponential(&mut self) -> f64 {
-        -(1. - self.uniform()).ln()
-    }
-}
-
 impl Arrivals {
     fn new(load: Load, rate: f64, seed: u64) -> Self {
         let mut arrivals = Self {
             load,
             rate,
-            random: Random(seed),
-            thinking: Random(!seed),
+            random: Random::new(seed),
+            thinking: Random::new(!seed),
             next: BinaryHeap::new(),
         };
         match load {
@@ -282,7 +267,7 @@ fn run(
 ) -> Outcome {
     let origin = Instant::now();
     let mut arrivals = Arrivals::new(load, curve.rate(load), SEED);
-    let mut noise = Random(SEED + 1);
+    let mut noise = Random::new(SEED + 1);
     let mut costs = Costs::default();
     let mut waiting: VecDeque<Duration> = VecDeque::new();
     // When the call under way ends, when it began, and when its requests came.

@@ -10,7 +10,10 @@ use std::{
 use tokio::time::Instant;
 
 use super::{Ended, Flight, Turn};
-use crate::batch::{BatchLimit, Call, Quantile};
+use crate::{
+    batch::{BatchLimit, Call, Quantile},
+    random::Random,
+};
 
 /// The microseconds of a call and of a row.
 type Costs = (f64, f64);
@@ -26,10 +29,6 @@ const CURVES: [(&str, Costs); 6] = [
 const OBJECTIVE: Duration = Duration::from_millis(20);
 const MOST: usize = 4096;
 
-/// A generator that is the same everywhere (splitmix64).
-#[derive(Clone, Debug)]
-struct Random(u64);
-
 /// A server behind a network.
 #[derive(Clone, Debug)]
 struct Server {
@@ -41,6 +40,7 @@ struct Server {
     /// When each executor is free, in nanoseconds.
     free: Vec<u64>,
     noise: Random,
+    seed: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -84,20 +84,6 @@ struct Outcome {
     latencies: Vec<u64>,
 }
 
-impl Random {
-    fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    fn exponential(&mut self) -> f64 {
-        -(1. - self.uniform()).ln()
-    }
-}
-
 impl Server {
     fn new(costs: Costs, jitter: f64, rtt: f64, executors: usize, seed: u64) -> Self {
         Self {
@@ -105,7 +91,8 @@ impl Server {
             jitter,
             rtt,
             free: vec![0; executors],
-            noise: Random(seed),
+            noise: Random::new(seed),
+            seed,
         }
     }
 
@@ -124,7 +111,7 @@ impl Server {
 impl Endpoint {
     fn new(server: Server, flight: Flight) -> Self {
         Self {
-            arriving: Random(!server.noise.0),
+            arriving: Random::new(!server.seed),
             server,
             limit: Quantile::new(OBJECTIVE),
             saved: None,
