@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{BatchLimit, Call, ceiling::Ceiling, objective::Objective};
+use super::{BatchLimit, Call, ceiling::Ceiling, costs::Line, objective::Objective};
 
 /// Grows while full calls keep within the objective, and shrinks when calls do not.
 ///
@@ -39,14 +39,14 @@ pub struct Aimd {
     /// How many times the budget the last late call took.
     over: f64,
     ceiling: Ceiling,
-    line: Line,
+    fit: Fit,
     /// Where the objective cannot be held by any batch: what the limit does not go under.
     floor: Option<f64>,
 }
 
-/// A straight line `beta + alpha * rows` through the calls of late, by least squares.
+/// A straight line through the calls of late, by least squares.
 #[derive(Clone, Copy, Debug, Default)]
-struct Line {
+struct Fit {
     weight: f64,
     rows: f64,
     time: f64,
@@ -63,7 +63,7 @@ impl Aimd {
             late: 0.,
             over: 1.,
             ceiling: Ceiling::default(),
-            line: Line::default(),
+            fit: Fit::default(),
             floor: None,
         }
     }
@@ -96,7 +96,7 @@ impl Aimd {
         if size <= SMALL || self.floor.is_some() {
             // Without a new finding the old one fades, so that a better day is noticed.
             let faded = self.floor.map(|floor| floor * 0.9);
-            self.floor = self.line.knee(self.objective.whole()).or(faded);
+            self.floor = self.fit.knee(self.objective.whole()).or(faded);
         }
         if let Some(floor) = self.floor {
             let floor = floor.min(call.most as f64);
@@ -122,7 +122,7 @@ impl BatchLimit for Aimd {
     fn observe(&mut self, call: &Call) {
         let time = call.model.as_secs_f64().max(f64::MIN_POSITIVE);
         self.objective.observe(call);
-        self.line.add(call.rows as f64, time);
+        self.fit.add(call.rows as f64, time);
         if time <= self.budget() {
             self.late = (self.late - FORGIVEN).max(0.);
             self.floor = None;
@@ -146,7 +146,7 @@ impl BatchLimit for Aimd {
     }
 }
 
-impl Line {
+impl Fit {
     fn add(&mut self, rows: f64, time: f64) {
         for (sum, value) in [
             (&mut self.weight, 1.),
@@ -163,18 +163,27 @@ impl Line {
     /// one row leaves the next one enough of the objective: it waits for the first, and then
     /// takes as long.
     fn knee(&self, objective: f64) -> Option<f64> {
-        let spread = self.weight * self.rows_rows - self.rows * self.rows;
-        if spread < SPREAD * self.rows * self.rows {
-            // Calls of one size show no slope; after calls of one row, two will show it.
+        let Some(line) = self.line() else {
+            // After calls of one row, two will show the slope.
             let single = self.rows < 1.01 * self.weight;
             return (single && 2. * self.time > objective * self.weight).then_some(2.);
-        }
-        let alpha = (self.weight * self.rows_time - self.rows * self.time) / spread;
-        let beta = (self.time - alpha * self.rows) / self.weight;
-        if 2. * (beta + alpha) <= objective || beta <= 0. {
+        };
+        let Line { beta, alpha } = line;
+        if 2. * line.time(1.) <= objective || beta <= 0. {
             return None;
         }
         Some((beta / alpha.max(beta * 1e-6)).floor().max(1.))
+    }
+
+    /// Returns the line; `None` while calls are of about one size, which show no slope.
+    fn line(&self) -> Option<Line> {
+        let spread = self.weight * self.rows_rows - self.rows * self.rows;
+        if spread < SPREAD * self.rows * self.rows {
+            return None;
+        }
+        let alpha = (self.weight * self.rows_time - self.rows * self.time) / spread;
+        let beta = (self.time - alpha * self.rows) / self.weight;
+        Some(Line { beta, alpha })
     }
 }
 
