@@ -71,6 +71,8 @@ pin_project! {
             contents: Option<u128>,
             // Where it is sent singly because batching does not pay.
             singly: Option<Singly>,
+            // Of what may wait, where it would wait but for what was learned.
+            room: Option<Reserved>,
         },
         // A request in parts; kept whole, to be sent so where their answers cannot be joined.
         Parts {
@@ -89,11 +91,10 @@ struct Ticket<S> {
     place: Option<Place>,
 }
 
-/// A request that would have been merged if that paid: it is bounded as if it waited.
+/// A request that would have been merged if that paid.
 struct Singly {
     rows: usize,
     sent: Instant,
-    _reserved: Reserved,
 }
 
 /// A row under way: counted until dropped.
@@ -109,10 +110,17 @@ impl<S: Infer + 'static> ResponseFuture<S> {
     }
 
     /// Contents that failed go alone, and are forgiven when they fail no more.
-    pub(super) fn quarantined(shared: &Arc<Shared<S>>, request: Request, contents: u128) -> Self {
-        Self {
-            state: State::alone(shared, request, Alone::Quarantined, Some(contents)),
+    pub(super) fn quarantined(
+        shared: &Arc<Shared<S>>,
+        request: Request,
+        contents: u128,
+        reserved: Option<Reserved>,
+    ) -> Self {
+        let mut state = State::alone(shared, request, Alone::Quarantined, Some(contents));
+        if let State::Alone { room, .. } = &mut state {
+            *room = reserved;
         }
+        Self { state }
     }
 
     /// Goes alone because batching does not pay; what the model takes is still seen.
@@ -120,15 +128,15 @@ impl<S: Infer + 'static> ResponseFuture<S> {
         shared: &Arc<Shared<S>>,
         request: Request,
         rows: usize,
-        reserved: Reserved,
+        reserved: Option<Reserved>,
     ) -> Self {
         let mut state = State::alone(shared, request, Alone::Unprofitable, None);
-        if let State::Alone { singly, .. } = &mut state {
+        if let State::Alone { singly, room, .. } = &mut state {
             *singly = Some(Singly {
                 rows,
                 sent: Instant::now(),
-                _reserved: reserved,
             });
+            *room = reserved;
         }
         Self { state }
     }
@@ -210,6 +218,7 @@ impl<S: Infer + 'static> State<S> {
             reason,
             contents,
             singly: None,
+            room: None,
         }
     }
 }
@@ -263,13 +272,14 @@ impl<S: Infer + 'static> Future for ResponseFuture<S> {
                     reason,
                     contents,
                     singly,
+                    ..
                 } => {
                     let answer = ready!(call.poll(cx)).map_err(Into::into);
                     if let Some(contents) = contents {
                         load.shared.isolation.review(*contents, &answer);
                     }
                     if let Some(singly) = singly {
-                        let Singly { rows, sent, .. } = *singly;
+                        let Singly { rows, sent } = *singly;
                         load.shared.sent_singly(rows, sent, answer.is_ok());
                     }
                     let answer = answer.map(|mut response| {

@@ -112,6 +112,30 @@ impl<S: Infer + 'static> Batch<S> {
         Some(ResponseFuture::divided(shared, parts, request.clone()))
     }
 
+    /// Sends a request by itself that would be merged but for what was learned: it needs room as if
+    /// it waited, unless nothing is before it.
+    fn room(
+        &self,
+        rows: usize,
+        held: usize,
+        reserved: Option<Reserved>,
+        send: impl FnOnce(Option<Reserved>) -> ResponseFuture<S>,
+    ) -> ResponseFuture<S> {
+        let shared = &self.shared;
+        let room = match reserved {
+            None if shared.load() > 0 => shared.room.reserve(rows, held).map(Some),
+            reserved => Ok(reserved),
+        };
+        match room {
+            Ok(room) => send(room),
+            Err(overloaded) => {
+                shared.metrics.refused.inc();
+                ResponseFuture::refused(overloaded)
+            }
+        }
+    }
+
+    /// Sends a request by itself that must not be merged: it does not wait here, and needs no room.
     fn alone(&self, request: Request, reason: Alone) -> ResponseFuture<S> {
         self.shared.metrics.alone(reason).inc();
         ResponseFuture::alone(&self.shared, request, reason)
@@ -155,13 +179,15 @@ impl<S: Infer + 'static> Batch<S> {
         {
             return divided;
         }
+        let held = request.held_len();
         if let Some(contents) = shared.isolation.quarantine().find(&request, arrived) {
-            shared.metrics.alone(Alone::Quarantined).inc();
-            return ResponseFuture::quarantined(shared, request, contents);
+            return self.room(rows, held, reserved, |room| {
+                shared.metrics.alone(Alone::Quarantined).inc();
+                ResponseFuture::quarantined(shared, request, contents, room)
+            });
         }
         let digest = key::digest(&shared.hasher, &request);
         let bytes = request.payload_len();
-        let held = request.held_len();
         let deadline = request.head.deadline;
         let (answer, receiver) = oneshot::channel();
         let mut member = Box::new(Member {
@@ -179,16 +205,10 @@ impl<S: Infer + 'static> Batch<S> {
         state.delay.arrived(arrived, rows);
         if !state.benefit.batches(arrived) {
             drop(state);
-            return match reserved.map_or_else(|| shared.room.reserve(rows, held), Ok) {
-                Ok(reserved) => {
-                    shared.metrics.alone(Alone::Unprofitable).inc();
-                    ResponseFuture::singly(shared, member.request, rows, reserved)
-                }
-                Err(overloaded) => {
-                    shared.metrics.refused.inc();
-                    ResponseFuture::refused(overloaded)
-                }
-            };
+            return self.room(rows, held, reserved, |room| {
+                shared.metrics.alone(Alone::Unprofitable).inc();
+                ResponseFuture::singly(shared, member.request, rows, room)
+            });
         }
         if state.has_place() && state.queue.is_empty() && shared.config.max_delay.is_zero() {
             state.in_flight += 1;

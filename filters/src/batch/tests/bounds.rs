@@ -122,42 +122,73 @@ async fn endpoints_of_an_arm_share_its_room_and_models_that_of_the_process() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_batching_does_not_pay_there_is_a_bound_still() {
+async fn contents_that_made_a_call_fail_need_room_as_if_they_waited() {
     let mut script = Script::new(Config {
-        holdout: Share::new(0.5).unwrap(),
-        max_queue_rows: 16,
-        split: true,
+        max_queue_rows: 4,
         ..fixed(8)
     });
-    // Two milliseconds for each row and nothing for a call.
-    let mut callers: Vec<Caller> = Vec::new();
-    for _ in 0..3000 {
-        while callers.len() < 8 {
-            callers.push(script.send(request("", 1, 0)));
+    let (_callers, merged) = gather(&mut script, marked(1..=4)).await;
+    refuse(&mut script, Some(merged), &[3], Code::InvalidArgument).await;
+    // Nothing is before the first one, whatever its rows.
+    let mut callers = Vec::new();
+    for bound in [None, None, None, None, None, Some(Bound::Rows)] {
+        let mut again = script.send(request("again", 1, 3));
+        match (poll(&mut again), bound) {
+            (Poll::Pending, None) => {}
+            (Poll::Ready(Err(error)), Some(bound)) => {
+                assert_eq!(cause::<Overloaded>(&error).bound(), bound);
+            }
+            (other, _) => panic!("{other:?} after {}", callers.len()),
         }
-        while let Some(call) = script.call().await {
-            advance(Duration::from_millis(2 * call.rows() as u64)).await;
-            call.echo();
-        }
-        callers.retain_mut(|caller| poll(caller).is_pending());
-        if matches!(script.batch.view().benefit.pays, Pays::No { .. }) {
-            break;
-        }
+        callers.push(again);
     }
-    assert!(matches!(script.batch.view().benefit.pays, Pays::No { .. }));
-    while script.call().await.is_some() {}
-    let mut many: Vec<_> = (0..5000).map(|_| script.send(request("", 1, 0))).collect();
-    many.push(script.send(request("", 64, 0)));
-    let mut calls = Vec::new();
-    for caller in &mut many {
-        let _ = poll(caller);
+    // They take the room of those who wait.
+    let _busy = script.send(request("busy", 1, 0));
+    let mut waits = script.send(request("waits", 1, 0));
+    cause::<Overloaded>(&answer(&mut waits).await.unwrap_err());
+    let metrics = &script.batch.shared().metrics;
+    assert_eq!(metrics.alone(Alone::Quarantined).get(), 5);
+    assert_eq!(metrics.refused.get(), 2);
+    drop(callers);
+    assert_eq!(script.batch.shared().room.used(), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_could_never_share_a_call_needs_no_room_however_full_the_queue_is() {
+    let mut script = Script::new(Config {
+        max_queue_rows: 2,
+        max_queue_bytes: 16,
+        ..fixed(8)
+    });
+    let _busy = script.send(request("busy", 1, 0));
+    let _call = script.expect_call().await;
+    let _waits = script.send(request("waits", 2, 0));
+    let in_sequence = |number| {
+        with(request("", 4, 7), |parts| {
+            let id = Parameter::Int64(number);
+            parts.parameters.insert("sequence_id".into(), id);
+        })
+    };
+    let mut callers: Vec<_> = (1..=20).map(|n| script.send(in_sequence(n))).collect();
+    for caller in &mut callers {
+        assert!(poll(caller).is_pending());
     }
-    while let Some(call) = script.call().await {
-        calls.push(call);
+    for caller in &mut callers {
+        let call = script.expect_call().await;
+        assert_eq!(call.rows(), 4);
+        call.echo();
+        assert!(answer(caller).await.is_ok());
     }
-    assert!(
-        calls.len() <= 16 + 8,
-        "{} calls under way at once",
-        calls.len()
-    );
+    assert_eq!(script.batch.shared().room.used().0, 2);
+    assert_eq!(script.batch.shared().metrics.refused.get(), 0);
+
+    // The same holds for a model that takes no batches at all.
+    let unbatchable = Unbatchable::NoBatchDimension;
+    script.capability.set(Batchable::No(unbatchable));
+    let mut callers: Vec<_> = (0..20).map(|_| script.send(request("", 4, 7))).collect();
+    for caller in &mut callers {
+        assert!(poll(caller).is_pending());
+        script.expect_call().await.echo();
+        assert!(answer(caller).await.is_ok());
+    }
 }

@@ -9,6 +9,7 @@ mod order;
 mod properties;
 mod runtimes;
 mod sameness;
+mod singly;
 mod telling;
 mod waiting;
 
