@@ -80,3 +80,15 @@ async fn who_finds_nothing_before_it_is_sent_whatever_its_rows_also_singly() {
     assert!(answer(&mut fits).await.is_ok());
     assert_eq!(script.batch.shared().room.used(), (0, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_calls_cost_is_forgotten_where_requests_do_not_come_in_calls_any_more() {
+    let mut script = found_out(fixed(8)).await;
+    assert!(script.batch.completion(Instant::now()).is_some());
+    let mut single = script.send(request("", 1, 0));
+    assert!(poll(&mut single).is_pending());
+    script.expect_call().await.echo();
+    assert!(answer(&mut single).await.is_ok());
+    // Nobody waits for others there: of endpoints, that with the least to do answers first.
+    assert_eq!(script.batch.completion(Instant::now()), None);
+}
