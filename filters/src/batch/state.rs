@@ -205,16 +205,9 @@ impl State {
     }
 
     /// Takes note of a batch that all have left before it was sent.
-    pub(super) fn unsent(&mut self, batch: &Batch, now: Instant) {
-        if batch.held_out.is_some() {
-            let called = Called {
-                requests: 1,
-                rows: batch.rows,
-                held_out: batch.held_out,
-                model: Duration::ZERO,
-                answered: false,
-            };
-            self.benefit.called(now, &called);
+    pub(super) fn unsent(&mut self, batch: &Batch) {
+        if let Some(hold_out) = batch.held_out {
+            self.benefit.unsent(hold_out);
         }
     }
 

@@ -61,6 +61,12 @@ impl Allowance {
         self.seconds -= self.expected;
     }
 
+    /// Takes back what a hold-out needs that was never sent.
+    pub(super) fn give_back(&mut self) {
+        self.requests += 1.;
+        self.seconds += self.expected;
+    }
+
     /// Settles what a hold-out took.
     pub(super) fn spend(&mut self, seconds: f64) {
         // One that hung would not have been faster in a batch.
@@ -124,6 +130,18 @@ mod tests {
             assert!(count <= 0.005 && time <= 0.005 + alone / (20_000. * seconds));
             assert!(count > 0.0045 || time > 0.0045, "{count} {time}");
         }
+    }
+
+    #[test]
+    fn a_hold_out_that_is_taken_back_costs_nothing_and_says_nothing() {
+        let mut allowance = Allowance::new(0.25);
+        (0..5).for_each(|_| allowance.earn(1, 0.04, 0.));
+        assert!(allowance.take(1) && !allowance.take(1));
+        for _ in 0..100 {
+            allowance.give_back();
+            assert!(allowance.take(1) && !allowance.take(1));
+        }
+        assert_eq!(allowance.expected, 0.04);
     }
 
     #[test]

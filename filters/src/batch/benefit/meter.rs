@@ -203,6 +203,12 @@ impl Benefit {
         }
     }
 
+    /// Takes back a hold-out that was never sent: it cost nothing, and says nothing.
+    pub(in crate::batch) fn unsent(&mut self, _: HoldOut) {
+        self.burst.under_way = self.burst.under_way.saturating_sub(1);
+        self.allowance.give_back();
+    }
+
     /// Tells whether requests are batched; else they are sent singly.
     #[inline]
     pub(in crate::batch) fn batches(&self, now: Instant) -> bool {

@@ -151,3 +151,52 @@ async fn who_leaves_before_its_call_is_made_is_not_sent() {
     drop(script.send(request("", 1, 0)));
     script.expect_no_call().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_held_out_request_whose_caller_leaves_before_it_is_sent_costs_the_share_nothing() {
+    // Whether one is held out is drawn: of so many somebody is.
+    for _ in 0..200 {
+        let mut script = Script::new(Config {
+            holdout: Share::new(0.03).unwrap(),
+            ..fixed(8)
+        });
+        // So much has been put aside that one may be.
+        let now = Instant::now();
+        let shared_call = benefit::Called {
+            requests: 2,
+            rows: 2,
+            held_out: None,
+            model: Duration::from_millis(10),
+            answered: true,
+        };
+        for _ in 0..35 {
+            let mut state = script.batch.shared().state.lock();
+            state.benefit.called(now, &shared_call);
+        }
+        let _hangs = script.send(request("hangs", 1, 0));
+        let _lost = script.expect_call().await;
+        let mut waiting: Vec<_> = (0..2).map(|_| script.send(request("", 1, 0))).collect();
+        // They leave as soon as the queue has been looked at, before the call is made.
+        let batch = script.batch.clone();
+        let leaving = tokio::spawn(std::future::poll_fn(move |cx| {
+            let rows = batch.view().queue_rows;
+            if rows == 2 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            waiting.clear();
+            Poll::Ready(rows)
+        }));
+        advance(Duration::from_secs(31)).await;
+        if leaving.await.unwrap() == 0 {
+            continue;
+        }
+        script.expect_no_call().await;
+        assert_eq!(script.batch.view().benefit.hold_outs, 0);
+        let mut state = script.batch.shared().state.lock();
+        let another = state.benefit.hold_out(0., 0, 1);
+        assert!(another.is_some(), "it is as if nobody had been held out");
+        return;
+    }
+    panic!("nobody was held out");
+}

@@ -156,7 +156,7 @@ impl<S: Infer + 'static> Lead<S> {
                 self.shared.metrics.cancelled.inc();
             }
             if batch.members.is_empty() {
-                self.shared.state.lock().unsent(&batch, sent);
+                self.shared.state.lock().unsent(&batch);
                 plan = self.next(None, sent, sent);
                 continue;
             }
