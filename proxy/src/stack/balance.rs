@@ -172,8 +172,9 @@ impl std::fmt::Display for NoEndpoint {
 }
 
 impl std::error::Error for NoEndpoint {}
+
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::{
         cmp::Reverse,
         collections::{BTreeMap, BinaryHeap, HashSet},
@@ -213,7 +214,7 @@ mod tests {
         }
     }
 
-    fn replicas(count: usize) -> Arc<Replicas> {
+    pub(in crate::stack) fn replicas(count: usize) -> Arc<Replicas> {
         let refuse = Connector::new(|_| async { Err(io::ErrorKind::ConnectionRefused.into()) });
         let endpoint = |index: usize| {
             Arc::new(Endpoint::new(

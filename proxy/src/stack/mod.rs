@@ -4,6 +4,8 @@ mod balance;
 mod describe;
 mod gather;
 mod infer;
+#[cfg(test)]
+mod losing;
 mod model;
 mod observed;
 mod outliers;
