@@ -137,7 +137,7 @@ fn belief(idle: f64) -> f64 {
 
 /// What an answer counts for in the mean, at least.
 const GAIN: f64 = 0.1;
-/// Seconds without a call after which half of an estimate is believed, as in the batch filter.
+/// Seconds without a call after which half of an estimate is believed.
 const HALF: f64 = 5.;
 /// Seconds below which calls do not differ.
 const SHORTEST: f64 = 1e-6;
