@@ -1,4 +1,4 @@
-use crate::inference::{NoRows, Parameter, Parameters, Request};
+use crate::inference::{Apart, NoRows, Request};
 
 /// Why a request is never merged: it goes to the server at once, by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,10 +23,6 @@ pub enum Alone {
     /// It was sent in parts, whose answers could not be joined.
     Indivisible,
 }
-
-/// The most parameters of a request or of a tensor that are compared: each is looked for among
-/// the others. Clients in use send a handful.
-const MAX_PARAMETERS: usize = 16;
 
 impl Alone {
     /// All reasons, each at its index.
@@ -83,36 +79,13 @@ impl Alone {
 
 /// Counts the rows of a request that may be merged, or says why it may not.
 pub(super) fn rows(request: &Request) -> Result<usize, Alone> {
-    if !request.unknown.is_empty() {
-        return Err(Alone::Unknown);
-    }
-    let tensors = request
-        .inputs
-        .iter()
-        .map(|input| (&input.parameters, &input.unknown));
-    let outputs = request
-        .outputs
-        .iter()
-        .map(|output| (&output.parameters, &output.unknown));
-    for (parameters, unknown) in tensors.chain(outputs) {
-        if !unknown.is_empty() {
-            return Err(Alone::Unknown);
-        }
-        if parameters.len() > MAX_PARAMETERS {
-            return Err(Alone::Parameters);
-        }
-        if parameters
-            .iter()
-            .any(|(name, _)| name.starts_with("shared_memory_"))
-        {
-            return Err(Alone::SharedMemory);
-        }
-    }
-    if request.parameters.len() > MAX_PARAMETERS {
-        return Err(Alone::Parameters);
-    }
-    if in_sequence(&request.parameters) {
-        return Err(Alone::Sequence);
+    if let Some(apart) = request.apart() {
+        return Err(match apart {
+            Apart::Sequence => Alone::Sequence,
+            Apart::SharedMemory => Alone::SharedMemory,
+            Apart::Unknown => Alone::Unknown,
+            Apart::Parameters => Alone::Parameters,
+        });
     }
     let rows = request.rows().map_err(Alone::NoRows)?;
     // Rows without elements cost their caller nothing, however many it names.
@@ -124,21 +97,6 @@ pub(super) fn rows(request: &Request) -> Result<usize, Alone> {
         true => Err(Alone::NoRows(NoRows::NotPositive)),
         false => Ok(rows),
     }
-}
-
-/// Zero and the empty text are the protocol's way of saying "none"; of the marks of a sequence's
-/// start and end only an outright `false` is.
-fn in_sequence(parameters: &Parameters) -> bool {
-    parameters.iter().any(|(name, value)| match &**name {
-        "sequence_id" => !match value {
-            Parameter::Int64(id) => *id == 0,
-            Parameter::Uint64(id) => *id == 0,
-            Parameter::String(id) => id.is_empty(),
-            _ => false,
-        },
-        "sequence_start" | "sequence_end" => *value != Parameter::Bool(false),
-        _ => false,
-    })
 }
 
 #[cfg(test)]

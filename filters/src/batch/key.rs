@@ -30,7 +30,7 @@ pub fn digest(state: &impl BuildHasher, request: &Request) -> u64 {
         text(&mut hasher, name.as_bytes());
         text(&mut hasher, value);
     }
-    hasher.write_u64(set(state, &request.parameters, TIMEOUT));
+    hasher.write_u64(request.parameters.digest(state, &[TIMEOUT]));
     for input in &request.inputs {
         text(&mut hasher, input.name.as_bytes());
         hasher.write_u8(input.datatype as u8);
@@ -41,13 +41,13 @@ pub fn digest(state: &impl BuildHasher, request: &Request) -> u64 {
             hasher.write_i64(*dimension);
         }
         if !input.parameters.is_empty() {
-            hasher.write_u64(set(state, &input.parameters, BINARY_DATA_SIZE));
+            hasher.write_u64(input.parameters.digest(state, &[BINARY_DATA_SIZE]));
         }
     }
     for output in &request.outputs {
         text(&mut hasher, output.name.as_bytes());
         if !output.parameters.is_empty() {
-            hasher.write_u64(set(state, &output.parameters, BINARY_DATA_SIZE));
+            hasher.write_u64(output.parameters.digest(state, &[BINARY_DATA_SIZE]));
         }
     }
     hasher.finish()
@@ -70,11 +70,10 @@ pub fn same(a: &Request, b: &Request) -> bool {
         && all(&a.outputs, &b.outputs, same_output)
         && a.head.metadata == b.head.metadata
         && same_timeout(&a.parameters, &b.parameters)
-        && same_set(
-            &a.parameters,
-            &b.parameters,
-            timeout(&a.parameters).map(|_| TIMEOUT),
-        )
+        && match timeout(&a.parameters) {
+            Some(_) => a.parameters.same(&b.parameters, &[TIMEOUT]),
+            None => a.parameters.same(&b.parameters, &[]),
+        }
         && known(&a.unknown, &b.unknown)
 }
 
@@ -109,14 +108,12 @@ fn same_input(a: &Tensor, b: &Tensor) -> bool {
         && a.form == b.form
         && a.shape.dimensions().len() == b.shape.dimensions().len()
         && a.shape.dimensions().get(1..) == b.shape.dimensions().get(1..)
-        && same_set(&a.parameters, &b.parameters, Some(BINARY_DATA_SIZE))
+        && a.parameters.same(&b.parameters, &[BINARY_DATA_SIZE])
         && known(&a.unknown, &b.unknown)
 }
 
 fn same_output(a: &RequestedOutput, b: &RequestedOutput) -> bool {
-    a.name == b.name
-        && same_set(&a.parameters, &b.parameters, None)
-        && known(&a.unknown, &b.unknown)
+    a.name == b.name && a.parameters.same(&b.parameters, &[]) && known(&a.unknown, &b.unknown)
 }
 
 /// What is not understood is never the same.
@@ -126,55 +123,6 @@ fn known(a: &Payload, b: &Payload) -> bool {
 
 fn all<T>(a: &[T], b: &[T], same: impl Fn(&T, &T) -> bool) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
-}
-
-/// Compares parameters as sets: a map of the wire has no order. Names are unique, so that as many
-/// on both sides, each of which is found on the other, are the same.
-fn same_set(a: &Parameters, b: &Parameters, besides: Option<&str>) -> bool {
-    if a.is_empty() && b.is_empty() {
-        return true;
-    }
-    let counted = |parameters: &Parameters| {
-        let left_out = besides.is_some_and(|name| parameters.get(name).is_some());
-        parameters.len() - usize::from(left_out)
-    };
-    counted(a) == counted(b)
-        && a.iter()
-            .filter(|(name, _)| besides.is_none_or(|besides| **name != besides))
-            .all(|(name, value)| b.get(name).is_some_and(|other| same_value(value, other)))
-}
-
-/// Compares bit by bit: two zeros of different signs are different to a model.
-fn same_value(a: &Parameter, b: &Parameter) -> bool {
-    match (a, b) {
-        (Parameter::Double(a), Parameter::Double(b)) => a.to_bits() == b.to_bits(),
-        _ => a == b,
-    }
-}
-
-/// Returns a digest of parameters that does not depend on their order.
-fn set(state: &impl BuildHasher, parameters: &Parameters, besides: &str) -> u64 {
-    parameters
-        .iter()
-        .filter(|(name, _)| **name != besides)
-        .fold(0, |sum, (name, value)| {
-            let mut hasher = state.build_hasher();
-            text(&mut hasher, name.as_bytes());
-            let number = match value {
-                Parameter::Bool(value) => (1, u64::from(*value)),
-                Parameter::Int64(value) => (2, value.cast_unsigned()),
-                Parameter::String(value) => {
-                    text(&mut hasher, value.as_bytes());
-                    (3, 0)
-                }
-                Parameter::Double(value) => (4, value.to_bits()),
-                Parameter::Uint64(value) => (5, *value),
-                Parameter::Unset => (6, 0),
-            };
-            hasher.write_u8(number.0);
-            hasher.write_u64(number.1);
-            sum.wrapping_add(hasher.finish())
-        })
 }
 
 fn text(hasher: &mut impl Hasher, text: &[u8]) {

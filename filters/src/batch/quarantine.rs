@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::inference::{Payload, Request};
+use crate::inference::Request;
 
 /// The contents of requests that made calls fail: they go alone for a while.
 ///
@@ -99,7 +99,9 @@ impl Quarantine {
                 }
                 hasher.write_usize(input.data.len());
             });
-            blocks(&input.data, |block| both(&|hasher| hasher.write(block)));
+            input
+                .data
+                .blocks(|block| both(&|hasher| hasher.write(block)));
         }
         u128::from(high.finish()) << 64 | u128::from(low.finish())
     }
@@ -126,49 +128,18 @@ impl Entries {
     }
 }
 
-/// Goes through bytes in blocks that do not depend on how they are cut into pieces: a hasher tells
-/// two writes from one.
-fn blocks(payload: &Payload, mut each: impl FnMut(&[u8])) {
-    let mut carried = [0; BLOCK];
-    let mut len = 0;
-    for piece in payload.pieces() {
-        let mut rest = &piece[..];
-        if len > 0 {
-            let (head, tail) = rest.split_at(rest.len().min(BLOCK - len));
-            carried[len..len + head.len()].copy_from_slice(head);
-            len += head.len();
-            rest = tail;
-            if len < BLOCK {
-                continue;
-            }
-            each(&carried);
-        }
-        let whole = rest.chunks_exact(BLOCK);
-        let tail = whole.remainder();
-        whole.for_each(&mut each);
-        carried[..tail.len()].copy_from_slice(tail);
-        len = tail.len();
-    }
-    if len > 0 {
-        each(&carried[..len]);
-    }
-}
-
 /// How long contents that failed go alone: long enough that a client that tries again and again
 /// spoils one batch and not each, short enough that a mended model is soon believed.
 const STAY: Duration = Duration::from_secs(300);
 /// The most contents that are remembered: some 100 bytes each.
 const MOST: usize = 1024;
-/// Bytes that are hashed at once.
-const BLOCK: usize = 1024;
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use proptest::prelude::*;
 
     use super::*;
-    use crate::inference::{Datatype, Form, Parameters, RequestParts, Shape, Tensor};
+    use crate::inference::{Datatype, Form, Parameters, Payload, RequestParts, Shape, Tensor};
 
     fn request(name: &'static str, shape: [i64; 2], data: Payload) -> Request {
         Request::from(RequestParts {
@@ -241,25 +212,5 @@ mod tests {
         digests.sort_unstable();
         digests.dedup();
         assert_eq!(digests.len(), changes.len());
-    }
-
-    proptest! {
-        #[test]
-        fn how_bytes_are_cut_into_pieces_does_not_matter(
-            len in 0..4 * BLOCK,
-            cuts in prop::collection::vec(0..4 * BLOCK, 0..6),
-        ) {
-            let quarantine = Quarantine::default();
-            let whole = bytes(len);
-            let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(len)).chain([0, len]).collect();
-            cuts.sort_unstable();
-            let mut pieces = Payload::new();
-            for pair in cuts.windows(2) {
-                pieces.push(whole.slice(pair[0]..pair[1]));
-            }
-            let cut = request("x", [1, len as i64], pieces);
-            let one = request("x", [1, len as i64], whole.into());
-            prop_assert_eq!(quarantine.digest(&cut), quarantine.digest(&one));
-        }
     }
 }

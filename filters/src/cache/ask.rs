@@ -189,10 +189,13 @@ pub(super) struct Landed {
     pub(super) rows: Option<Answered>,
 }
 
+/// The call itself, and what is done with its answer.
+type Fill = Pin<Box<dyn Future<Output = Result<Landed, Error>> + Send>>;
+
 /// A call that is being made. If it is dropped while others wait, a task goes on with it.
 struct Led {
     call: Arc<Call>,
-    fill: Option<Pin<Box<dyn Future<Output = Result<Landed, Error>> + Send>>>,
+    fill: Option<Fill>,
 }
 
 fn lead<S>(leading: Leading, inner: S, request: Request) -> Led
@@ -360,10 +363,7 @@ impl Drop for Led {
 }
 
 /// Goes on with a call until it is over or nobody waits for it.
-async fn until_abandoned(
-    mut fill: Pin<Box<dyn Future<Output = Result<Landed, Error>> + Send>>,
-    call: Arc<Call>,
-) {
+async fn until_abandoned(mut fill: Fill, call: Arc<Call>) {
     let mut abandoned = pin!(call.abandoned());
     poll_fn(|cx| {
         if fill.as_mut().poll(cx).is_ready() {

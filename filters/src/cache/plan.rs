@@ -16,6 +16,10 @@ use super::{
 use crate::inference::{CacheReport, CacheResult, Error, Form, Payload, Request, Response, select};
 
 /// What becomes of a request.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart at once, and a hit shall allocate nothing"
+)]
 pub(super) enum Plan {
     /// It is none of the cache's business, for a reason.
     Pass(&'static str),

@@ -250,12 +250,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::random::Random;
 
     /// A stream of rows through a cache of [`HOLDS`] rows.
     struct Stream {
         worth: Worth,
         kept: LruCache<u64, ()>,
-        state: u64,
+        random: Random,
         asked: u64,
         switches: u32,
         /// What a row costs upstream.
@@ -275,7 +276,7 @@ mod tests {
             Self {
                 worth: Worth::new(),
                 kept: LruCache::new(NonZeroUsize::new(HOLDS).expect("it holds some")),
-                state: 0,
+                random: Random::new(0),
                 asked: 0,
                 switches: 0,
                 upstream,
@@ -307,15 +308,15 @@ mod tests {
                 let (mut looked_up, mut hits) = (0, 0);
                 for _ in 0..ROWS {
                     let row = self.row(repeats, hot);
-                    if before == Decision::All || sampled(mixed(row)) {
+                    if before == Decision::All || sampled(Random::new(row).next()) {
                         looked_up += 1;
                         hits += usize::from(self.kept.put(row, ()).is_some());
                     }
                 }
                 self.worth.looked_up(looked_up, hits, || self.kept.len());
                 // One request in 16 is measured, and one of those was put aside for 10 ms.
-                if self.random().is_multiple_of(16) {
-                    let stalled = self.random().is_multiple_of(128);
+                if self.random.next().is_multiple_of(16) {
+                    let stalled = self.random.next().is_multiple_of(128);
                     let took =
                         LOOKUP * looked_up as u32 + Duration::from_millis(10) * u32::from(stalled);
                     self.worth.cost(looked_up, took);
@@ -329,29 +330,17 @@ mod tests {
 
         fn row(&mut self, repeats: f64, hot: u64) -> u64 {
             self.asked += 1;
-            if (self.random() >> 11) as f64 / (1_u64 << 53) as f64 >= repeats {
+            if self.random.uniform() >= repeats {
                 return 1 << 32 | self.asked;
             }
-            self.random() % hot
+            self.random.next() % hot
         }
-
-        fn random(&mut self) -> u64 {
-            self.state += 1;
-            mixed(self.state)
-        }
-    }
-
-    fn mixed(number: u64) -> u64 {
-        let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
     }
 
     #[test]
     fn one_row_in_sixteen_is_sampled_in_every_shard() {
         for fixed in [0, u64::MAX << 58, 0x3f] {
-            let sampled = (0..160_000).filter(|&row| sampled(mixed(row) | fixed));
+            let sampled = (0..160_000).filter(|&row| sampled(Random::new(row).next() | fixed));
             // A binomial: 10000, give or take 97.
             assert!((9_500..10_500).contains(&sampled.count()), "{fixed:x}");
         }
@@ -479,7 +468,7 @@ mod tests {
                 for _ in 0..ROWS {
                     stream.asked += 1;
                     let row = stream.asked % 20_000;
-                    if decision == Decision::All || sampled(mixed(row)) {
+                    if decision == Decision::All || sampled(Random::new(row).next()) {
                         looked_up += 1;
                         hits += usize::from(stream.kept.put(row, ()).is_some());
                     }

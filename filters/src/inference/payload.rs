@@ -346,7 +346,9 @@ mod tests {
                 prop_assert_eq!(rope.to_bytes(), &bytes);
             }
             let whole = Payload::from(Bytes::from(bytes.clone()));
-            prop_assert!(rope == whole && whole == rope && rope.is(&bytes));
+            prop_assert_eq!(&rope, &whole);
+            prop_assert_eq!(&whole, &rope);
+            prop_assert!(rope.is(&bytes));
             let mut read = vec![0; bytes.len()];
             rope.copy_to_slice(&mut read);
             prop_assert_eq!(read, bytes);

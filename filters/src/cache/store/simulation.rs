@@ -9,10 +9,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use lru::LruCache;
 
 use super::sketch::Frequency;
-
-/// A generator that is the same everywhere (splitmix64).
-#[derive(Clone, Debug)]
-pub(super) struct Random(u64);
+use crate::random::Random;
 
 /// A way to keep a bounded number of rows.
 #[derive(Debug)]
@@ -108,10 +105,10 @@ const LOADS: [Load; 8] = [
         name: "shifting hot set",
         next: |stream| {
             let era = stream.asked / (20 * ROWS);
-            match stream.random.below(4) {
+            match stream.random.next() % 4 {
                 0 => (stream.unique(), true),
                 _ => {
-                    let row = stream.random.below(ROWS / 2);
+                    let row = (stream.random.next() % (ROWS / 2) as u64) as usize;
                     ((row + era * ROWS) as u64, true)
                 }
             }
@@ -140,29 +137,6 @@ const LOADS: [Load; 8] = [
 ];
 const SCANNED: usize = BEFORE + 10 * ROWS;
 
-impl Random {
-    pub(super) const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Returns a number below `bound`.
-    pub(super) fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    /// Returns a number from 0 to 1.
-    pub(super) fn share(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
-    }
-}
-
 impl Stream {
     fn new(seed: u64) -> Self {
         let mut sum = 0.;
@@ -179,7 +153,7 @@ impl Stream {
 
     /// Draws a row by its popularity.
     fn popular(&mut self) -> u64 {
-        let drawn = self.random.share() * self.zipf[KNOWN - 1];
+        let drawn = self.random.uniform() * self.zipf[KNOWN - 1];
         self.zipf.partition_point(|&sum| sum < drawn) as u64
     }
 

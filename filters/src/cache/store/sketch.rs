@@ -186,7 +186,8 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{super::simulation::Random, *};
+    use super::*;
+    use crate::random::Random;
 
     fn room(entries: usize) -> Frequency {
         let mut frequency = Frequency::default();

@@ -79,10 +79,10 @@ async fn a_scan_leaves_what_is_asked_for_often() {
         }
     }
     // Ten times as many rows as there is room for, while the hot ones are asked for, too.
-    let room = 1 << 20 / 1200;
+    let room = (1_u64 << 20) / 1200;
     let mut known = 0;
     let mut asked = 0;
-    for number in 0..room * 10_u64 {
+    for number in 0..room * 10 {
         ask(&mut script, row(1_000_000 + number, 1000)).await;
         if number % 5 == 0 {
             asked += 1;
