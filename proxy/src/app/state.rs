@@ -4,9 +4,15 @@ use std::sync::{
 };
 
 use arc_swap::ArcSwap;
+use outrigger_filters::cache::Flush;
 use serde_json::{Map, Value, json};
 
-use crate::{config::format_duration, stack::Table, telemetry::Metrics, upstream};
+use crate::{
+    config::format_duration,
+    stack::{Model, Table},
+    telemetry::Metrics,
+    upstream,
+};
 
 /// What the admin pages show: the table in force, the metrics, and whether the end has begun.
 #[derive(Debug)]
@@ -16,8 +22,17 @@ pub struct State {
     draining: AtomicBool,
 }
 
+/// Nothing was forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotFlushed {
+    /// The configuration has no such model.
+    NotConfigured(String),
+    /// Answers of the model are not kept.
+    NoCache(String),
+}
+
 impl State {
-    pub(super) fn new(table: Table, metrics: Metrics) -> Self {
+    pub(crate) fn new(table: Table, metrics: Metrics) -> Self {
         Self {
             table: ArcSwap::from_pointee(table),
             metrics,
@@ -60,24 +75,44 @@ impl State {
     /// Returns what was learned of each model, by name and arm.
     pub fn models(&self) -> Value {
         let table = self.table();
-        // Which of two arms of one name goes by it alone must not change from look to look.
-        let mut sorted: Vec<_> = table.models().collect();
-        sorted.sort_unstable_by_key(|model| (model.name(), model.upstream().name()));
         let mut models = Map::new();
-        for model in sorted {
+        for (arm, model) in arms(&table) {
             let entry = models.entry(model.name()).or_insert_with(|| {
                 let objective = format_duration(model.config().latency_objective);
                 json!({ "objective": objective, "arms": {} })
             });
-            // One model behind two listeners with servers of their own has an arm on each.
-            let arms = &mut entry["arms"];
-            let name = match arms.get(model.arm()) {
-                Some(_) => format!("{}@{}", model.arm(), model.upstream().name()),
-                None => model.arm().to_owned(),
-            };
-            arms[name] = model.view();
+            entry["arms"][arm] = model.view();
         }
         models.into()
+    }
+
+    /// Forgets the stored answers of a model, or of all models, and returns how many each arm had.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the named model is not configured, or keeps no answers.
+    pub fn flush(&self, model: Option<&str>) -> Result<Value, NotFlushed> {
+        let table = self.table();
+        if let Some(name) = model {
+            match table.config().models.get(name) {
+                None => return Err(NotFlushed::NotConfigured(name.to_owned())),
+                Some(model) if model.cache.is_none() => {
+                    return Err(NotFlushed::NoCache(name.to_owned()));
+                }
+                Some(_) => {}
+            }
+        }
+        let mut flushed = Map::new();
+        for (arm, flushes) in arms(&table) {
+            if model.is_some_and(|model| model != flushes.name()) {
+                continue;
+            }
+            if let Some(rows) = flushes.flush(Flush::Asked) {
+                let entry = flushed.entry(flushes.name()).or_insert_with(|| json!({}));
+                entry[arm] = rows.into();
+            }
+        }
+        Ok(flushed.into())
     }
 
     /// Asks the upstreams and returns what is not ready; empty means ready.
@@ -113,6 +148,37 @@ impl State {
     }
 }
 
+/// Returns all stacks with the names of their arms, each name once for a model.
+fn arms(table: &Table) -> Vec<(String, &Model)> {
+    // Which of two arms of one name goes by it alone must not change from look to look.
+    let mut sorted: Vec<&Model> = table.models().map(Arc::as_ref).collect();
+    sorted.sort_unstable_by_key(|model| (model.name(), model.upstream().name()));
+    let mut named: Vec<(String, &Model)> = Vec::with_capacity(sorted.len());
+    for model in sorted {
+        // One model behind two listeners with servers of their own has an arm on each.
+        let is_taken = named
+            .iter()
+            .any(|(arm, other)| other.name() == model.name() && arm == model.arm());
+        let arm = match is_taken {
+            true => format!("{}@{}", model.arm(), model.upstream().name()),
+            false => model.arm().to_owned(),
+        };
+        named.push((arm, model));
+    }
+    named
+}
+
+impl std::fmt::Display for NotFlushed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotConfigured(model) => write!(f, "model `{model}` is not configured"),
+            Self::NoCache(model) => write!(f, "model `{model}` is configured without `cache`"),
+        }
+    }
+}
+
+impl std::error::Error for NotFlushed {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,5 +205,39 @@ mod tests {
                 assert_eq!(arms[arm]["endpoints"][0]["address"], endpoint);
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_flush_names_each_arm_and_refuses_what_keeps_nothing() {
+        let config = "{listeners: [{address: '127.0.0.1:0', upstream: b},
+                                   {address: '127.0.0.1:0', upstream: a}],
+                       upstreams: {a: {protocol: oip-grpc, endpoints: ['http://a:1']},
+                                   b: {protocol: oip-grpc, endpoints: ['http://b:1']}},
+                       models: {m: {cache: {}}, n: {batch: {}},
+                                o: {cache: {}, arms: {x: {upstream: a, model: p}}}}}";
+        let connector = Connector::new(|_| std::future::pending());
+        let metrics = Metrics::new();
+        let table = Table::build(Config::read(config).unwrap(), None, &metrics, &connector);
+        let state = State::new(table, metrics);
+        assert_eq!(
+            state.flush(None),
+            Ok(json!({ "m": { "m": 0, "m@b": 0 }, "o": { "x": 0 } }))
+        );
+        assert_eq!(state.flush(Some("o")), Ok(json!({ "o": { "x": 0 } })));
+        let refused = |model| state.flush(Some(model)).unwrap_err().to_string();
+        assert_eq!(refused("p"), "model `p` is not configured");
+        assert_eq!(refused("n"), "model `n` is configured without `cache`");
+        let text = state.metrics_text();
+        for line in [
+            "outrigger_cache_flushes_total{model=\"o\",arm=\"x\",reason=\"asked\"} 2\n",
+            "outrigger_cache_bytes{model=\"m\",arm=\"m\"} 0\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
+        let models = state.models();
+        let cache = &models["m"]["arms"]["m@b"]["cache"];
+        assert_eq!(cache["says"], "no row was looked up yet");
+        assert_eq!(cache["generation"], 1);
+        assert!(models["n"]["arms"]["n"].get("cache").is_none());
     }
 }

@@ -15,7 +15,9 @@ mod rename;
 mod replicas;
 mod router;
 mod table;
+mod warm;
 mod watch;
+mod ways;
 
 pub use self::{
     gather::GatheredTooMuch,
