@@ -129,6 +129,11 @@ fn segment(text: &str) -> Option<ByteString> {
     if text.contains('/') {
         return None;
     }
+    unescaped(text)
+}
+
+/// Reads text with bytes that are written as `%` and two digits; `None` where it is no text.
+pub(crate) fn unescaped(text: &str) -> Option<ByteString> {
     if !text.contains('%') {
         return Some(text.into());
     }

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
 use outrigger_filters::{
-    batch,
+    batch, cache,
     inference::{Code, Metadata, Status},
 };
 use serde_json::json;
@@ -25,6 +25,8 @@ pub struct Verdict {
     message: String,
     headers: HeaderMap,
     trailers: HeaderMap,
+    /// The HTTP status, where it is not the code's.
+    status: Option<StatusCode>,
     reset: Option<h2::Reason>,
 }
 
@@ -41,6 +43,8 @@ pub struct Verdict {
 /// | a full queue | RESOURCE_EXHAUSTED | 429 |
 /// | a call given up by a runtime that ended | UNAVAILABLE | 503 |
 /// | a deadline that has passed | DEADLINE_EXCEEDED | 504 |
+/// | `cache-control: only-if-cached`, and it is not | UNAVAILABLE | 504 |
+/// | a call that failed for several callers | by its own cause | by its own cause |
 /// | a message over `limits.max_message` | RESOURCE_EXHAUSTED | 429 |
 /// | messages over `limits.max_gathered` together | RESOURCE_EXHAUSTED | 429 |
 /// | no connection to the server, or one that broke | UNAVAILABLE | 503 |
@@ -87,11 +91,18 @@ fn known(cause: &(dyn Error + 'static)) -> Option<Verdict> {
     if cause.is::<batch::Overloaded>() || cause.is::<GatheredTooMuch>() {
         return Some(Verdict::new(Code::ResourceExhausted, cause.to_string()));
     }
-    if cause.is::<batch::DeadlineExpired>() {
+    if cause.is::<batch::DeadlineExpired>() || cause.is::<cache::DeadlineExpired>() {
         return Some(Verdict::new(Code::DeadlineExceeded, cause.to_string()));
     }
     if cause.is::<batch::Interrupted>() {
         return Some(Verdict::new(Code::Unavailable, cause.to_string()));
+    }
+    if cause.is::<cache::NotCached>() {
+        return Some(Verdict {
+            // As HTTP has it (RFC 9111, 5.2.1.7); gRPC's code for that would say that time ran out.
+            status: Some(StatusCode::GATEWAY_TIMEOUT),
+            ..Verdict::new(Code::Unavailable, cause.to_string())
+        });
     }
     let unreadable = cause.downcast_ref::<upstream::Unreadable>();
     if cause.is::<TooLarge>() || unreadable.is_some_and(upstream::Unreadable::is_too_large) {
@@ -145,6 +156,7 @@ impl Verdict {
             message: message.into(),
             headers: HeaderMap::new(),
             trailers: HeaderMap::new(),
+            status: None,
             reset: None,
         }
     }
@@ -222,6 +234,9 @@ impl Verdict {
     pub fn status(&self) -> StatusCode {
         if self.reset.is_some() {
             return StatusCode::BAD_GATEWAY;
+        }
+        if let Some(status) = self.status {
+            return status;
         }
         match self.code {
             Code::Ok => StatusCode::OK,

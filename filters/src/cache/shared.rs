@@ -47,7 +47,12 @@ pub(super) struct Shared {
     samples: AtomicBool,
     looked_up: AtomicUsize,
     landed: AtomicUsize,
+    warmer: Mutex<Option<Warmer>>,
 }
+
+/// Who is told after a flush what was asked for last before it.
+#[derive(Clone)]
+struct Warmer(Arc<dyn Fn(Vec<Request>) + Send + Sync>);
 
 /// Why all is forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,6 +82,7 @@ impl Store {
             samples: AtomicBool::new(false),
             looked_up: AtomicUsize::new(0),
             landed: AtomicUsize::new(0),
+            warmer: Mutex::default(),
         }))
     }
 
@@ -90,12 +96,27 @@ impl Store {
     pub fn flush(&self, why: Flush) -> usize {
         let metrics = &self.0.entries.metrics;
         metrics.flushes(why).inc();
+        let warmer = self.0.warmer.lock().clone();
+        let warmer = warmer.filter(|_| self.0.config.warm > 0);
+        let hottest = warmer.map(|warmer| (warmer, self.hottest(self.0.config.warm)));
         let rows = self.0.entries.flush();
         self.0.uneven.store(false, Ordering::Relaxed);
         self.0.worth.lock().emptied();
         metrics.flushed.inc_by(rows as u64);
         info!(why = why.name(), rows, "flushed the prediction cache");
+        if let Some((Warmer(warmer), hottest)) = hottest
+            && !hottest.is_empty()
+        {
+            warmer(hottest);
+        }
         rows
+    }
+
+    /// Has `warmer` told after each flush what was asked for last before it, at most as many rows
+    /// as [`Config::warm`] says; in place of who was told until now. It is called by whoever
+    /// flushes, and must not wait.
+    pub fn warm_by(&self, warmer: impl Fn(Vec<Request>) + Send + Sync + 'static) {
+        *self.0.warmer.lock() = Some(Warmer(Arc::new(warmer)));
     }
 
     /// Returns the stored answer to a request, if there is one for all of its rows. Nothing counts
@@ -296,6 +317,12 @@ impl Shared {
                 false
             }
         }
+    }
+}
+
+impl std::fmt::Debug for Warmer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Warmer(..)")
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::{future::Future, sync::Arc};
 
+use bytestring::ByteString;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::json;
 
 use crate::{
-    app::State,
+    app::{NotFlushed, State},
     body::Body,
+    detect::unescaped,
     server::{Handler, Outcome},
 };
 
@@ -36,12 +38,30 @@ impl Admin {
         json_page(status, &json!({ "ready": ready, "missing": missing }))
     }
 
-    async fn page(&self, method: &Method, path: &str) -> Response<Body> {
+    /// `/cache/flush`: forgets the stored answers of the model that the query names, or of all.
+    fn flush(&self, method: &Method, query: Option<&str>) -> Response<Body> {
+        if *method != Method::POST {
+            return not_allowed("only POST", "POST");
+        }
+        let model = match named(query.unwrap_or_default()) {
+            Ok(model) => model,
+            Err(fault) => return json_page(StatusCode::BAD_REQUEST, &json!({ "error": fault })),
+        };
+        match self.0.flush(model.as_deref()) {
+            Ok(flushed) => json_page(StatusCode::OK, &json!({ "flushed": flushed })),
+            Err(error @ (NotFlushed::NotConfigured(_) | NotFlushed::NoCache(_))) => {
+                let error = json!({ "error": error.to_string() });
+                json_page(StatusCode::NOT_FOUND, &error)
+            }
+        }
+    }
+
+    async fn page(&self, method: &Method, path: &str, query: Option<&str>) -> Response<Body> {
+        if path == FLUSH {
+            return self.flush(method, query);
+        }
         if !matches!(*method, Method::GET | Method::HEAD) {
-            return json_page(
-                StatusCode::METHOD_NOT_ALLOWED,
-                &json!({ "error": "only GET and HEAD" }),
-            );
+            return not_allowed("only GET and HEAD", "GET, HEAD");
         }
         match path {
             "/live" => json_page(StatusCode::OK, &json!({ "live": true })),
@@ -60,8 +80,36 @@ impl Admin {
 impl Handler for Admin {
     fn handle(&self, request: Request<Body>) -> impl Future<Output = Outcome> + Send + 'static {
         let admin = self.clone();
-        async move { Outcome::Answer(admin.page(request.method(), request.uri().path()).await) }
+        async move {
+            let uri = request.uri();
+            let page = admin.page(request.method(), uri.path(), uri.query());
+            Outcome::Answer(page.await)
+        }
     }
+}
+
+/// Reads which model a query names, if any; what else it says is a slip that must not do more than
+/// was meant.
+fn named(query: &str) -> Result<Option<ByteString>, String> {
+    let mut model = None;
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if key != "model" {
+            return Err(format!("unknown parameter `{key}`; known is `model`"));
+        }
+        let name = unescaped(value).ok_or("model: the name is no text")?;
+        if model.replace(name).is_some() {
+            return Err("model: name one, or none for all".to_owned());
+        }
+    }
+    Ok(model)
+}
+
+fn not_allowed(words: &str, allowed: &'static str) -> Response<Body> {
+    let mut page = json_page(StatusCode::METHOD_NOT_ALLOWED, &json!({ "error": words }));
+    page.headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static(allowed));
+    page
 }
 
 fn json_page(status: StatusCode, json: &serde_json::Value) -> Response<Body> {
@@ -79,3 +127,28 @@ fn page(status: StatusCode, content_type: &'static str, text: String) -> Respons
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 const PAGES: [&str; 5] = ["/live", "/ready", "/metrics", "/config", "/models"];
+
+/// Where stored answers are forgotten.
+const FLUSH: &str = "/cache/flush";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flush_of_one_model_is_never_one_of_all_by_a_slip() {
+        for (query, named) in [
+            ("", None),
+            ("&", None),
+            ("model=digits", Some("digits")),
+            ("model=a%2Fb%20c", Some("a/b c")),
+            ("model=", Some("")),
+            ("model", Some("")),
+        ] {
+            assert_eq!(super::named(query).unwrap().as_deref(), named, "{query}");
+        }
+        for query in ["modle=digits", "Model=digits", "model=a&model=b", "model=%ff", "model=%2"] {
+            assert!(super::named(query).is_err(), "{query}");
+        }
+    }
+}

@@ -7,5 +7,5 @@ mod state;
 pub use self::{
     proxy::Proxy,
     run::{Exit, run},
-    state::State,
+    state::{NotFlushed, State},
 };

@@ -4,9 +4,15 @@ use std::sync::{
 };
 
 use arc_swap::ArcSwap;
+use outrigger_filters::cache::Flush;
 use serde_json::{Map, Value, json};
 
-use crate::{config::format_duration, stack::Table, telemetry::Metrics, upstream};
+use crate::{
+    config::format_duration,
+    stack::{Model, Table},
+    telemetry::Metrics,
+    upstream,
+};
 
 /// What the admin pages show: the table in force, the metrics, and whether the end has begun.
 #[derive(Debug)]
@@ -14,6 +20,15 @@ pub struct State {
     table: ArcSwap<Table>,
     metrics: Metrics,
     draining: AtomicBool,
+}
+
+/// Nothing was forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotFlushed {
+    /// The configuration has no such model.
+    NotConfigured(String),
+    /// Answers of the model are not kept.
+    NoCache(String),
 }
 
 impl State {
@@ -60,24 +75,44 @@ impl State {
     /// Returns what was learned of each model, by name and arm.
     pub fn models(&self) -> Value {
         let table = self.table();
-        // Which of two arms of one name goes by it alone must not change from look to look.
-        let mut sorted: Vec<_> = table.models().collect();
-        sorted.sort_unstable_by_key(|model| (model.name(), model.upstream().name()));
         let mut models = Map::new();
-        for model in sorted {
+        for (arm, model) in arms(&table) {
             let entry = models.entry(model.name()).or_insert_with(|| {
                 let objective = format_duration(model.config().latency_objective);
                 json!({ "objective": objective, "arms": {} })
             });
-            // One model behind two listeners with servers of their own has an arm on each.
-            let arms = &mut entry["arms"];
-            let name = match arms.get(model.arm()) {
-                Some(_) => format!("{}@{}", model.arm(), model.upstream().name()),
-                None => model.arm().to_owned(),
-            };
-            arms[name] = model.view();
+            entry["arms"][arm] = model.view();
         }
         models.into()
+    }
+
+    /// Forgets the stored answers of a model, or of all models, and returns how many each arm had.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the named model is not configured, or keeps no answers.
+    pub fn flush(&self, model: Option<&str>) -> Result<Value, NotFlushed> {
+        let table = self.table();
+        if let Some(name) = model {
+            match table.config().models.get(name) {
+                None => return Err(NotFlushed::NotConfigured(name.to_owned())),
+                Some(model) if model.cache.is_none() => {
+                    return Err(NotFlushed::NoCache(name.to_owned()));
+                }
+                Some(_) => {}
+            }
+        }
+        let mut flushed = Map::new();
+        for (arm, flushes) in arms(&table) {
+            if model.is_some_and(|model| model != flushes.name()) {
+                continue;
+            }
+            if let Some(rows) = flushes.flush(Flush::Asked) {
+                let entry = flushed.entry(flushes.name()).or_insert_with(|| json!({}));
+                entry[arm] = rows.into();
+            }
+        }
+        Ok(flushed.into())
     }
 
     /// Asks the upstreams and returns what is not ready; empty means ready.
@@ -112,6 +147,37 @@ impl State {
         missing
     }
 }
+
+/// Returns all stacks with the names of their arms, each name once for a model.
+fn arms(table: &Table) -> Vec<(String, &Model)> {
+    // Which of two arms of one name goes by it alone must not change from look to look.
+    let mut sorted: Vec<&Model> = table.models().map(Arc::as_ref).collect();
+    sorted.sort_unstable_by_key(|model| (model.name(), model.upstream().name()));
+    let mut named: Vec<(String, &Model)> = Vec::with_capacity(sorted.len());
+    for model in sorted {
+        // One model behind two listeners with servers of their own has an arm on each.
+        let is_taken = named
+            .iter()
+            .any(|(arm, other)| other.name() == model.name() && arm == model.arm());
+        let arm = match is_taken {
+            true => format!("{}@{}", model.arm(), model.upstream().name()),
+            false => model.arm().to_owned(),
+        };
+        named.push((arm, model));
+    }
+    named
+}
+
+impl std::fmt::Display for NotFlushed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotConfigured(model) => write!(f, "model `{model}` is not configured"),
+            Self::NoCache(model) => write!(f, "model `{model}` is configured without `cache`"),
+        }
+    }
+}
+
+impl std::error::Error for NotFlushed {}
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use outrigger_filters::batch::{self, InFlight};
+use outrigger_filters::{
+    batch::{self, InFlight},
+    cache::{self, Unit},
+};
 use serde_json::{Map, Value as Json, json};
 
 use super::fault::{Collector, Faults, Place, Position};
@@ -259,6 +262,28 @@ fn model(model: &Model) -> Json {
     }
     if let Some(batch) = &model.batch {
         shown["batch"] = self::batch(batch, model);
+    }
+    if let Some(cache) = &model.cache {
+        shown["cache"] = self::cache(cache);
+    }
+    shown
+}
+
+fn cache(cache: &cache::Config) -> Json {
+    let mut shown = json!({
+        "max_bytes": format_size(cache.max_bytes),
+        "ttl": format_duration(cache.ttl),
+        "warm": cache.warm,
+        "bypass": cache.bypass.as_str(),
+    });
+    if cache.unit != Unit::Auto {
+        shown["unit"] = cache.unit.as_str().into();
+    }
+    if let Some(tenant) = &cache.tenant {
+        shown["tenant"] = json!({
+            "header": &*tenant.header,
+            "max_bytes": format_size(tenant.max_bytes),
+        });
     }
     shown
 }

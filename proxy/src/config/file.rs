@@ -6,9 +6,12 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use http::HeaderName;
-use outrigger_filters::batch::{Cancel, Controller, InFlight, Share};
+use outrigger_filters::{
+    batch::{Cancel, Controller, InFlight, Share},
+    cache::{Bypass, Unit},
+};
 
-use super::leaf::{ClientAuth, FilePath, ServerName, Size};
+use super::leaf::{ClientAuth, Count, FilePath, ServerName, Size};
 use super::read::{At, Named, section};
 use super::{Endpoint, HttpVersion, Name, Protocol};
 
@@ -66,7 +69,7 @@ section! {
 }
 
 section! {
-    /// The port of `/live`, `/ready`, `/metrics`, `/config` and `/models`.
+    /// The port of `/live`, `/ready`, `/metrics`, `/config`, `/models` and `/cache/flush`.
     struct Admin {
         /// The IP address and port to bind, like `127.0.0.1:9900`.
         address: SocketAddr = required,
@@ -114,10 +117,11 @@ section! {
         arms: Named<Name, Arm> = optional,
         /// Merges concurrent requests into one call. Left out: off.
         batch: Batch = optional,
+        /// Answers from what the model has answered before, row by row. Left out: off.
+        cache: Cache = optional,
     }
     later {
         selection: "model selection",
-        cache: "the prediction cache",
         deadline: "deadlines",
     }
 }
@@ -170,8 +174,47 @@ section! {
         /// what batching is worth, and to stop it where it does not pay. Default: 0.005; 0 is off.
         holdout: Share = optional,
         /// Headers that may differ between the requests of a batch, because the model does not
-        /// see them. Requests whose other headers differ are never merged.
+        /// see them. Requests whose other headers differ are never merged, and never share a stored
+        /// answer.
         ignore_headers: Vec<At<HeaderName>> = optional,
+    }
+}
+
+section! {
+    /// How answers are kept and given again. Only for models that answer the same to the same:
+    /// `outrigger probe` tells whether one does.
+    struct Cache {
+        /// Bytes that the answers take, with all that is kept of them besides; at least 64KiB.
+        /// Default: 64MiB.
+        max_bytes: Size = optional,
+        /// How long an answer may be given again, at most; some go up to a tenth sooner, so that
+        /// not all go at once. Default: 10m.
+        ttl: Duration = optional,
+        /// What is kept: the answer to each `row`, whatever request it came in, or to each
+        /// `request` as a whole. Left out: rows where the server says that the model takes batches,
+        /// or `batch.max_batch_size` does, and whole requests otherwise.
+        unit: Unit = optional,
+        /// Tells callers apart by a header, so that none fills the cache alone. Left out: one may.
+        tenant: Tenant = optional,
+        /// Rows that the model is asked again after everything was forgotten, because its version
+        /// changed or somebody asked for it: those that were asked for last, one by one, at most
+        /// 10000. They are sent with the headers of those who asked. Default: 0.
+        warm: Count = optional,
+        /// Whether rows go past the cache while looking them up costs more than it saves: `auto`
+        /// (default) or `never`.
+        bypass: Bypass = optional,
+    }
+}
+
+section! {
+    /// Callers who are told apart.
+    struct Tenant {
+        /// The header that names them. Stored answers are never shared by callers whose headers
+        /// differ; this one has a bound of its own besides.
+        header: HeaderName = required,
+        /// Bytes that the answers to one of them take. Left out: an eighth of the cache's
+        /// `max_bytes`.
+        max_bytes: Size = optional,
     }
 }
 

@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderName;
-use outrigger_filters::batch::{Cancel, Controller, InFlight, Share};
+use outrigger_filters::{
+    batch::{Cancel, Controller, InFlight, Share},
+    cache::{Bypass, Unit},
+};
 use rustls::pki_types;
 use serde_json::{Value as Json, json};
 
@@ -18,6 +21,10 @@ use super::{Endpoint, HttpVersion, Name, Protocol};
 /// A size in bytes that is not zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Size(pub(super) usize);
+
+/// A whole number that may be zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Count(pub(super) usize);
 
 /// The path of a file, as it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,6 +179,23 @@ impl Leaf for Size {
     }
 }
 
+impl Leaf for Count {
+    const WANTED: &'static str = "a whole number";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let digits = scalar.text.bytes().all(|byte| byte.is_ascii_digit());
+        match scalar.text.parse() {
+            Ok(count) if scalar.plain && digits => Ok(Self(count)),
+            Ok(_) if !scalar.plain => Err(format!("{}, without quotes", needs::<Self>())),
+            _ => Err(needs::<Self>()),
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "integer", "minimum": 0 })
+    }
+}
+
 impl Leaf for InFlight {
     const WANTED: &'static str = "a whole number, at least 1, or auto";
 
@@ -229,6 +253,40 @@ impl Leaf for Controller {
             .into_iter()
             .find(|controller| controller.as_str() == name)
             .ok_or_else(|| unknown("controller", name, known.into_iter()))
+    }
+
+    fn schema() -> Json {
+        json!({ "enum": Self::ALL.map(Self::as_str) })
+    }
+}
+
+impl Leaf for Unit {
+    const WANTED: &'static str = "row or request";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let name = text::<Self>(scalar)?;
+        let known = Self::ALL.map(Self::as_str);
+        Self::ALL
+            .into_iter()
+            .find(|unit| unit.as_str() == name)
+            .ok_or_else(|| unknown("unit", name, known.into_iter()))
+    }
+
+    fn schema() -> Json {
+        json!({ "enum": Self::ALL.map(Self::as_str) })
+    }
+}
+
+impl Leaf for Bypass {
+    const WANTED: &'static str = "auto or never";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let name = text::<Self>(scalar)?;
+        let known = Self::ALL.map(Self::as_str);
+        Self::ALL
+            .into_iter()
+            .find(|bypass| bypass.as_str() == name)
+            .ok_or_else(|| unknown("way to bypass", name, known.into_iter()))
     }
 
     fn schema() -> Json {

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use http::HeaderName;
-use outrigger_filters::batch;
+use outrigger_filters::{batch, cache};
 
 use super::Name;
 
@@ -16,7 +16,9 @@ pub struct Model {
     pub arms: Vec<Arm>,
     /// How requests are merged; left out, they are not.
     pub batch: Option<batch::Config>,
-    /// Headers that may differ between the requests of a batch.
+    /// What is kept of answers; left out, nothing is.
+    pub cache: Option<cache::Config>,
+    /// Headers that may differ between the requests of a batch, and of which the cache knows nothing.
     pub ignore_headers: Vec<HeaderName>,
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::HeaderName;
-use outrigger_filters::batch;
+use outrigger_filters::{batch, cache};
 use rustls::pki_types::{ServerName, UnixTime};
 
 use super::fault::{Collector, Place};
@@ -18,7 +18,10 @@ use super::{
     Admin, Arm, ClientAuth, ClientTls, Config, Endpoint, HttpVersion, Identity, Limits, Listener,
     Model, Name, Protocol, ServerTls, Telemetry, Upstream,
 };
-use crate::tls;
+use crate::{
+    codec::grpc::metadata::{self, Role},
+    tls,
+};
 
 /// Where a configuration stands.
 #[derive(Clone, Copy, Debug)]
@@ -370,14 +373,17 @@ fn models(
         };
         let batch = section.batch.as_ref();
         let ignored = batch.and_then(|batch| batch.ignore_headers.as_ref());
+        let ignore_headers = ignored
+            .map(|names| headers(names, faults))
+            .unwrap_or_default();
+        let cache = section.cache.as_ref();
         let model = Model {
             name: name.clone(),
             latency_objective,
             arms,
             batch: batch.map(|section| self::batch(section, latency_objective, faults)),
-            ignore_headers: ignored
-                .map(|names| headers(names, faults))
-                .unwrap_or_default(),
+            cache: cache.map(|section| self::cache(section, &ignore_headers, faults)),
+            ignore_headers,
         };
         models.insert(name.clone(), model);
     }
@@ -517,6 +523,87 @@ fn batch(
     config
 }
 
+fn cache(
+    section: &At<file::Cache>,
+    ignored: &[HeaderName],
+    faults: &mut Collector,
+) -> cache::Config {
+    let default = cache::Config::default();
+    let max_bytes = section.max_bytes.as_ref();
+    let config = cache::Config {
+        max_bytes: max_bytes.map_or(default.max_bytes, |size| size.value.0),
+        ttl: section.ttl.as_ref().map_or(default.ttl, |ttl| ttl.value),
+        unit: section.unit.as_ref().map_or(default.unit, |unit| unit.value),
+        tenant: None,
+        warm: section.warm.as_ref().map_or(default.warm, |rows| rows.value.0),
+        bypass: section
+            .bypass
+            .as_ref()
+            .map_or(default.bypass, |bypass| bypass.value),
+    };
+    if let Some(at) = max_bytes.filter(|size| size.value.0 < LEAST_CACHE) {
+        let least = super::units::format_size(LEAST_CACHE);
+        faults.add(
+            &at.place,
+            format_args!("must be at least {least}: less holds nothing worth a look-up"),
+        );
+    }
+    if let Some(at) = &section.ttl {
+        if at.value.is_zero() {
+            faults.add(
+                &at.place,
+                "must be more than 0; leave `cache` out to keep nothing",
+            );
+        } else if at.value > LONGEST_TTL {
+            faults.add(&at.place, "must be at most 8760h, which is a year");
+        }
+    }
+    if let Some(at) = section.warm.as_ref().filter(|at| at.value.0 > MOST_WARM) {
+        faults.add(&at.place, format_args!("must be at most {MOST_WARM}"));
+    }
+    let tenant = section.tenant.as_ref();
+    let tenant = tenant.and_then(|section| self::tenant(section, &config, ignored, faults));
+    cache::Config { tenant, ..config }
+}
+
+fn tenant(
+    section: &At<file::Tenant>,
+    cache: &cache::Config,
+    ignored: &[HeaderName],
+    faults: &mut Collector,
+) -> Option<cache::Tenant> {
+    let max_bytes = match &section.max_bytes {
+        None => cache.max_bytes / TENANTS,
+        Some(at) => {
+            if at.value.0 > cache.max_bytes {
+                let message = format!(
+                    "is more than the whole cache may take: its `max_bytes` is {}",
+                    super::units::format_size(cache.max_bytes)
+                );
+                faults.add(&at.place, message);
+            }
+            at.value.0
+        }
+    };
+    let header = section.header.as_ref()?;
+    let name = header.value.as_str();
+    if ignored.contains(&header.value) {
+        faults.add(
+            &header.place,
+            "tells nobody apart: `batch.ignore_headers` names it",
+        );
+    } else if metadata::role(name) != Role::Caller || CONTROLS.contains(&name) {
+        faults.add(
+            &header.place,
+            "tells nobody apart: it says nothing of who asks, and is not looked at",
+        );
+    }
+    Some(cache::Tenant {
+        header: name.into(),
+        max_bytes,
+    })
+}
+
 fn headers(section: &At<Vec<At<HeaderName>>>, faults: &mut Collector) -> Vec<HeaderName> {
     let mut names: Vec<HeaderName> = Vec::new();
     for name in &section.value {
@@ -587,3 +674,15 @@ fn telemetry(section: Option<&At<file::Telemetry>>) -> Telemetry {
         access_log: access_log.is_some_and(|access_log| access_log.value),
     }
 }
+
+/// The smallest cache: its shards hold some answers each.
+const LEAST_CACHE: usize = 64 << 10;
+/// The longest time that an answer is given again; more is a slip, and a cache outlives no process.
+const LONGEST_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The most rows that a model is asked to warm up: eight at a time, ten seconds of a model that
+/// takes 8 ms.
+const MOST_WARM: usize = 10_000;
+/// What share of a cache one tenant has where nothing is said: one of so many.
+const TENANTS: usize = 8;
+/// Headers by which callers speak to the cache, which never sees them as headers.
+const CONTROLS: [&str; 2] = ["cache-control", "pragma"];

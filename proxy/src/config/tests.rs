@@ -2,7 +2,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use outrigger_filters::batch;
+use outrigger_filters::{batch, cache};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
@@ -28,6 +28,8 @@ models:
              split: true, default_priority: 3, cancel: abandoned, holdout: 0.02,
              max_queue_rows: 600, max_queue_bytes: 8MiB, max_batch_bytes: 4MiB,
              ignore_headers: [x-request-id] }
+    cache: { max_bytes: 16MiB, ttl: 1h, unit: row, tenant: { header: X-Tenant, max_bytes: 2MiB },
+             warm: 500, bypass: never }
   other: {}
 limits: { max_message: 32MiB, max_gathered: 256MiB, max_queue_rows: 900, max_queue_bytes: 9MiB,
           max_connections: 100, drain: 1.5s }
@@ -123,11 +125,23 @@ fn the_whole_of_the_contract_is_read() {
                 cancel: batch::Cancel::Abandoned,
                 holdout: batch::Share::new(0.02).unwrap(),
             }),
+            cache: Some(cache::Config {
+                max_bytes: 16 << 20,
+                ttl: Duration::from_secs(3600),
+                unit: cache::Unit::Row,
+                tenant: Some(cache::Tenant {
+                    header: "x-tenant".into(),
+                    max_bytes: 2 << 20,
+                }),
+                warm: 500,
+                bypass: cache::Bypass::Never,
+            }),
             ignore_headers: vec!["x-request-id".parse().unwrap()],
         }
     );
     assert_eq!(config.models["other"].arms, [Arm::same(&name("other"))]);
     assert_eq!(config.models["other"].batch, None);
+    assert_eq!(config.models["other"].cache, None);
     assert_eq!(
         config.limits,
         Limits {
@@ -144,13 +158,19 @@ fn the_whole_of_the_contract_is_read() {
 
 #[test]
 fn what_is_left_out_has_its_default() {
-    let config = read(&format!("{LEAST}models: {{ digits: {{ batch: {{}} }} }}"));
+    let config = read(&format!(
+        "{LEAST}models: {{ digits: {{ batch: {{}}, cache: {{}} }} }}"
+    ));
     assert_eq!(config.admin, None);
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.telemetry, Telemetry::default());
     assert_eq!(
         config.models["digits"].batch,
         Some(batch::Config::default())
+    );
+    assert_eq!(
+        config.models["digits"].cache,
+        Some(cache::Config::default())
     );
     assert_eq!(config.upstreams["triton"].http, HttpVersion::Http2);
 }
@@ -170,7 +190,8 @@ fn what_is_in_effect_reads_as_itself() {
     for text in [
         WHOLE,
         LEAST,
-        &format!("{LEAST}models: {{ a: {{ batch: {{}} }} }}"),
+        &format!("{LEAST}models: {{ a: {{ batch: {{}}, cache: {{}} }} }}"),
+        &format!("{LEAST}models: {{ a: {{ cache: {{ tenant: {{ header: x-user }} }} }} }}"),
     ] {
         let config = read(text);
         assert_eq!(read(&config.effective().to_string()), config);
@@ -191,7 +212,7 @@ upstreams:
 models:
   digits:
     latency_objective: 20
-    cache: { max_bytes: 64MiB }
+    cache: { max_bytes: 64Mb, units: row, bypass: always }
     batch:
       max_batch_size: \"512\"
       controler: aimd
@@ -211,8 +232,11 @@ limits: { drain: soon, max_message: 64Mi }
             "8:29: upstreams.triton.endpoints: needs at least one entry",
             "11:24: models.digits.latency_objective: needs a duration, like 20ms; this needs a \
              unit, one of ns, us, ms, s, m, h",
-            "12:5: models.digits.cache: `cache` is not in this version: it comes with the \
-             prediction cache",
+            "12:25: models.digits.cache.max_bytes: needs a size, like 64MiB; this has no unit \
+             that is known; the units are B, kB, MB, GB, TB, KiB, MiB, GiB, TiB",
+            "12:31: models.digits.cache.units: unknown key `units`; did you mean `unit`?",
+            "12:51: models.digits.cache.bypass: unknown way to bypass `always`; known are \
+             `auto`, `never`",
             "14:23: models.digits.batch.max_batch_size: needs a whole number, at least 1, without \
              quotes",
             "15:7: models.digits.batch.controler: unknown key `controler`; did you mean \
@@ -271,7 +295,6 @@ fn what_belongs_to_later_versions_is_a_fault_that_says_so() {
             "models: { m: { selection: { policy: exp3 } } }",
             "models.m.selection",
         ),
-        ("models: { m: { cache: {} } }", "models.m.cache"),
         (
             "models: { m: { deadline: { default: 50ms } } }",
             "models.m.deadline",
@@ -440,6 +463,70 @@ fn bounds_that_contradict_each_other_are_faults() {
 }
 
 #[test]
+fn a_cache_that_could_keep_nothing_or_tell_nobody_apart_is_a_fault() {
+    for (cache, fault) in [
+        ("max_bytes: 0", "max_bytes: must be more than 0"),
+        (
+            "max_bytes: 65535",
+            "max_bytes: must be at least 64KiB: less holds nothing worth a look-up",
+        ),
+        (
+            "ttl: 0",
+            "ttl: must be more than 0; leave `cache` out to keep nothing",
+        ),
+        ("ttl: 8761h", "ttl: must be at most 8760h, which is a year"),
+        (
+            "unit: rows",
+            "unit: unknown unit `rows`; did you mean `row`?",
+        ),
+        (
+            "unit: batch",
+            "unit: unknown unit `batch`; known are `row`, `request`",
+        ),
+        ("warm: 10001", "warm: must be at most 10000"),
+        ("warm: -1", "warm: needs a whole number"),
+        ("warm: '5'", "warm: needs a whole number, without quotes"),
+        ("tenant: {}", "tenant: `header` is missing"),
+        (
+            "tenant: { header: x-user, max_bytes: 65MiB }",
+            "tenant.max_bytes: is more than the whole cache may take: its `max_bytes` is 64MiB",
+        ),
+        (
+            "tenant: { header: X-Free }",
+            "tenant.header: tells nobody apart: `batch.ignore_headers` names it",
+        ),
+        (
+            "tenant: { header: x-request-id }",
+            "tenant.header: tells nobody apart: it says nothing of who asks, and is not looked at",
+        ),
+        (
+            "tenant: { header: user-agent }",
+            "tenant.header: tells nobody apart: it says nothing of who asks, and is not looked at",
+        ),
+        (
+            "tenant: { header: cache-control }",
+            "tenant.header: tells nobody apart: it says nothing of who asks, and is not looked at",
+        ),
+    ] {
+        let model = format!("{{ batch: {{ ignore_headers: [x-free] }}, cache: {{ {cache} }} }}");
+        let faults = faults_with(&format!("models: {{ m: {model} }}"));
+        assert_eq!(faults, [format!("models.m.cache.{fault}")]);
+    }
+    for cache in ["max_bytes: 64KiB", "ttl: 8760h", "warm: 10000"] {
+        read(&format!("{LEAST}models: {{ m: {{ cache: {{ {cache} }} }} }}"));
+    }
+}
+
+#[test]
+fn a_tenant_may_fill_an_eighth_of_the_cache_unless_it_says_otherwise() {
+    let config = read(&format!(
+        "{LEAST}models: {{ m: {{ cache: {{ max_bytes: 8MiB, tenant: {{ header: x }} }} }} }}"
+    ));
+    let cache = config.models["m"].cache.as_ref().expect("a cache");
+    assert_eq!(cache.tenant.as_ref().expect("tenants").max_bytes, 1 << 20);
+}
+
+#[test]
 fn a_key_without_a_value_is_a_fault() {
     assert_eq!(
         faults_with("models:\n  m:\n    batch:\nlimits: { drain: }"),
@@ -495,7 +582,8 @@ fn a_version_that_its_server_cannot_be_asked_for_is_a_fault() {
 fn a_name_with_dots_is_told_from_a_path() {
     assert_eq!(
         faults_with("models: { a.b: { cach: 1 } }"),
-        ["models.\"a.b\".cach: unknown key `cach`; known are `latency_objective`, `arms`, `batch`"]
+        ["models.\"a.b\".cach: unknown key `cach`; known are `latency_objective`, `arms`, `batch`, \
+         `cache`"]
     );
 }
 
@@ -623,7 +711,10 @@ fn every_key_of_the_schema_is_known_to_the_reader_and_no_other() {
 
 #[test]
 fn the_schema_tells_the_defaults_that_are_in_effect() {
-    let effective = read(&format!("{LEAST}models: {{ m: {{ batch: {{}} }} }}")).effective();
+    let effective = read(&format!(
+        "{LEAST}models: {{ m: {{ batch: {{}}, cache: {{}} }} }}"
+    ));
+    let effective = effective.effective();
     let mut told = 0;
     visit(&schema(), &mut Vec::new(), &mut |path, schema| {
         let description = schema["description"].as_str().unwrap_or_default();

@@ -13,7 +13,9 @@ mod rename;
 mod replicas;
 mod router;
 mod table;
+mod warm;
 mod watch;
+mod ways;
 
 pub use self::{
     gather::GatheredTooMuch,

@@ -2,7 +2,8 @@ use std::{sync::Arc, time::Duration};
 
 use outrigger_filters::{
     batch::{Batch, BatchLayer, Batchable, BenefitView, Capability, Pays, Room},
-    inference::{BoxInfer, Error, Form, Metadata, Request},
+    cache::{self, CacheLayer, Flush, Store, Unit},
+    inference::{BoxInfer, Error, Form, Infer, Metadata, Request},
 };
 use serde_json::json;
 use tokio::{runtime::Handle, time::Instant};
@@ -16,6 +17,8 @@ use super::{
     observed::Observed,
     rename::RenameLayer,
     replicas::Replicas,
+    warm::Warming,
+    ways::Ways,
 };
 use crate::{
     config::{self, Limits, Protocol},
@@ -29,8 +32,9 @@ type Call = Observed<Client>;
 /// A model of the configuration on one upstream: its stack of filters, and what they learned.
 ///
 /// ```text
-/// rename -> balance -> [per endpoint: batch -> observed -> upstream]
-///      '-> balance -> [per endpoint: observed -> upstream], for versions that take no batches
+/// rename -> cache -> balance -> [per endpoint: batch -> observed -> upstream]
+///      '--> cache -> balance -> [per endpoint: observed -> upstream], for versions that take no
+///                                batches: whole requests, in the same store
 /// ```
 #[derive(Debug)]
 pub struct Model {
@@ -38,9 +42,11 @@ pub struct Model {
     config: config::Model,
     arm: config::Arm,
     upstream: Arc<Upstream>,
-    stack: BoxInfer,
-    /// The stack without the batch filter, where there is one.
-    alone: Option<BoxInfer>,
+    ways: Ways,
+    /// What the model has answered, where that is kept.
+    store: Option<Store>,
+    /// Who asks again for what was asked for last, where that is configured.
+    warming: Option<Warming>,
     /// The endpoints, and which are left out.
     replicas: Arc<Replicas>,
     calls: Vec<Call>,
@@ -54,6 +60,9 @@ pub struct Model {
 impl Model {
     /// Builds a model's stack; must run within the control runtime, where the server is asked
     /// whether the model takes batches.
+    ///
+    /// Of the model's last stack, what is stored is taken over, unless what has changed could make
+    /// a stored answer a wrong one.
     pub(super) fn build(
         config: &config::Model,
         arm: &config::Arm,
@@ -61,14 +70,40 @@ impl Model {
         limits: &Limits,
         room: &Arc<Room>,
         metrics: &Metrics,
+        last: Option<&Self>,
     ) -> Self {
+        let kept = last.and_then(|last| {
+            let store = last.store.clone().filter(|_| {
+                Arc::ptr_eq(&last.upstream, upstream)
+                    && last.arm == *arm
+                    && last.config.cache == config.cache
+                    // An answer may be that to a header which was ignored until now.
+                    && last.config.ignore_headers == config.ignore_headers
+            })?;
+            // The store goes by what was learned: it must not learn it anew.
+            Some((store, last.learned.capability().clone()))
+        });
+        let (kept, capability) = kept.unzip();
         let learned = Learned::new(
             Handle::current(),
             upstream.clone(),
             arm.model.clone(),
             arm.version.clone(),
-            Capability::new(Batchable::Unasked),
+            capability.unwrap_or_else(|| Capability::new(Batchable::Unasked)),
         );
+        let is_kept = kept.is_some();
+        let cache = config.cache.as_ref().map(|cache| {
+            let unit = unit(cache, config);
+            let store = kept.unwrap_or_else(|| {
+                let cache = cache::Config {
+                    unit,
+                    ..cache.clone()
+                };
+                let handles = metrics.cache().handles(&config.name, &arm.name);
+                Store::new(cache, learned.capability().clone(), handles)
+            });
+            CacheLayer::with_store(store).with_unit(unit)
+        });
         let duration = metrics.upstream(upstream.name());
         let replicas = Replicas::new(&config.name, upstream, metrics);
         let endpoints = upstream.endpoints().iter().enumerate();
@@ -85,31 +120,47 @@ impl Model {
             })
             .collect();
         let mut batches = Vec::new();
-        let rename = option_layer(RenameLayer::new(config, arm));
+        let rename = RenameLayer::new(config, arm);
         let single = Balance::new(replicas.clone(), calls.clone());
-        let single = ServiceBuilder::new().layer(rename.clone()).service(single);
-        let single = BoxCloneSyncService::new(single);
-        let (stack, alone) = match &config.batch {
+        let whole = cache.clone().map(|cache| cache.with_unit(Unit::Request));
+        let (usual, alone) = match &config.batch {
             Some(batch) => {
                 let handles = metrics.batch().handles(&config.name, &arm.name);
                 let layer = BatchLayer::new(batch.clone(), learned.capability().clone(), handles)
                     .with_verdict(verdict)
                     .within(room.clone());
                 batches = calls.iter().map(|call| layer.layer(call.clone())).collect();
-                learned.begin();
                 let balance = Balance::new(replicas.clone(), batches.iter().cloned());
-                let stack = ServiceBuilder::new().layer(rename).service(balance);
-                (BoxCloneSyncService::new(stack), Some(single))
+                let usual = stack(rename.as_ref(), cache.clone(), balance);
+                (usual, Some(stack(rename.as_ref(), whole, single)))
             }
-            None => (single, None),
+            None => {
+                let alone = whole.map(|whole| stack(rename.as_ref(), Some(whole), single.clone()));
+                (stack(rename.as_ref(), cache.clone(), single), alone)
+            }
         };
+        if config.batch.is_some() || cache.is_some() {
+            learned.begin();
+        }
+        let ways = Ways::new(usual, alone, learned.clone(), config);
+        let store = cache.map(|cache| cache.store().clone());
+        let warming = store.as_ref().filter(|store| store.config().warm > 0);
+        let warming = warming.map(|store| {
+            let warming = Warming::begin(store, ways.clone());
+            // A store that was taken over is the last stack's until this one is in force.
+            if !is_kept {
+                warming.follow(store);
+            }
+            warming
+        });
         Self {
             name: config.name.clone(),
             config: config.clone(),
             arm: arm.clone(),
             upstream: upstream.clone(),
-            stack,
-            alone,
+            ways,
+            store,
+            warming,
             replicas,
             calls,
             batches,
@@ -165,49 +216,28 @@ impl Model {
         self.arm.model != self.name || self.arm.version.is_some()
     }
 
-    /// Returns the stack for requests that name this version; a clone shares its queues.
-    ///
-    /// What the batch filter knows holds for the version that is served where none is named: those
-    /// of another one share calls where its server says the same of it, and go alone until then.
-    /// Tells besides whether they pass the filters that are configured.
+    /// Returns the stack for requests that name this version; a clone shares its queues. Tells
+    /// besides whether they are merged where that is configured.
     pub(super) fn stack(&self, version: &str, label: &str) -> (BoxInfer, bool) {
-        match &self.alone {
-            Some(alone) if !self.is_batchable(version, label) => (alone.clone(), false),
-            _ => (self.stack.clone(), true),
-        }
+        let (way, is_merged) = self.ways.of(version, label);
+        (way.clone(), is_merged)
     }
 
-    fn is_batchable(&self, version: &str, label: &str) -> bool {
-        if self.learned.is_usual(version, label) {
-            return true;
-        }
-        let configured = self.config.batch.as_ref();
-        let configured = configured.and_then(|batch| batch.max_batch_size);
-        let Some(known) = self.learned.of(version, label) else {
-            return false;
-        };
-        match (known.batchable, self.learned.capability().get()) {
-            (
-                Batchable::Yes {
-                    max_batch_size: None,
-                },
-                _,
-            ) => true,
-            (
-                Batchable::Yes {
-                    max_batch_size: Some(most),
-                },
-                usual,
-            ) => {
-                let usual = match usual {
-                    Batchable::Yes { max_batch_size } => max_batch_size,
-                    _ => None,
-                };
-                let bound = usual.into_iter().chain(configured).min();
-                bound.is_some_and(|bound| bound <= most)
-            }
-            (Batchable::Unknown, _) => configured.is_some(),
-            (Batchable::Unasked | Batchable::No(_), _) => false,
+    /// Tells whether answers are kept.
+    pub(super) fn has_cache(&self) -> bool {
+        self.store.is_some()
+    }
+
+    /// Forgets all stored answers, and returns how many there were; `None` where none are kept.
+    /// What was asked for last is asked again soon, as far as the configuration says.
+    pub fn flush(&self, why: Flush) -> Option<usize> {
+        self.store.as_ref().map(|store| store.flush(why))
+    }
+
+    /// Sees to what is stored from now on, in place of the stack that it was taken over from.
+    pub(super) fn take_over(&self) {
+        if let (Some(warming), Some(store)) = (&self.warming, &self.store) {
+            warming.follow(store);
         }
     }
 
@@ -221,6 +251,7 @@ impl Model {
     /// that is not named.
     pub(super) fn is_plain(&self, protocol: Protocol) -> bool {
         self.config.batch.is_none()
+            && self.config.cache.is_none()
             && self.arm.upstream.is_none()
             && !self.is_renamed()
             && self.upstream.protocol() == protocol
@@ -263,7 +294,8 @@ impl Model {
         }
     }
 
-    /// Takes the headers that may differ within a batch out of what decides who shares one.
+    /// Takes the headers that may differ within a batch out of what decides who shares one, or a
+    /// stored answer.
     pub(super) fn without_ignored_headers(&self, request: Request) -> Request {
         let ignored = |name: &str| {
             self.config
@@ -287,12 +319,18 @@ impl Model {
     /// Tells whether the model's server has been asked what the model can take; some servers do
     /// not say.
     pub fn is_learned(&self) -> bool {
-        self.config.batch.is_none() || self.learned.capability().get() != Batchable::Unasked
+        let asked = self.config.batch.is_some() || self.config.cache.is_some();
+        !asked || self.learned.capability().get() != Batchable::Unasked
     }
 
     /// Returns what batching brings at each endpoint.
     pub fn benefits(&self) -> impl Iterator<Item = BenefitView> {
         self.batches.iter().map(|batch| batch.view().benefit)
+    }
+
+    /// Returns what is stored and what came of it, where answers are kept.
+    pub fn cache(&self) -> Option<cache::View> {
+        self.store.as_ref().map(Store::view)
     }
 
     /// Shows what was learned, for `/models`.
@@ -341,6 +379,9 @@ impl Model {
         if let Some(benefit) = BenefitView::of_arm(&benefits) {
             shown["benefit"] = self::benefit(&benefit);
         }
+        if let Some(view) = self.cache() {
+            shown["cache"] = self::cache(&view);
+        }
         shown
     }
 
@@ -348,6 +389,60 @@ impl Model {
     pub fn arm(&self) -> &str {
         &self.arm.name
     }
+}
+
+/// What an entry holds: rows also where only the configuration says that the model takes them.
+fn unit(cache: &cache::Config, config: &config::Model) -> Unit {
+    let bound = config.batch.as_ref().and_then(|batch| batch.max_batch_size);
+    match (cache.unit, bound) {
+        (Unit::Auto, Some(_)) => Unit::Row,
+        (unit, _) => unit,
+    }
+}
+
+fn stack<S>(
+    rename: Option<&RenameLayer>,
+    cache: Option<CacheLayer>,
+    balance: Balance<S>,
+) -> BoxInfer
+where
+    S: Infer + Loaded + Sync + 'static,
+    S::Future: 'static,
+{
+    let stack = ServiceBuilder::new()
+        .layer(option_layer(rename.cloned()))
+        // Below the names: all callers who mean the same model share what it answered. Above the
+        // balance: all endpoints do, and what is stored waits for none.
+        .layer(option_layer(cache))
+        .service(balance);
+    BoxCloneSyncService::new(stack)
+}
+
+/// Says what the cache holds and what it is good for.
+fn cache(view: &cache::View) -> serde_json::Value {
+    let says = match view.hit_ratio {
+        _ if view.bypasses => {
+            "looking rows up costs more than it saves: but for a few, they go past the cache"
+                .to_owned()
+        }
+        Some(ratio) => format!(
+            "the model is not asked for {:.1} of 100 rows",
+            ratio * 100.
+        ),
+        None => "no row was looked up yet".to_owned(),
+    };
+    json!({
+        "says": says,
+        "bytes": view.bytes,
+        "max_bytes": view.max_bytes,
+        "rows": view.rows,
+        "hit_ratio": view.hit_ratio,
+        "hits": view.hits,
+        "joined": view.joined,
+        "misses": view.misses,
+        "bypassed": view.bypassed,
+        "generation": view.generation,
+    })
 }
 
 /// Says what batching brings, in words and in figures; times are seconds.

@@ -50,7 +50,8 @@ pub struct Route {
 
 impl Table {
     /// Builds a table. Upstreams and models of which nothing changed are carried over from the
-    /// last one, with their connections and with what they learned.
+    /// last one, with their connections and with what they learned. Of a model that changed, stored
+    /// answers are, as long as they are right.
     pub fn build(
         config: Config,
         last: Option<&Self>,
@@ -97,15 +98,15 @@ impl Table {
                     arm.upstream.clone().unwrap_or(listener.upstream.clone()),
                 );
                 let built = models.entry(key.clone()).or_insert_with(|| {
-                    let kept = last.filter(|last| {
+                    let before = last.and_then(|last| last.models.get(&key));
+                    let kept = before.filter(|kept| {
                         // Of the limits, a stack depends on this one.
-                        last.config.limits.max_message == config.limits.max_message
+                        let limit = last.map(|last| last.config.limits.max_message);
+                        limit == Some(config.limits.max_message)
+                            && kept.config() == model
+                            && Arc::ptr_eq(kept.upstream(), target)
                     });
-                    kept.and_then(|last| last.models.get(&key))
-                        .filter(|kept| {
-                            kept.config() == model && Arc::ptr_eq(kept.upstream(), target)
-                        })
-                        .cloned()
+                    kept.cloned()
                         .unwrap_or_else(|| {
                             Arc::new(Model::build(
                                 model,
@@ -114,6 +115,7 @@ impl Table {
                                 &config.limits,
                                 &room,
                                 metrics,
+                                before.map(Arc::as_ref),
                             ))
                         })
                 });
@@ -151,18 +153,24 @@ impl Table {
                 model.drain();
             }
         }
+        self.models.values().for_each(|model| model.take_over());
     }
 
     /// Brings the gauges up to date that are summed up over endpoints.
     pub fn show(&self, metrics: &Metrics) {
         // Behind two listeners with servers of their own a model has two stacks of one name.
         let mut benefits: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        let mut caches: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for model in self.models.values() {
-            let of_arm = benefits.entry((model.name(), model.arm())).or_default();
-            of_arm.extend(model.benefits());
+            let of_arm = (model.name(), model.arm());
+            benefits.entry(of_arm).or_default().extend(model.benefits());
+            if let Some(view) = model.cache() {
+                caches.entry(of_arm).or_default().push(view);
+            }
         }
         benefits.retain(|_, endpoints| !endpoints.is_empty());
         metrics.batch().show(&benefits);
+        metrics.cache().show(&caches);
     }
 
     /// Ends all waiting for company: nothing new comes.

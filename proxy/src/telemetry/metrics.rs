@@ -3,7 +3,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use outrigger_filters::{batch, inference::Code};
+use outrigger_filters::{batch, cache, inference::Code};
 use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -27,6 +27,7 @@ pub struct Metrics {
     ejected: Family<EndpointLabels, Gauge>,
     ejections: Family<EndpointLabels, Counter>,
     batch: batch::Metrics,
+    cache: cache::Metrics,
     tls: tls::Metrics,
     access_log: Arc<AtomicBool>,
 }
@@ -137,6 +138,7 @@ impl Metrics {
         );
         let tls = tls::Metrics::register(registry);
         let batch = batch::Metrics::register(&mut whole);
+        let cache = cache::Metrics::register(&mut whole);
         Self {
             registry: Mutex::new(whole),
             requests,
@@ -147,6 +149,7 @@ impl Metrics {
             ejected,
             ejections,
             batch,
+            cache,
             tls,
             access_log: Arc::default(),
         }
@@ -197,6 +200,11 @@ impl Metrics {
     /// Returns the batch filter's metrics.
     pub fn batch(&self) -> &batch::Metrics {
         &self.batch
+    }
+
+    /// Returns the cache's metrics.
+    pub fn cache(&self) -> &cache::Metrics {
+        &self.cache
     }
 
     /// Returns the metrics of TLS.

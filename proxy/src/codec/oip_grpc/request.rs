@@ -82,6 +82,7 @@ pub fn decode_request(message: &Bytes) -> Result<RequestParts, Malformed> {
             priority,
             context: None,
             metadata: Metadata::default(),
+            cache: CacheControl::default(),
         },
         inputs,
         outputs,

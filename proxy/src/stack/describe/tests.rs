@@ -86,6 +86,7 @@ impl Proxy {
             &config.limits,
             &Room::whole(1000, 1 << 20),
             &metrics,
+            None,
         );
         let route = Route {
             upstream: upstream("own"),

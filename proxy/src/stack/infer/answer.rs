@@ -156,10 +156,19 @@ fn of_grpc(response: &inference::Response, from: Protocol) -> HeaderMap {
 
 /// Says in headers what the filters did; nothing where none acted.
 fn report_to(report: &inference::Report, received: Instant, headers: &mut HeaderMap) {
-    let Some(rows) = report.batch_rows else {
+    if report.batch_rows.is_none() && report.cache.is_none() {
         return;
-    };
-    headers.insert("outrigger-batch-size", HeaderValue::from(rows));
+    }
+    if let Some(rows) = report.batch_rows {
+        headers.insert("outrigger-batch-size", HeaderValue::from(rows));
+    }
+    if let Some(cache) = &report.cache {
+        let result = HeaderValue::from_static(cache.result.name());
+        headers.insert("outrigger-cache", result);
+        if let Some(age) = cache.age {
+            headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
+        }
+    }
     let milliseconds = |time: std::time::Duration| time.as_secs_f64() * 1e3;
     let mut timing = String::new();
     for (name, time) in [

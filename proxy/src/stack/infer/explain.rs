@@ -1,7 +1,10 @@
 use std::error::Error;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use outrigger_filters::{batch, inference::Report};
+use outrigger_filters::{
+    batch, cache,
+    inference::{CacheReport, CacheResult, Report},
+};
 
 /// The header by which a caller asks why its answer came as it did, and in which it is told.
 pub(super) const EXPLAIN: HeaderName = HeaderName::from_static("outrigger-explain");
@@ -11,33 +14,68 @@ pub(super) fn take_question(headers: &mut HeaderMap) -> bool {
     headers.remove(EXPLAIN).is_some_and(|value| value == "1")
 }
 
-/// Says what became of a request, as parameters of a structured field (RFC 8941).
+/// Says what became of a request, as a list of items with parameters (RFC 8941): one for each filter
+/// that it came to.
 ///
 /// ```text
 /// outrigger-explain: batch;reason=full;rows=32;members=12;limit=32;note="the limit of rows was reached"
+/// outrigger-explain: cache;result=partial;hits=20;joined=0;sent=12;reason=absent;note="...", batch;...
+/// outrigger-explain: cache;result=hit;hits=1;joined=0;sent=0;note="the model was asked nothing"
 /// outrigger-explain: alone;reason=sequence;note="it belongs to a sequence"
 /// outrigger-explain: direct;note="no filter is configured for the model"
 /// ```
 pub(super) fn explain(report: &Report) -> HeaderValue {
-    let text = match (report.batch_reason, report.batch_rows) {
-        (None, _) => "direct;note=\"no filter is configured for the model\"".to_owned(),
-        (Some(reason), None) => format!("alone;reason={reason};note=\"{}\"", alone(reason)),
-        (Some(reason), Some(rows)) => {
-            let members = report.batch_members.unwrap_or(1);
-            let limit = report.batch_limit.unwrap_or(rows);
-            let note = closed(reason, members);
-            format!(
-                "batch;reason={reason};rows={rows};members={members};limit={limit};note=\"{note}\""
-            )
+    let mut text = report.cache.as_ref().map(cache).unwrap_or_default();
+    let is_hit = |cache: &CacheReport| cache.result == CacheResult::Hit;
+    if !report.cache.as_ref().is_some_and(is_hit)
+        && let Some(batch) = batch(report)
+    {
+        if !text.is_empty() {
+            text.push_str(", ");
         }
-    };
+        text.push_str(&batch);
+    }
+    if text.is_empty() {
+        text.push_str("direct;note=\"no filter is configured for the model\"");
+    }
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("batch"))
+}
+
+fn cache(report: &CacheReport) -> String {
+    let CacheReport {
+        result,
+        hits,
+        joined,
+        sent,
+        reason,
+        ..
+    } = report;
+    let result = result.name();
+    let counts = format!("cache;result={result};hits={hits};joined={joined};sent={sent}");
+    match reason {
+        Some(reason) => format!("{counts};reason={reason};note=\"{}\"", not_stored(reason)),
+        None => format!("{counts};note=\"the model was asked nothing\""),
+    }
+}
+
+fn batch(report: &Report) -> Option<String> {
+    let reason = report.batch_reason?;
+    let Some(rows) = report.batch_rows else {
+        return Some(format!("alone;reason={reason};note=\"{}\"", alone(reason)));
+    };
+    let members = report.batch_members.unwrap_or(1);
+    let limit = report.batch_limit.unwrap_or(rows);
+    let note = closed(reason, members);
+    Some(format!(
+        "batch;reason={reason};rows={rows};members={members};limit={limit};note=\"{note}\""
+    ))
 }
 
 /// Says why there is no answer.
 ///
 /// ```text
 /// outrigger-explain: refused;reason=queue;note="the batch queue is full: max_queue_rows is 25000"
+/// outrigger-explain: refused;reason=not_cached;note="cache-control: only-if-cached, and the answer ..."
 /// ```
 pub(super) fn refusal(error: &(dyn Error + 'static)) -> HeaderValue {
     let causes = || std::iter::successors(Some(error), |&cause| cause.source());
@@ -45,9 +83,12 @@ pub(super) fn refusal(error: &(dyn Error + 'static)) -> HeaderValue {
         cause if cause.is::<batch::Overloaded>() => Some(("queue", cause)),
         cause if cause.is::<batch::DeadlineExpired>() => Some(("deadline", cause)),
         cause if cause.is::<batch::Interrupted>() => Some(("interrupted", cause)),
+        cause if cause.is::<cache::DeadlineExpired>() => Some(("deadline", cause)),
+        cause if cause.is::<cache::NotCached>() => Some(("not_cached", cause)),
         _ => None,
     });
-    let shared = causes().any(|cause| cause.is::<batch::CallFailed>());
+    let shared =
+        causes().any(|cause| cause.is::<batch::CallFailed>() || cause.is::<cache::CallFailed>());
     let (reason, note) = match known {
         Some((reason, cause)) => (reason, cause.to_string()),
         None if shared => (
@@ -58,6 +99,25 @@ pub(super) fn refusal(error: &(dyn Error + 'static)) -> HeaderValue {
     };
     HeaderValue::try_from(format!("refused;reason={reason};note=\"{note}\""))
         .unwrap_or(HeaderValue::from_static("refused"))
+}
+
+fn not_stored(reason: &str) -> &'static str {
+    match reason {
+        "no_store" => "the caller says that nothing shall be stored",
+        "no_cache" => "the caller wants the model itself to answer",
+        "sequence" => "it belongs to a sequence",
+        "shared_memory" => "its tensors lie in shared memory",
+        "unknown_fields" => "it has fields that are not understood",
+        "parameters" => "it has too many parameters to compare",
+        "stateful" => "the model keeps state between requests",
+        "decoupled" => "the model gives none or several answers to a request",
+        "unasked" => "the server has not said yet what the model takes",
+        "does_not_pay" => "looking rows up costs more than it saves",
+        "unlike" => "the answers to its rows did not go together",
+        "expired" => "what was stored is too old",
+        "absent" => "they were not stored",
+        _ => "",
+    }
 }
 
 fn closed(reason: &str, members: usize) -> &'static str {
@@ -131,6 +191,44 @@ mod tests {
     }
 
     #[test]
+    fn an_explanation_names_the_cache_before_the_batch_that_the_rest_went_into() {
+        let cache = CacheReport {
+            result: CacheResult::Partial,
+            hits: 20,
+            joined: 1,
+            sent: 12,
+            reason: Some("absent"),
+            age: None,
+        };
+        let partial = Report {
+            cache: Some(cache),
+            batch_rows: Some(12),
+            batch_reason: Some("idle"),
+            ..Report::default()
+        };
+        assert_eq!(
+            explain(&partial),
+            "cache;result=partial;hits=20;joined=1;sent=12;reason=absent;\
+             note=\"they were not stored\", batch;reason=idle;rows=12;members=1;limit=12;\
+             note=\"the endpoint was free and nothing else waited to be merged\""
+        );
+        let hit = Report {
+            cache: Some(CacheReport {
+                result: CacheResult::Hit,
+                sent: 0,
+                reason: None,
+                ..cache
+            }),
+            batch_reason: Some("unbatchable"),
+            ..Report::default()
+        };
+        assert_eq!(
+            explain(&hit),
+            "cache;result=hit;hits=20;joined=1;sent=0;note=\"the model was asked nothing\""
+        );
+    }
+
+    #[test]
     fn a_refusal_says_whose_failure_it_is() {
         let own = std::io::Error::other("with \"quotes\"\n");
         assert_eq!(
@@ -141,13 +239,19 @@ mod tests {
 
     #[test]
     fn every_reason_has_its_words() {
-        use outrigger_filters::batch::{Alone, Closed};
+        use outrigger_filters::{
+            batch::{Alone, Closed},
+            inference::Apart,
+        };
 
         for reason in Closed::ALL {
             assert_ne!(closed(reason.name(), 2), "", "{reason:?}");
         }
         for reason in Alone::ALL {
             assert_ne!(alone(reason.name()), "", "{reason:?}");
+        }
+        for reason in Apart::ALL {
+            assert_ne!(not_stored(reason.name()), "", "{reason:?}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod answer;
 mod claim;
+mod directives;
 mod explain;
 mod message;
 #[cfg(test)]
@@ -104,7 +105,7 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
     // Of a compressed message, what it was compressed to is of no more use.
     drop(original);
     let Understood {
-        parts,
+        mut parts,
         reply,
         json_len,
         description,
@@ -115,6 +116,11 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
         _ => message.len(),
     };
     let explains = explain::take_question(&mut head.headers);
+    if model.has_cache() {
+        // They are for the cache alone: two requests that differ in nothing else are the same.
+        parts.head.cache = directives::take(&mut head.headers);
+    }
+    parts.head.metadata = metadata::of_call(&head.headers);
     let wire = Arc::new(wire::Call {
         protocol: call.protocol,
         headers: std::mem::take(&mut head.headers),
@@ -272,7 +278,6 @@ async fn understand(
     parts.head.deadline = timeout::of_call(headers)
         .filter(|_| call.protocol.is_grpc())
         .and_then(|timeout| received.checked_add(timeout));
-    parts.head.metadata = metadata::of_call(headers);
     Ok(understood)
 }
 
