@@ -7,7 +7,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::{runtime::Handle, time::{Instant, timeout_at}};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout_at},
+};
 use tower::ServiceExt as _;
 
 use super::{

@@ -267,7 +267,10 @@ impl Shared {
         let samples = worth.decision() == Decision::Sample;
         if self.samples.swap(samples, Ordering::Relaxed) != samples {
             let ratio = worth.hit_ratio();
-            info!(samples, ratio, "looking answers up costs more than it saves, or does no more");
+            info!(
+                samples,
+                ratio, "looking answers up costs more than it saves, or does no more"
+            );
         }
     }
 

@@ -134,6 +134,7 @@ const FLUSH: &str = "/cache/flush";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{config::Config, stack::Table, telemetry::Metrics, upstream::Connector};
 
     #[test]
     fn a_flush_of_one_model_is_never_one_of_all_by_a_slip() {
@@ -147,8 +148,46 @@ mod tests {
         ] {
             assert_eq!(super::named(query).unwrap().as_deref(), named, "{query}");
         }
-        for query in ["modle=digits", "Model=digits", "model=a&model=b", "model=%ff", "model=%2"] {
+        for query in [
+            "modle=digits",
+            "Model=digits",
+            "model=a&model=b",
+            "model=%ff",
+            "model=%2",
+        ] {
             assert!(super::named(query).is_err(), "{query}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_a_post_flushes() {
+        let config = "{listeners: [{address: '127.0.0.1:0', upstream: u}],
+                       upstreams: {u: {protocol: oip-grpc, endpoints: ['http://u:1']}},
+                       models: {m: {cache: {}}}}";
+        let (config, metrics) = (Config::read(config).unwrap(), Metrics::new());
+        let connector = Connector::new(|_| std::future::pending());
+        let table = Table::build(config, None, &metrics, &connector);
+        let admin = Admin::new(Arc::new(State::new(table, metrics)));
+        let status = async |method: Method, path: &str, query: Option<&str>| {
+            let page = admin.page(&method, path, query).await;
+            let allowed = page.headers().get(header::ALLOW);
+            let allowed = allowed.map(|allowed| allowed.to_str().unwrap().to_owned());
+            (page.status().as_u16(), allowed.unwrap_or_default())
+        };
+        let (post, get) = (Method::POST, Method::GET);
+        for (method, path, query, expected) in [
+            (&post, FLUSH, None, (200, "")),
+            (&post, FLUSH, Some("model=m"), (200, "")),
+            (&post, FLUSH, Some("model=n"), (404, "")),
+            (&post, FLUSH, Some("models=m"), (400, "")),
+            (&get, FLUSH, None, (405, "POST")),
+            (&Method::HEAD, FLUSH, None, (405, "POST")),
+            (&post, "/models", None, (405, "GET, HEAD")),
+            (&get, "/models", Some("x=y"), (200, "")),
+            (&get, "/cache", None, (404, "")),
+        ] {
+            let (code, allowed) = status(method.clone(), path, query).await;
+            assert_eq!((code, &*allowed), expected, "{method} {path} {query:?}");
         }
     }
 }

@@ -32,7 +32,7 @@ pub enum NotFlushed {
 }
 
 impl State {
-    pub(super) fn new(table: Table, metrics: Metrics) -> Self {
+    pub(crate) fn new(table: Table, metrics: Metrics) -> Self {
         Self {
             table: ArcSwap::from_pointee(table),
             metrics,
@@ -205,5 +205,39 @@ mod tests {
                 assert_eq!(arms[arm]["endpoints"][0]["address"], endpoint);
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_flush_names_each_arm_and_refuses_what_keeps_nothing() {
+        let config = "{listeners: [{address: '127.0.0.1:0', upstream: b},
+                                   {address: '127.0.0.1:0', upstream: a}],
+                       upstreams: {a: {protocol: oip-grpc, endpoints: ['http://a:1']},
+                                   b: {protocol: oip-grpc, endpoints: ['http://b:1']}},
+                       models: {m: {cache: {}}, n: {batch: {}},
+                                o: {cache: {}, arms: {x: {upstream: a, model: p}}}}}";
+        let connector = Connector::new(|_| std::future::pending());
+        let metrics = Metrics::new();
+        let table = Table::build(Config::read(config).unwrap(), None, &metrics, &connector);
+        let state = State::new(table, metrics);
+        assert_eq!(
+            state.flush(None),
+            Ok(json!({ "m": { "m": 0, "m@b": 0 }, "o": { "x": 0 } }))
+        );
+        assert_eq!(state.flush(Some("o")), Ok(json!({ "o": { "x": 0 } })));
+        let refused = |model| state.flush(Some(model)).unwrap_err().to_string();
+        assert_eq!(refused("p"), "model `p` is not configured");
+        assert_eq!(refused("n"), "model `n` is configured without `cache`");
+        let text = state.metrics_text();
+        for line in [
+            "outrigger_cache_flushes_total{model=\"o\",arm=\"x\",reason=\"asked\"} 2\n",
+            "outrigger_cache_bytes{model=\"m\",arm=\"m\"} 0\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
+        let models = state.models();
+        let cache = &models["m"]["arms"]["m@b"]["cache"];
+        assert_eq!(cache["says"], "no row was looked up yet");
+        assert_eq!(cache["generation"], 1);
+        assert!(models["n"]["arms"]["n"].get("cache").is_none());
     }
 }

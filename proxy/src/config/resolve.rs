@@ -533,9 +533,15 @@ fn cache(
     let config = cache::Config {
         max_bytes: max_bytes.map_or(default.max_bytes, |size| size.value.0),
         ttl: section.ttl.as_ref().map_or(default.ttl, |ttl| ttl.value),
-        unit: section.unit.as_ref().map_or(default.unit, |unit| unit.value),
+        unit: section
+            .unit
+            .as_ref()
+            .map_or(default.unit, |unit| unit.value),
         tenant: None,
-        warm: section.warm.as_ref().map_or(default.warm, |rows| rows.value.0),
+        warm: section
+            .warm
+            .as_ref()
+            .map_or(default.warm, |rows| rows.value.0),
         bypass: section
             .bypass
             .as_ref()

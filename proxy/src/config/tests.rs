@@ -513,7 +513,9 @@ fn a_cache_that_could_keep_nothing_or_tell_nobody_apart_is_a_fault() {
         assert_eq!(faults, [format!("models.m.cache.{fault}")]);
     }
     for cache in ["max_bytes: 64KiB", "ttl: 8760h", "warm: 10000"] {
-        read(&format!("{LEAST}models: {{ m: {{ cache: {{ {cache} }} }} }}"));
+        read(&format!(
+            "{LEAST}models: {{ m: {{ cache: {{ {cache} }} }} }}"
+        ));
     }
 }
 
@@ -582,8 +584,10 @@ fn a_version_that_its_server_cannot_be_asked_for_is_a_fault() {
 fn a_name_with_dots_is_told_from_a_path() {
     assert_eq!(
         faults_with("models: { a.b: { cach: 1 } }"),
-        ["models.\"a.b\".cach: unknown key `cach`; known are `latency_objective`, `arms`, `batch`, \
-         `cache`"]
+        [
+            "models.\"a.b\".cach: unknown key `cach`; known are `latency_objective`, `arms`, `batch`, \
+         `cache`"
+        ]
     );
 }
 

@@ -425,10 +425,7 @@ fn cache(view: &cache::View) -> serde_json::Value {
             "looking rows up costs more than it saves: but for a few, they go past the cache"
                 .to_owned()
         }
-        Some(ratio) => format!(
-            "the model is not asked for {:.1} of 100 rows",
-            ratio * 100.
-        ),
+        Some(ratio) => format!("the model is not asked for {:.1} of 100 rows", ratio * 100.),
         None => "no row was looked up yet".to_owned(),
     };
     json!({

@@ -106,18 +106,17 @@ impl Table {
                             && kept.config() == model
                             && Arc::ptr_eq(kept.upstream(), target)
                     });
-                    kept.cloned()
-                        .unwrap_or_else(|| {
-                            Arc::new(Model::build(
-                                model,
-                                arm,
-                                target,
-                                &config.limits,
-                                &room,
-                                metrics,
-                                before.map(Arc::as_ref),
-                            ))
-                        })
+                    kept.cloned().unwrap_or_else(|| {
+                        Arc::new(Model::build(
+                            model,
+                            arm,
+                            target,
+                            &config.limits,
+                            &room,
+                            metrics,
+                            before.map(Arc::as_ref),
+                        ))
+                    })
                 });
                 claimed.insert(ByteString::from(name.as_str()), built.clone());
             }

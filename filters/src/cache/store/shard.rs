@@ -284,7 +284,9 @@ impl Shard {
             let Some(digest) = self.tenants.next(tenant) else {
                 return;
             };
-            let found = self.entry_mut(digest).filter(|entry| entry.tenant == tenant);
+            let found = self
+                .entry_mut(digest)
+                .filter(|entry| entry.tenant == tenant);
             let Some(entry) = found else {
                 continue;
             };
@@ -297,7 +299,9 @@ impl Shard {
         }
         let segments = [&self.window, &self.probation, &self.protected];
         self.tenants.tidy(tenant, |digest| {
-            let mut found = segments.iter().filter_map(|segment| segment.entries.peek(&digest));
+            let mut found = segments
+                .iter()
+                .filter_map(|segment| segment.entries.peek(&digest));
             found.any(|entry| entry.tenant == tenant)
         });
     }

@@ -50,10 +50,7 @@ fn said(mark: u8) -> u8 {
 
 fn respond(call: Sent) {
     let marks = call.marks();
-    let data: Vec<u8> = marks
-        .iter()
-        .flat_map(|mark| [said(*mark), *mark])
-        .collect();
+    let data: Vec<u8> = marks.iter().flat_map(|mark| [said(*mark), *mark]).collect();
     let mut response = echo(&call.request);
     response.outputs[0].data = Bytes::from(data).into();
     call.answer(response);

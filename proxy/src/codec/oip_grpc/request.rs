@@ -3,7 +3,8 @@ use std::ops::Range;
 use bytes::Bytes;
 use bytestring::ByteString;
 use outrigger_filters::inference::{
-    Form, Head, Metadata, Method, Parameter, Parameters, Payload, RequestParts, RequestedOutput,
+    CacheControl, Form, Head, Metadata, Method, Parameter, Parameters, Payload, RequestParts,
+    RequestedOutput,
 };
 
 use super::{

@@ -107,7 +107,12 @@ mod tests {
             no_cache: true,
             ..none
         };
-        for value in [&b"no-cache"[..], b"No-Cache", b" , no-cache ,", b"no-cache=\"x\""] {
+        for value in [
+            &b"no-cache"[..],
+            b"No-Cache",
+            b" , no-cache ,",
+            b"no-cache=\"x\"",
+        ] {
             assert_eq!(said(value), no_cache, "{value:?}");
         }
         let all = CacheControl {
@@ -116,7 +121,10 @@ mod tests {
             max_age: Some(Duration::from_secs(5)),
             only_if_cached: true,
         };
-        assert_eq!(said(b"no-store,max-age = 5, only-if-cached\t,NO-CACHE"), all);
+        assert_eq!(
+            said(b"no-store,max-age = 5, only-if-cached\t,NO-CACHE"),
+            all
+        );
         let several: [(&str, &[u8]); 3] = [
             ("cache-control", b"no-store, max-age=60"),
             ("Cache-Control", b"max-age=5, only-if-cached"),

@@ -1,3 +1,5 @@
+mod cached;
+
 use std::time::Duration;
 
 use bytes::Bytes;
