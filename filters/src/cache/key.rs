@@ -64,9 +64,12 @@ pub(super) enum Kept {
 }
 
 impl<'a> Cut<'a> {
-    /// Cuts a request into rows, or returns `None` where they do not count.
+    /// Cuts a request into rows, or returns `None` where they do not count, or are too many.
     pub(super) fn by_row(request: &'a Request, keys: &Keys) -> Option<Self> {
         let rows = request.inputs.first()?.shape.rows()?;
+        if rows > MOST_ROWS {
+            return None;
+        }
         let mut cells = SmallVec::with_capacity(request.inputs.len());
         for input in &request.inputs {
             if input.shape.rows() != Some(rows) {
@@ -470,6 +473,9 @@ fn bytes(parts: &RequestParts) -> usize {
 
 /// Parameters that say when a request is to be answered, and not what.
 const BESIDES: [&str; 2] = ["priority", "timeout"];
+/// The most rows that a request is cut into: what is noted of each takes some hundred bytes, and
+/// must not be more than what its caller has sent by far. A request of more is kept as it is.
+const MOST_ROWS: usize = 4096;
 /// Rows of more bytes are kept as a digest: there, storing and comparing them costs more memory
 /// than digesting costs time. The room's README has the figures.
 const MOST_WHOLE: usize = 4096;

@@ -305,6 +305,26 @@ mod tests {
 
     proptest! {
         #[test]
+        fn how_bytes_are_cut_does_not_change_their_blocks(
+            len in 0..4 * BLOCK,
+            cuts in prop::collection::vec(0..4 * BLOCK, 0..6),
+        ) {
+            let bytes: Bytes = (0..len).map(|index| (index % 251) as u8).collect();
+            let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(len)).chain([0, len]).collect();
+            cuts.sort_unstable();
+            let rope: Payload = cuts.windows(2).map(|pair| bytes.slice(pair[0]..pair[1])).collect();
+            let blocks = |payload: &Payload| {
+                let mut blocks = Vec::new();
+                payload.blocks(|block| blocks.push(block.to_vec()));
+                blocks
+            };
+            let whole = Payload::from(bytes.clone());
+            prop_assert_eq!(blocks(&rope), blocks(&whole));
+            prop_assert_eq!(blocks(&whole).concat(), bytes.to_vec());
+            prop_assert!(blocks(&whole).iter().rev().skip(1).all(|block| block.len() == BLOCK));
+        }
+
+        #[test]
         fn a_rope_reads_as_its_bytes(
             pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9), 0..9),
             cuts in prop::collection::vec(0_usize..40, 0..6),
@@ -325,6 +345,8 @@ mod tests {
                 }
                 prop_assert_eq!(rope.to_bytes(), &bytes);
             }
+            let whole = Payload::from(Bytes::from(bytes.clone()));
+            prop_assert!(rope == whole && whole == rope && rope.is(&bytes));
             let mut read = vec![0; bytes.len()];
             rope.copy_to_slice(&mut read);
             prop_assert_eq!(read, bytes);

@@ -272,6 +272,32 @@ proptest! {
     }
 
     #[test]
+    fn selected_rows_are_rows_of_the_whole(
+        tensors in prop::collection::vec(tensor(), 1..4),
+        order in Just((0..ROWS).collect::<Vec<_>>()).prop_shuffle(),
+        kept in 1..=ROWS,
+    ) {
+        let mut whole = request(Datatype::Uint8, 0, &[], Payload::new());
+        whole.inputs = tensors.into_iter().map(|(tensor, _)| tensor).collect();
+        let cells: Option<Vec<_>> = whole.inputs.iter().map(Tensor::cells).collect();
+        let Some(cells) = cells else {
+            // Rows without elements are not told apart.
+            prop_assert!(whole.inputs.iter().any(|input| input.shape.row_elements() == Some(0)));
+            return Ok(());
+        };
+        let all: Vec<usize> = (0..ROWS).collect();
+        let same = select(&whole, &cells, &all).unwrap();
+        prop_assert_eq!(&same.inputs, &whole.inputs);
+        let singles = divide(&whole, &[1; ROWS]).unwrap();
+        let some = &order[..kept];
+        let selected = select(&whole, &cells, some).unwrap();
+        prop_assert_eq!(selected.rows(), Ok(kept));
+        let joined = concat(some.iter().map(|row| &singles[*row]));
+        prop_assert_eq!(&selected.inputs, &joined.inputs);
+        prop_assert!(select(&whole, &cells, &[ROWS]).is_none());
+    }
+
+    #[test]
     fn contents_that_lie_are_not_divided_and_never_panic(
         datatype in prop::sample::select(&Datatype::ALL[..]),
         form in prop::sample::select(vec![Form::Raw, Form::Flat, Form::Rows, Form::Absent]),
@@ -290,6 +316,12 @@ proptest! {
         request.inputs[0].shape = Shape::new(dimensions);
         request.inputs[0].form = form;
         let counted = request.rows();
+        if let Some(cells) = request.inputs[0].cells() {
+            prop_assert_eq!(Ok(cells.len()), counted);
+            let commas = if form.is_text() { cells.len() - 1 } else { 0 };
+            let total: usize = cells.iter().map(Payload::len).sum();
+            prop_assert!(total + commas == bytes.len() || form.is_text() && cells.len() == 1);
+        }
         match divide(&request, &rows) {
             Ok(parts) => {
                 prop_assert_eq!(counted, Ok(rows.iter().sum()));
