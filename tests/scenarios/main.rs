@@ -19,6 +19,7 @@ mod probe;
 mod protocols;
 mod reload;
 mod split;
+mod stale;
 mod tls;
 mod transport;
 mod untouched;

@@ -1,6 +1,7 @@
 //! Where filters are placed: from a listener's table to a model's stack.
 
 mod balance;
+mod control;
 mod describe;
 mod gather;
 mod infer;

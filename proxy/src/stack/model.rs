@@ -14,6 +14,7 @@ use tower::{
 
 use super::{
     balance::{Balance, Loaded},
+    control::Keeps,
     observed::Observed,
     rename::RenameLayer,
     replicas::Replicas,
@@ -23,7 +24,7 @@ use super::{
 use crate::{
     config::{self, Limits, Protocol},
     telemetry::{Metrics, Requests},
-    upstream::{Client, Description, Learned, Upstream, verdict},
+    upstream::{Client, Description, Learned, Upstream, Watched, verdict},
 };
 
 /// A call to one endpoint, of which it is seen what becomes of it.
@@ -47,6 +48,8 @@ pub struct Model {
     store: Option<Store>,
     /// Who asks again for what was asked for last, where that is configured.
     warming: Option<Warming>,
+    /// Who looks whether the server still has the model that gave the answers that are kept.
+    watched: Option<Watched>,
     /// The endpoints, and which are left out.
     replicas: Arc<Replicas>,
     calls: Vec<Call>,
@@ -144,6 +147,14 @@ impl Model {
         }
         let ways = Ways::new(usual, alone, learned.clone(), config);
         let store = cache.map(|cache| cache.store().clone());
+        let watched = store.clone().map(|store| {
+            let learned = learned.clone();
+            let (model, version) = (arm.model.clone(), arm.version.clone());
+            Watched::begin(upstream.clone(), model, version, move |why| {
+                store.flush(why);
+                learned.ask_again();
+            })
+        });
         let warming = store.as_ref().filter(|store| store.config().warm > 0);
         let warming = warming.map(|store| {
             let warming = Warming::begin(store, ways.clone());
@@ -161,6 +172,7 @@ impl Model {
             ways,
             store,
             warming,
+            watched,
             replicas,
             calls,
             batches,
@@ -226,6 +238,14 @@ impl Model {
     /// Tells whether answers are kept.
     pub(super) fn has_cache(&self) -> bool {
         self.store.is_some()
+    }
+
+    /// Tells whether a stored answer to a request that names a label would be forgotten in time when
+    /// the label comes to stand for another version; the label is looked for from now on.
+    pub(super) fn watches(&self, label: &str) -> bool {
+        self.watched
+            .as_ref()
+            .is_none_or(|watched| watched.covers(label))
     }
 
     /// Forgets all stored answers, and returns how many there were; `None` where none are kept.
@@ -473,12 +493,26 @@ fn benefit(view: &BenefitView) -> serde_json::Value {
     })
 }
 
-impl<S> Loaded for Batch<S> {
+impl Loaded for Batch<Call> {
     fn load(&self) -> usize {
         Batch::load(self)
     }
 
     fn completion(&self, now: Instant) -> Option<Duration> {
         Batch::completion(self, now)
+    }
+}
+
+impl Keeps for Model {
+    fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
+    fn flush(&self, why: Flush) {
+        Self::flush(self, why);
+    }
+
+    fn ask_again(&self) {
+        self.learned.ask_again();
     }
 }

@@ -5,7 +5,7 @@ use futures_util::{FutureExt as _, future::Either};
 use http::Request;
 use tracing::Instrument as _;
 
-use super::{Route, describe, infer, passthrough};
+use super::{Route, control, describe, infer, passthrough};
 use crate::{
     body::Body,
     detect::Call,
@@ -44,6 +44,9 @@ impl Handler for Router {
             }
             Call::Other => match describe::Call::detect(&request) {
                 Some(call) => Either::Left(describe::answer(route, call, request).boxed()),
+                None if control::is_control(&request) => {
+                    Either::Left(control::pass(route, request).boxed())
+                }
                 None => Either::Right(passthrough::pass(&route, request)),
             },
         };

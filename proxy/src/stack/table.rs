@@ -1,12 +1,12 @@
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use bytestring::ByteString;
 use outrigger_filters::batch::Room;
 
-use super::{Model, gather::Gathered};
+use super::{Model, control::Stacks, gather::Gathered};
 use crate::{
     config::{self, Config},
     telemetry::{Metrics, Requests},
@@ -23,6 +23,8 @@ pub struct Table {
     gathered: Arc<Gathered>,
     /// What may wait to be merged, for all models.
     room: Arc<Room>,
+    /// Every stack that lives, also of other tables.
+    stacks: Arc<Stacks>,
 }
 
 /// A model and the upstream that serves it: without arms of its own, a model is served by the
@@ -46,6 +48,8 @@ pub struct Route {
     pub(crate) grpc: Arc<Requests>,
     /// Counts of other passed-on requests.
     pub(crate) http: Arc<Requests>,
+    /// Whose caches are flushed when a server's models change.
+    pub(super) stacks: Arc<Stacks>,
 }
 
 impl Table {
@@ -78,6 +82,7 @@ impl Table {
             || Room::whole(config.limits.max_queue_rows, config.limits.max_queue_bytes),
             |last| last.room.clone(),
         );
+        let stacks = last.map(|last| last.stacks.clone()).unwrap_or_default();
         let grpc = Arc::new(metrics.requests("", "grpc"));
         let http = Arc::new(metrics.requests("", "http"));
         for listener in &config.listeners {
@@ -107,7 +112,7 @@ impl Table {
                             && Arc::ptr_eq(kept.upstream(), target)
                     });
                     kept.cloned().unwrap_or_else(|| {
-                        Arc::new(Model::build(
+                        let built = Arc::new(Model::build(
                             model,
                             arm,
                             target,
@@ -115,7 +120,10 @@ impl Table {
                             &room,
                             metrics,
                             before.map(Arc::as_ref),
-                        ))
+                        ));
+                        let stack: Weak<Model> = Arc::downgrade(&built);
+                        stacks.add(stack);
+                        built
                     })
                 });
                 claimed.insert(ByteString::from(name.as_str()), built.clone());
@@ -128,6 +136,7 @@ impl Table {
                 max_gathered: config.limits.max_gathered,
                 grpc: grpc.clone(),
                 http: http.clone(),
+                stacks: stacks.clone(),
             }));
         }
         Self {
@@ -137,6 +146,7 @@ impl Table {
             routes,
             gathered,
             room,
+            stacks,
         }
     }
 
@@ -195,44 +205,5 @@ impl Table {
     /// Returns the upstreams.
     pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.upstreams.values()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn stacks_of_one_name_are_shown_together_and_those_that_are_gone_no_more() {
-        let metrics = Metrics::new();
-        let refuse = Connector::new(|_| async { Err(io::ErrorKind::ConnectionRefused.into()) });
-        let build = |model: &str, last: Option<&Table>| {
-            let config = format!(
-                "listeners:
-  - {{ address: '127.0.0.1:9001', upstream: one }}
-  - {{ address: '127.0.0.1:9002', upstream: two }}
-upstreams:
-  one: {{ protocol: oip-grpc, endpoints: ['http://a:1', 'http://a:2'] }}
-  two: {{ protocol: oip-grpc, endpoints: ['http://b:1'] }}
-models: {{ m: {model} }}"
-            );
-            Table::build(Config::read(&config).unwrap(), last, &metrics, &refuse)
-        };
-        let endpoints = || {
-            let text = metrics.text();
-            let mut lines = text.lines().map(str::to_owned);
-            lines.find(|line| {
-                line.starts_with("outrigger_batch_endpoints{") && line.contains("unknown")
-            })
-        };
-        let table = build("{ batch: {} }", None);
-        assert_eq!(table.models().count(), 2);
-        table.show(&metrics);
-        let of_both = r#"outrigger_batch_endpoints{model="m",arm="m",pays="unknown"} 3"#;
-        assert_eq!(endpoints().as_deref(), Some(of_both));
-        build("{}", Some(&table)).show(&metrics);
-        assert_eq!(endpoints(), None);
     }
 }

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Response, StatusCode};
 use outrigger_filters::inference::Code;
 
+use super::control::Seen;
 use crate::{
     body::{self, Body, Observer},
     rescue,
@@ -16,6 +17,8 @@ pub(crate) struct Watch {
     timer: Timer,
     kind: Kind,
     counted: bool,
+    /// Who wants to know how it ends, where it may change the server's models.
+    control: Option<Seen>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +35,7 @@ impl Watch {
             timer: Timer::start(),
             kind: Kind::Grpc,
             counted: false,
+            control: None,
         })
     }
 
@@ -42,6 +46,7 @@ impl Watch {
             timer: Timer::start(),
             kind: Kind::Http(None),
             counted: false,
+            control: None,
         })
     }
 
@@ -50,13 +55,23 @@ impl Watch {
         self.requests.clone_from(requests);
     }
 
+    /// Tells of the request's steps, too, one that may change the server's models.
+    pub(super) fn telling(mut self: Box<Self>, control: Seen) -> Box<Self> {
+        self.control = Some(control);
+        self
+    }
+
     /// Watches an answer to its end.
     pub(crate) fn answered(mut self: Box<Self>, answer: Response<Body>) -> Response<Body> {
+        if let Some(control) = &self.control {
+            control.answered();
+        }
         match &mut self.kind {
             // Trailers alone: what ends the call stands in its head.
             Kind::Grpc => {
                 if let Some(code) = status(answer.headers()) {
                     self.count_grpc(code);
+                    self.end_control(code == Code::Ok);
                 }
             }
             Kind::Http(status) => *status = Some(answer.status()),
@@ -82,6 +97,12 @@ impl Watch {
 }
 
 impl Watch {
+    fn end_control(&mut self, well: bool) {
+        if let Some(mut control) = self.control.take() {
+            control.ended(well);
+        }
+    }
+
     /// Counts a request whose caller left.
     fn count_left(&mut self) {
         match self.kind {
@@ -96,10 +117,19 @@ impl Watch {
 
 impl Observer for Watch {
     fn end(&mut self, trailers: Option<&HeaderMap>) {
-        match self.kind {
-            Kind::Grpc => self.count_grpc(trailers.and_then(status).unwrap_or(Code::Unknown)),
-            Kind::Http(status) => self.count_http(status.unwrap_or(StatusCode::OK)),
-        }
+        let well = match self.kind {
+            Kind::Grpc => {
+                let code = trailers.and_then(status).unwrap_or(Code::Unknown);
+                self.count_grpc(code);
+                code == Code::Ok
+            }
+            Kind::Http(status) => {
+                let status = status.unwrap_or(StatusCode::OK);
+                self.count_http(status);
+                status.is_success() && status != StatusCode::ACCEPTED
+            }
+        };
+        self.end_control(well);
     }
 
     /// A gRPC call whose server is gone ends with UNAVAILABLE, as it would have without us; a

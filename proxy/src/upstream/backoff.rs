@@ -18,14 +18,25 @@ use tokio::time::Instant;
 ///
 /// The wait doubles from 50 ms to 2 s: a model server beside us restarts in seconds, and a refused
 /// connection on the same host costs next to nothing, so the longest wait stays short.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Backoff {
+    longest: Duration,
     failures: u32,
     until: Option<Instant>,
     error: Option<Arc<io::Error>>,
 }
 
 impl Backoff {
+    /// Begins without a failure, and lets no wait be longer than this, nor than two seconds.
+    pub(crate) fn at_most(longest: Duration) -> Self {
+        Self {
+            longest: longest.min(LONGEST),
+            failures: 0,
+            until: None,
+            error: None,
+        }
+    }
+
     /// Returns the time left until the next try, if there is any.
     pub(crate) fn left(&self, now: Instant) -> Option<Duration> {
         self.until
@@ -45,7 +56,7 @@ impl Backoff {
         self.failures = self.failures.saturating_add(1);
         self.until = Some(
             now + doubled
-                .min(LONGEST)
+                .min(self.longest)
                 .mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 4.0),
         );
     }
@@ -60,7 +71,13 @@ impl Backoff {
 
     /// Takes note of a connection.
     pub(crate) fn succeeded(&mut self) {
-        *self = Self::default();
+        *self = Self::at_most(self.longest);
+    }
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::at_most(LONGEST)
     }
 }
 

@@ -1,4 +1,11 @@
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use http::{
     Request, Response,
@@ -36,6 +43,10 @@ pub struct Endpoint {
     /// else. gRPC's C++ core answers them with frames for a stream that it has reset already, for
     /// which the connection has to be given up: those of other callers must not go with it.
     strangers: Option<Box<[Pool]>>,
+    /// How many connections were made so far.
+    dials: AtomicU64,
+    /// Whether it stands beside another one of the same address, which tells of failures already.
+    apart: bool,
 }
 
 #[derive(Debug)]
@@ -65,6 +76,19 @@ impl Endpoint {
             backoff: Mutex::default(),
             pools: pools(),
             strangers: protocol.is_grpc().then(pools),
+            dials: AtomicU64::new(0),
+            apart: false,
+        }
+    }
+
+    /// Makes an endpoint of the same address with connections of its own, which is not left alone
+    /// for longer than this after a failure.
+    pub(crate) fn apart(&self, longest: Duration) -> Self {
+        let connector = self.connector.clone();
+        Self {
+            backoff: Mutex::new(Backoff::at_most(longest)),
+            apart: true,
+            ..Self::new(self.authority.clone(), self.protocol, self.http, connector)
         }
     }
 
@@ -91,6 +115,11 @@ impl Endpoint {
     /// Returns the calls under way.
     pub(crate) fn calls(&self) -> usize {
         self.load.calls()
+    }
+
+    /// Returns how many connections were made so far.
+    pub(crate) fn dials(&self) -> u64 {
+        self.dials.load(Ordering::Relaxed)
     }
 
     /// Tells how long the endpoint is still left alone after a failure, if it is.
@@ -235,10 +264,13 @@ impl Endpoint {
         match opened {
             Ok(connection) => {
                 backoff.succeeded();
+                self.dials.fetch_add(1, Ordering::Relaxed);
                 Ok(connection)
             }
             Err(error) => {
-                tracing::info!(endpoint = %self.authority, %error, "no connection");
+                if !self.apart {
+                    tracing::info!(endpoint = %self.authority, %error, "no connection");
+                }
                 let error = Arc::new(error);
                 backoff.failed(Instant::now(), rand::random(), error.clone());
                 Err(Cause::Connect(error))
@@ -295,10 +327,7 @@ const DIAL: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        future::pending,
-        sync::atomic::{AtomicUsize, Ordering},
-    };
+    use std::{future::pending, sync::atomic::AtomicUsize};
 
     use super::*;
 

@@ -15,7 +15,10 @@ mod message;
 mod rest;
 mod verdict;
 
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock},
+};
 
 use http::{Request, Response, uri::Scheme};
 use rand::RngExt as _;
@@ -27,7 +30,7 @@ use self::error::Failed;
 pub(crate) use self::{
     blame::blames,
     client::rest_path,
-    control::{Served, describe, is_ready, unready},
+    control::{Lookout, Served, describe, is_ready, unready},
     grpc::Unreadable,
     rest::encoding,
     verdict::verdict,
@@ -35,7 +38,7 @@ pub(crate) use self::{
 pub use self::{
     client::Client,
     connector::Connector,
-    control::{Description, Learned, NotDescribed},
+    control::{Description, Learned, NotDescribed, Watched},
     endpoint::Endpoint,
     error::Error,
     rest::Refused,
@@ -54,6 +57,8 @@ pub struct Upstream {
     http: HttpVersion,
     scheme: Scheme,
     endpoints: Vec<Arc<Endpoint>>,
+    /// From where the endpoints' servers are looked at, once somebody does.
+    lookouts: OnceLock<Box<[Lookout]>>,
 }
 
 impl Upstream {
@@ -79,6 +84,7 @@ impl Upstream {
             http: config.http,
             scheme: connector.scheme(),
             endpoints,
+            lookouts: OnceLock::new(),
         }
     }
 
@@ -95,6 +101,17 @@ impl Upstream {
     /// Returns the endpoints.
     pub fn endpoints(&self) -> &[Arc<Endpoint>] {
         &self.endpoints
+    }
+
+    /// Returns from where the servers of the endpoints are looked at, in the endpoints' order.
+    pub(crate) fn lookouts(&self) -> &[Lookout] {
+        let made = || {
+            self.endpoints
+                .iter()
+                .map(|endpoint| Lookout::new(endpoint))
+                .collect()
+        };
+        self.lookouts.get_or_init(made)
     }
 
     /// Passes a request on to the endpoint with the fewest calls of two chosen at random.

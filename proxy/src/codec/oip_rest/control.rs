@@ -6,7 +6,7 @@ use outrigger_filters::inference::{Datatype, Shape, Signature, TensorSpec};
 use serde_json::{Error, Map, Value, json};
 
 use crate::codec::oip_grpc::control::{
-    MAX_DIMENSIONS, MAX_ITEMS, ModelConfig, ModelMetadata, ServerMetadata,
+    MAX_DIMENSIONS, MAX_ITEMS, ModelConfig, ModelMetadata, ServerMetadata, Statistics,
 };
 
 /// Reads what Triton answers to `GET /v2/models/{model}/config`.
@@ -52,6 +52,32 @@ pub fn read_metadata(body: &[u8]) -> Result<ModelMetadata, Error> {
         platform: text(metadata.get("platform")),
         signature,
     })
+}
+
+/// Reads what Triton answers to `GET /v2/models/{model}/stats`; `None` where that does not speak of
+/// statistics.
+pub fn read_statistics(body: &[u8]) -> Option<Vec<Statistics>> {
+    let answer = object(body).ok()?;
+    let all = answer.get("model_stats")?.as_array()?;
+    let read = |of: &Value| {
+        let (success, fail) = (
+            &of["inference_stats"]["success"],
+            &of["inference_stats"]["fail"],
+        );
+        Statistics {
+            version: text(of.get("version")),
+            totals: [
+                &of["inference_count"],
+                &of["execution_count"],
+                &success["count"],
+                &success["ns"],
+                &fail["count"],
+                &fail["ns"],
+            ]
+            .map(number),
+        }
+    };
+    Some(all.iter().take(MAX_ITEMS).map(read).collect())
 }
 
 /// Writes the answer to `GET /v2/models/{model}`. Where not even the number of a tensor's
@@ -234,6 +260,20 @@ mod tests {
         assert_eq!(read_server(triton)?, grpc);
         assert!(!read_server(include_bytes!("recorded/mlserver.server.json"))?.is_binary());
         assert!(!read_server(include_bytes!("recorded/kserve.server.json"))?.is_binary());
+        Ok(())
+    }
+
+    #[test]
+    fn a_server_counts_the_same_over_both() -> Result<(), crate::codec::Wire> {
+        let rest = read_statistics(include_bytes!("recorded/triton.statistics.json"));
+        let grpc = include_bytes!("../oip_grpc/recorded/triton.statistics.bin");
+        let grpc = Statistics::read_all(&Bytes::from_static(grpc))?;
+        assert_eq!(rest, Some(grpc));
+        for strange in ["{}", "[]", r#"{"model_stats": 1}"#, "<html>"] {
+            assert_eq!(read_statistics(strange.as_bytes()), None);
+        }
+        let empty = read_statistics(br#"{"model_stats": [{}, 1]}"#);
+        assert_eq!(empty, Some(vec![Statistics::default(); 2]));
         Ok(())
     }
 

@@ -96,6 +96,7 @@ impl Proxy {
             max_gathered: config.limits.max_gathered,
             grpc: Arc::new(metrics.requests("", "grpc")),
             http: Arc::new(metrics.requests("", "http")),
+            stacks: Arc::default(),
         };
         Self {
             router: Router::new(Arc::new(route)),

@@ -119,6 +119,10 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
     if model.has_cache() {
         // They are for the cache alone: two requests that differ in nothing else are the same.
         parts.head.cache = directives::take(&mut head.headers);
+        if !model.watches(&parts.head.label) {
+            parts.head.cache.no_cache = true;
+            parts.head.cache.no_store = true;
+        }
     }
     parts.head.metadata = metadata::of_call(&head.headers);
     let wire = Arc::new(wire::Call {

@@ -27,7 +27,7 @@ pub(crate) async fn describe(
     Err(failed.unwrap_or_else(|| error::Error::new(None, Cause::NoEndpoint).into()))
 }
 
-async fn ask(
+pub(super) async fn ask(
     protocol: Protocol,
     endpoint: &Arc<Endpoint>,
     served: Served<'_>,

@@ -16,7 +16,7 @@ use tokio::{
     runtime::Handle,
     sync::watch,
     task::AbortHandle,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tracing::{debug, info};
 
@@ -31,7 +31,7 @@ use crate::{
 ///
 /// ```text
 /// unasked --begin--> asking --every endpoint failed--> asking, with pauses from 100 ms to 1 s
-///                      '--an endpoint answered--> known, asked again every 10 s
+///                      '--an endpoint answered--> known, asked again every 10 s, or when told to
 /// ```
 ///
 /// A clone shares what was learned. An asking that fails keeps what the last one brought.
@@ -58,6 +58,8 @@ struct Shared {
     usual: Arc<Known>,
     /// What was named last stands last.
     others: Mutex<Vec<Arc<Known>>>,
+    /// Tells those who ask to do it again at once.
+    again: watch::Sender<()>,
 }
 
 /// One version of the model, as far as it is known.
@@ -122,6 +124,7 @@ impl Learned {
                 capability,
                 usual: Arc::new(usual),
                 others: Mutex::default(),
+                again: watch::Sender::default(),
             }),
             runtime,
         }))
@@ -130,6 +133,11 @@ impl Learned {
     /// Begins to ask, unless that was done before.
     pub fn begin(&self) {
         self.ask(&self.0.shared.usual);
+    }
+
+    /// Asks again at once, where anything was asked before: the model may be another one.
+    pub fn ask_again(&self) {
+        self.0.shared.again.send_replace(());
     }
 
     /// Returns what is known by now of the version that a request is served which names none.
@@ -264,6 +272,7 @@ impl Drop for Owner {
 
 async fn learn(shared: Arc<Shared>, known: Arc<Known>) {
     let mut pause = FIRST_PAUSE;
+    let mut again = shared.again.subscribe();
     let model = &*shared.model;
     let served = Served {
         model,
@@ -286,9 +295,11 @@ async fn learn(shared: Arc<Shared>, known: Arc<Known>) {
         if !shared.has(&known) {
             return;
         }
-        tokio::time::sleep(pause).await;
-        if pause < LATER_PAUSE {
-            pause = (pause * 2).min(LONGEST_PAUSE);
+        // What is asked for while an answer is on its way is not forgotten.
+        match timeout(pause, again.changed()).await {
+            Ok(_) => continue,
+            Err(_) if pause < LATER_PAUSE => pause = (pause * 2).min(LONGEST_PAUSE),
+            Err(_) => {}
         }
         if shared.forgets(&known) {
             return;

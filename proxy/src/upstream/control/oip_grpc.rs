@@ -7,10 +7,13 @@ use outrigger_filters::inference::Error;
 use super::{
     Description, Served,
     ask::{grpc, is_unimplemented},
+    shown::Shown,
 };
 use crate::{
     codec::{
-        oip_grpc::control::{ModelConfig, ModelMetadata, ModelRequest, batchable, ready},
+        oip_grpc::control::{
+            ModelConfig, ModelMetadata, ModelRequest, Statistics, batchable, ready,
+        },
         tfs_grpc::control::NamedSignature,
     },
     upstream::Endpoint,
@@ -69,6 +72,29 @@ pub(super) fn description(config: Option<&ModelConfig>, metadata: ModelMetadata)
     }
 }
 
+/// Looks at a model: at what the server has counted, where it may count, because that begins anew
+/// when a model is loaded anew, whatever else stays as it was; or else at how it is described.
+pub(super) async fn look(
+    endpoint: &Arc<Endpoint>,
+    served: Served<'_>,
+    may_count: bool,
+) -> Result<Shown, Error> {
+    if may_count {
+        match grpc(endpoint, MODEL_STATISTICS, question(served)).await {
+            Ok(answer) => return Ok(Shown::counted(Statistics::read_all(&answer)?)),
+            Err(error) if is_unimplemented(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    match grpc(endpoint, MODEL_METADATA, question(served)).await {
+        Ok(answer) => Ok(Shown::described(ModelMetadata::read(&answer)?)),
+        Err(error) if is_unimplemented(&error) => {
+            Ok(Shown::ready(ready_now(endpoint, Some(served)).await))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Asks whether a model is ready, or the server.
 pub(super) async fn ready_now(endpoint: &Arc<Endpoint>, served: Option<Served<'_>>) -> bool {
     let answer = match served {
@@ -92,5 +118,6 @@ fn question(served: Served<'_>) -> Bytes {
 
 const MODEL_CONFIG: &str = "/inference.GRPCInferenceService/ModelConfig";
 const MODEL_METADATA: &str = "/inference.GRPCInferenceService/ModelMetadata";
+const MODEL_STATISTICS: &str = "/inference.GRPCInferenceService/ModelStatistics";
 const MODEL_READY: &str = "/inference.GRPCInferenceService/ModelReady";
 const SERVER_READY: &str = "/inference.GRPCInferenceService/ServerReady";

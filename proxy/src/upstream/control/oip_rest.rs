@@ -7,6 +7,7 @@ use super::{
     Description, Served,
     ask::{get, has_code, is_unimplemented, segment},
     oip_grpc::description,
+    shown::Shown,
 };
 use crate::{
     codec::{oip_grpc::control::ModelMetadata, oip_rest::control},
@@ -53,6 +54,35 @@ pub(super) async fn describe(
         binary,
         ..description(config.as_ref(), metadata)
     })
+}
+
+/// Looks at a model, as over gRPC.
+pub(super) async fn look(
+    endpoint: &Arc<Endpoint>,
+    served: Served<'_>,
+    may_count: bool,
+) -> Result<Shown, Error> {
+    let model = path(served);
+    if may_count {
+        match get(endpoint, &format!("{model}/stats")).await {
+            // A server that does not know the path may answer it with a page of its own.
+            Ok(answer) => {
+                if let Some(statistics) = control::read_statistics(&answer) {
+                    return Ok(Shown::counted(statistics));
+                }
+            }
+            // Of a model that is not there, the metadata says so.
+            Err(error) if has_code(&error, UNKNOWN) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    match get(endpoint, &model).await {
+        Ok(answer) => Ok(Shown::described(control::read_metadata(&answer)?)),
+        Err(error) if has_code(&error, UNKNOWN) => {
+            Ok(Shown::ready(ready(endpoint, Some(served)).await))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Asks whether a model is ready, or the server.

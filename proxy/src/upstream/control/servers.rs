@@ -2,13 +2,16 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::{
+    io::{self, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
+    task::AbortHandle,
+};
 
 use crate::{
     codec::grpc,
@@ -26,6 +29,8 @@ pub(crate) type Pages = &'static [(&'static str, &'static [u8])];
 pub(crate) struct Servers {
     pages: Arc<Mutex<Option<Pages>>>,
     asked: Arc<AtomicUsize>,
+    connections: Arc<Mutex<Vec<AbortHandle>>>,
+    away: Arc<AtomicBool>,
     grpc: bool,
 }
 
@@ -34,6 +39,8 @@ impl Servers {
         Self {
             pages: Arc::new(Mutex::new(pages)),
             asked: Arc::default(),
+            connections: Arc::default(),
+            away: Arc::default(),
             grpc: protocol.ends_with("grpc"),
         }
     }
@@ -56,20 +63,35 @@ impl Servers {
         let config = Config::read(&config).unwrap();
         let called = servers.clone();
         let connector =
-            Connector::new(move |authority| std::future::ready(Ok(called.open(authority.host()))));
+            Connector::new(move |authority| std::future::ready(called.connect(authority.host())));
         let upstream = Arc::new(Upstream::new("u", &config.upstreams["u"], &connector));
         (servers, upstream)
     }
 
     /// Opens a connection to the server.
     pub(crate) fn open(&self, host: &str) -> BoxStream {
-        let (near, far) = tokio::io::duplex(1 << 16);
+        let (near, far) = io::duplex(1 << 16);
         let silent = host == "silent";
-        match self.grpc {
-            true => drop(tokio::spawn(self.clone().serve_grpc(far, silent))),
-            false => drop(tokio::spawn(self.clone().serve_rest(far, silent))),
-        }
+        let serving = match self.grpc {
+            true => tokio::spawn(self.clone().serve_grpc(far, silent)),
+            false => tokio::spawn(self.clone().serve_rest(far, silent)),
+        };
+        self.connections.lock().push(serving.abort_handle());
         Box::new(near)
+    }
+
+    fn connect(&self, host: &str) -> io::Result<BoxStream> {
+        match self.away.load(Ordering::Relaxed) {
+            true => Err(io::ErrorKind::ConnectionRefused.into()),
+            false => Ok(self.open(host)),
+        }
+    }
+
+    /// Closes all connections, as a process does that ends, and takes no more where it stays away.
+    pub(super) fn restart(&self, stays_away: bool) {
+        self.away.store(stays_away, Ordering::Relaxed);
+        let mut connections = self.connections.lock();
+        connections.drain(..).for_each(|serving| serving.abort());
     }
 
     pub(crate) fn set(&self, pages: Option<Pages>) {

@@ -172,6 +172,25 @@ async fn a_model_that_is_loaded_anew_is_noticed_within_ten_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_model_is_asked_for_again_at_once_when_it_may_be_another_one() {
+    let (servers, upstream) = Servers::upstream("oip-grpc", Some(TRITON_GRPC));
+    let learned = learned(&upstream);
+    learned.ask_again();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(servers.asked(), 0, "nobody has asked yet");
+    let first = learned.wait().await.unwrap();
+    servers.set(Some(MLSERVER_GRPC));
+    learned.ask_again();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_ne!(learned.description().unwrap(), first);
+    let asked = servers.asked();
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    assert_eq!(servers.asked(), asked, "and from then on as before");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(servers.asked() > asked);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_did_not_divide_outweighs_what_the_server_says() {
     let (_, upstream) = Servers::upstream("oip-grpc", Some(TRITON_GRPC));
     let learned = learned(&upstream);

@@ -10,6 +10,7 @@ use outrigger_filters::{
 use super::{
     Description, Served,
     ask::{grpc, is_unimplemented},
+    shown::Shown,
 };
 use crate::{
     codec::tfs_grpc::control::{ModelMetadata, Question, SIGNATURE_DEF, State, VersionStatus},
@@ -42,6 +43,16 @@ pub(super) async fn describe(
         Err(_) => Vec::new(),
     };
     Ok(description(metadata, &statuses))
+}
+
+/// Looks at which versions of a model answer.
+pub(super) async fn look(endpoint: &Arc<Endpoint>, served: Served<'_>) -> Result<Shown, Error> {
+    match grpc(endpoint, STATUS, question(served)?.write()).await {
+        Ok(answer) => Ok(Shown::available(&VersionStatus::read_all(&answer)?)),
+        // There are servers that know how to predict and nothing else.
+        Err(error) if is_unimplemented(&error) => Ok(Shown::ready(true)),
+        Err(error) => Err(error),
+    }
 }
 
 /// Joins what a server says of a model in the protocol's two calls.

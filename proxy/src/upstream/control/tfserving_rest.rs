@@ -6,6 +6,7 @@ use outrigger_filters::inference::{Code, Error, Status};
 use super::{
     Description, Served,
     ask::{get, has_code, is_unimplemented, segment},
+    shown::Shown,
     tfserving_grpc::{description, version},
 };
 use crate::{
@@ -42,6 +43,15 @@ pub(super) async fn describe(
         Err(error) => return Err(error),
     };
     Ok(description(metadata, &statuses))
+}
+
+/// Looks at which versions of a model answer; of KServe, at whether the model does.
+pub(super) async fn look(endpoint: &Arc<Endpoint>, served: Served<'_>) -> Result<Shown, Error> {
+    let answer = get(endpoint, &path(served)?).await?;
+    Ok(match control::read_status(&answer) {
+        Ok(statuses) => Shown::available(&statuses),
+        Err(_) => Shown::ready(control::ready(&answer)),
+    })
 }
 
 /// Asks whether a version of a model is available, or the server there.

@@ -7,6 +7,7 @@ pub(in crate::codec) mod metadata;
 mod model;
 mod ready;
 mod server;
+mod statistics;
 
 use std::ops::Range;
 
@@ -16,6 +17,7 @@ pub use self::{
     model::ModelRequest,
     ready::{ready, write_ready},
     server::{BINARY, ServerMetadata},
+    statistics::Statistics,
 };
 use crate::codec::{
     Wire,
