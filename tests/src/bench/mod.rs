@@ -3,6 +3,7 @@
 //! `tests/bench/README.md` says what each figure means and how to run them.
 
 pub mod batching;
+pub mod cache;
 pub mod curves;
 pub mod demand;
 pub mod goodput;

@@ -1,6 +1,5 @@
-//! `cargo run --release -p outrigger-tests --bin bench -- passthrough | batching | goodput`:
-//! see
-//! `tests/bench/README.md`.
+//! `cargo run --release -p outrigger-tests --bin bench -- passthrough | batching | goodput | cache`:
+//! see `tests/bench/README.md`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,7 +10,13 @@ use clap::{Parser, Subcommand};
 use outrigger::demo::load::{Load, Pace, Repeat, Target, frame};
 use outrigger_tests::bench::curves::Curve;
 use outrigger_tests::bench::peers::Peer;
-use outrigger_tests::bench::{Result, batching, goodput, message, passthrough, triton, upstream};
+use outrigger_tests::bench::{
+    Result, batching, cache, goodput, message, passthrough, triton, upstream,
+};
+
+/// That of Outrigger's binary: what a cache takes of the machine is also what its allocator takes.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Measures Outrigger against its peers, and batching against none.
 #[derive(Debug, Parser)]
@@ -106,6 +111,41 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// What the prediction cache is worth and costs, alone and beside Triton's response cache
+    Cache {
+        /// Parts to measure [default: all]
+        #[arg(long, value_enum)]
+        part: Vec<cache::Part>,
+        /// Interleaved repeats; the medians are shown
+        #[arg(long, default_value_t = 5)]
+        repeats: usize,
+        /// How long each load is counted
+        #[arg(long, default_value_t = 5.0)]
+        seconds: f64,
+        /// Short loads and few steps: to see that it works
+        #[arg(long)]
+        quick: bool,
+        /// Floats of a row before Triton; may be given several times
+        #[arg(long, default_values_t = [64])]
+        columns: Vec<usize>,
+        /// Rows that are inserted to see what the store takes
+        #[arg(long, default_value_t = 10_000_000)]
+        insertions: u64,
+        /// Leave it to the system which core runs what
+        #[arg(long)]
+        unpinned: bool,
+        /// The folder of the scripts that start servers
+        #[arg(long, default_value = "tests/servers")]
+        servers: PathBuf,
+        /// The native container's binary [default: beside this one, or $OUTRIGGER_NATIVE]
+        #[arg(long)]
+        native: Option<PathBuf>,
+        /// Write charts into this folder
+        #[arg(long)]
+        charts: Option<PathBuf>,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Loads one method of a server and says what was seen
     Load {
         /// The server
@@ -132,6 +172,12 @@ enum Command {
     /// Answers calls cheaply until stdin ends
     #[command(hide = true)]
     Upstream,
+    /// Gives every row the same label until stdin ends
+    #[command(hide = true)]
+    Label,
+    /// Inserts rows into a cache and says what they took
+    #[command(hide = true)]
+    Fill(cache::Insertions),
 }
 
 #[derive(Debug, clap::Args)]
@@ -269,6 +315,40 @@ fn run(command: Command) -> Result<()> {
             })?;
             common.write(&figures)
         }
+        Command::Cache {
+            part,
+            repeats,
+            seconds,
+            quick,
+            columns,
+            insertions,
+            unpinned,
+            servers,
+            native,
+            charts,
+            common,
+        } => {
+            let folder = Folder::new()?;
+            let figures = cache::run(&cache::Options {
+                parts: if part.is_empty() {
+                    cache::Part::ALL.to_vec()
+                } else {
+                    part
+                },
+                repeats: if quick { 1 } else { repeats },
+                lasting: Duration::from_secs_f64(if quick { 1.0 } else { seconds }),
+                quick,
+                columns,
+                insertions: if quick { insertions / 20 } else { insertions },
+                unpinned,
+                servers,
+                outrigger: common.outrigger(),
+                native: native.or_else(|| told("OUTRIGGER_NATIVE")),
+                folder: folder.0.clone(),
+                charts,
+            })?;
+            common.write(&figures)
+        }
         Command::Load {
             address,
             path,
@@ -295,6 +375,13 @@ fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Upstream => Ok(upstream::serve()?),
+        Command::Label => Ok(cache::serve_label()?),
+        Command::Fill(insertions) => {
+            // As in Outrigger's binary; where the system does not know the setting, it has no such
+            // pages.
+            let _ = rustix::thread::disable_transparent_huge_pages(true);
+            cache::fill(&insertions)
+        }
     }
 }
 
