@@ -160,7 +160,7 @@ impl Flights {
         let flight = self.0.get(&digest)?.iter().find(|flight| {
             (own.is_some_and(|own| Arc::ptr_eq(own, &flight.call))
                 || others == Some(flight.call.generation))
-                && flight.question.is_of(cut)
+                && cut.asks(&flight.question)
                 && flight.row.iter().eq(cut.of(row))
         })?;
         Some((Waiting::new(&flight.call), flight.index))

@@ -5,14 +5,18 @@
 //! full, so that two different requests never share one, not even for someone who chooses inputs
 //! to collide. Long rows are compared by a cryptographic digest in place of their bytes.
 
-use std::hash::{BuildHasher, Hasher};
+use std::{
+    cell::RefCell,
+    hash::{BuildHasher, Hasher},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use bytestring::ByteString;
 use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 
-use super::store::allocated;
+use super::store::{Counted, allocated};
 use crate::inference::{
     BINARY_DATA_SIZE, Cells, Head, Metadata, Parameter, Parameters, Payload, Request, RequestParts,
     RequestedOutput, Tensor,
@@ -41,6 +45,8 @@ pub(super) struct Cut<'a> {
     pub(super) by_row: bool,
     /// The digest of what all rows have in common.
     pub(super) common: u64,
+    /// The question that was found to be this one's: the rows of a request mostly meet but one.
+    question: RefCell<Option<Arc<Counted<Question>>>>,
 }
 
 /// Keys of digests: nobody outside of the process can choose inputs by their digests.
@@ -83,6 +89,7 @@ impl<'a> Cut<'a> {
             rows,
             by_row: true,
             common: common(keys, request, true),
+            question: RefCell::default(),
         })
     }
 
@@ -98,6 +105,7 @@ impl<'a> Cut<'a> {
             rows: 1,
             by_row: false,
             common: common(keys, request, false),
+            question: RefCell::default(),
         }
     }
 
@@ -110,6 +118,22 @@ impl<'a> Cut<'a> {
             cell.blocks(|block| hasher.write(block));
         }
         hasher.finish()
+    }
+
+    /// Tells whether this is what its rows are asked.
+    pub(super) fn asks(&self, question: &Arc<Counted<Question>>) -> bool {
+        let mut known = self.question.borrow_mut();
+        if known
+            .as_ref()
+            .is_some_and(|known| Arc::ptr_eq(known, question))
+        {
+            return true;
+        }
+        let asks = question.is_of(self);
+        if asks {
+            *known = Some(question.clone());
+        }
+        asks
     }
 
     /// Returns the contents of a row.

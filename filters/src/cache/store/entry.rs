@@ -97,7 +97,7 @@ impl Entry {
 
     /// Tells whether it is the answer to a row.
     pub(in crate::cache) fn is_of(&self, keys: &Keys, cut: &Cut<'_>, row: usize) -> bool {
-        self.question.is_of(cut) && keys.is(cut.of(row), self.kept, self.row_bytes())
+        cut.asks(&self.question) && keys.is(cut.of(row), self.kept, self.row_bytes())
     }
 
     /// Tells whether its time is over.

@@ -101,16 +101,20 @@ impl Shard {
         is_it: impl Fn(&Entry) -> bool,
     ) -> Sought {
         self.frequency.touch(digest);
-        let Some(entry) = self.entry(digest).filter(|entry| is_it(entry)) else {
+        // Most of what is asked for is asked for often.
+        for segment in [&mut self.protected, &mut self.window] {
+            if let Some(entry) = segment.entries.get_mut(&digest) {
+                return entry.sought(now, max_age, is_it);
+            }
+        }
+        let Some(entry) = self.probation.entries.peek_mut(&digest) else {
             return Sought::Absent;
         };
-        // It stays until it is replaced: whoever asks next may not mind its age.
-        if entry.is_expired(now) || max_age.is_some_and(|max| entry.age(now) > max) {
-            return Sought::Expired;
+        let sought = entry.sought(now, max_age, is_it);
+        if let Sought::Found(_) = sought {
+            self.protect(digest);
         }
-        let found = entry.found();
-        self.promote(digest);
-        Sought::Found(found)
+        sought
     }
 
     /// Looks for an entry without counting it.
@@ -218,18 +222,12 @@ impl Shard {
         [&self.window, &self.probation, &self.protected]
     }
 
-    /// Takes note that an entry was asked for again.
-    fn promote(&mut self, digest: u64) {
-        for segment in [&mut self.window, &mut self.protected] {
-            if let Some(entry) = segment.entries.get_mut(&digest) {
-                entry.touched = true;
-                return;
-            }
-        }
-        let Some(mut entry) = self.probation.pop(digest) else {
+    /// Protects an entry that was on probation, and puts the one that was asked for longest ago in
+    /// its place.
+    fn protect(&mut self, digest: u64) {
+        let Some(entry) = self.probation.pop(digest) else {
             return;
         };
-        entry.touched = true;
         self.protected.put(digest, entry);
         while self.protected.bytes > (self.protected.bytes + self.probation.bytes) / 5 * PROTECTED {
             match self.protected.pop_lru() {
@@ -327,6 +325,22 @@ impl Shard {
 
     fn forget(&mut self, gone: &Entry) {
         self.tenants.remove(gone.tenant, gone.bytes());
+    }
+}
+
+impl Entry {
+    /// Tells what it is to one who looks for the answer to a row, and takes note that it was asked
+    /// for.
+    fn sought(&mut self, now: u64, max_age: Option<u64>, is_it: impl Fn(&Self) -> bool) -> Sought {
+        if !is_it(self) {
+            return Sought::Absent;
+        }
+        // It stays until it is replaced: whoever asks next may not mind its age.
+        if self.is_expired(now) || max_age.is_some_and(|max| self.age(now) > max) {
+            return Sought::Expired;
+        }
+        self.touched = true;
+        Sought::Found(self.found())
     }
 }
 
