@@ -493,7 +493,7 @@ fn benefit(view: &BenefitView) -> serde_json::Value {
     })
 }
 
-impl Loaded for Batch<Call> {
+impl<S> Loaded for Batch<S> {
     fn load(&self) -> usize {
         Batch::load(self)
     }
