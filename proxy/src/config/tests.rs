@@ -583,9 +583,9 @@ fn a_version_that_its_server_cannot_be_asked_for_is_a_fault() {
 #[test]
 fn a_name_with_dots_is_told_from_a_path() {
     assert_eq!(
-        faults_with("models: { a.b: { cach: 1 } }"),
+        faults_with("models: { a.b: { kind: 1 } }"),
         [
-            "models.\"a.b\".cach: unknown key `cach`; known are `latency_objective`, `arms`, `batch`, \
+            "models.\"a.b\".kind: unknown key `kind`; known are `latency_objective`, `arms`, `batch`, \
          `cache`"
         ]
     );

@@ -5,6 +5,7 @@ mod control;
 mod describe;
 mod gather;
 mod infer;
+mod kept;
 #[cfg(test)]
 mod losing;
 mod model;

@@ -15,6 +15,7 @@ use tower::{
 use super::{
     balance::{Balance, Loaded},
     control::Keeps,
+    kept::Kept,
     observed::Observed,
     rename::RenameLayer,
     replicas::Replicas,
@@ -24,7 +25,7 @@ use super::{
 use crate::{
     config::{self, Limits, Protocol},
     telemetry::{Metrics, Requests},
-    upstream::{Client, Description, Learned, Upstream, Watched, verdict},
+    upstream::{Client, Description, Learned, Upstream, verdict},
 };
 
 /// A call to one endpoint, of which it is seen what becomes of it.
@@ -45,11 +46,9 @@ pub struct Model {
     upstream: Arc<Upstream>,
     ways: Ways,
     /// What the model has answered, where that is kept.
-    store: Option<Store>,
+    kept: Option<Kept>,
     /// Who asks again for what was asked for last, where that is configured.
     warming: Option<Warming>,
-    /// Who looks whether the server still has the model that gave the answers that are kept.
-    watched: Option<Watched>,
     /// The endpoints, and which are left out.
     replicas: Arc<Replicas>,
     calls: Vec<Call>,
@@ -76,7 +75,7 @@ impl Model {
         last: Option<&Self>,
     ) -> Self {
         let kept = last.and_then(|last| {
-            let store = last.store.clone().filter(|_| {
+            let kept = last.kept.clone().filter(|_| {
                 Arc::ptr_eq(&last.upstream, upstream)
                     && last.arm == *arm
                     && last.config.cache == config.cache
@@ -84,7 +83,7 @@ impl Model {
                     && last.config.ignore_headers == config.ignore_headers
             })?;
             // The store goes by what was learned: it must not learn it anew.
-            Some((store, last.learned.capability().clone()))
+            Some((kept, last.learned.capability().clone()))
         });
         let (kept, capability) = kept.unzip();
         let learned = Learned::new(
@@ -94,18 +93,21 @@ impl Model {
             arm.version.clone(),
             capability.unwrap_or_else(|| Capability::new(Batchable::Unasked)),
         );
-        let is_kept = kept.is_some();
-        let cache = config.cache.as_ref().map(|cache| {
-            let unit = unit(cache, config);
-            let store = kept.unwrap_or_else(|| {
+        let is_taken_over = kept.is_some();
+        let kept = config.cache.as_ref().map(|cache| {
+            kept.unwrap_or_else(|| {
                 let cache = cache::Config {
-                    unit,
+                    unit: unit(cache, config),
                     ..cache.clone()
                 };
                 let handles = metrics.cache().handles(&config.name, &arm.name);
-                Store::new(cache, learned.capability().clone(), handles)
-            });
-            CacheLayer::with_store(store).with_unit(unit)
+                let store = Store::new(cache, learned.capability().clone(), handles);
+                Kept::new(store, upstream.clone(), arm, &learned)
+            })
+        });
+        let cache = kept.as_ref().zip(config.cache.as_ref());
+        let cache = cache.map(|(kept, cache)| {
+            CacheLayer::with_store(kept.store().clone()).with_unit(unit(cache, config))
         });
         let duration = metrics.upstream(upstream.name());
         let replicas = Replicas::new(&config.name, upstream, metrics);
@@ -146,20 +148,12 @@ impl Model {
             learned.begin();
         }
         let ways = Ways::new(usual, alone, learned.clone(), config);
-        let store = cache.map(|cache| cache.store().clone());
-        let watched = store.clone().map(|store| {
-            let learned = learned.clone();
-            let (model, version) = (arm.model.clone(), arm.version.clone());
-            Watched::begin(upstream.clone(), model, version, move |why| {
-                store.flush(why);
-                learned.ask_again();
-            })
-        });
-        let warming = store.as_ref().filter(|store| store.config().warm > 0);
+        let store = kept.as_ref().map(Kept::store);
+        let warming = store.filter(|store| store.config().warm > 0);
         let warming = warming.map(|store| {
             let warming = Warming::begin(store, ways.clone());
-            // A store that was taken over is the last stack's until this one is in force.
-            if !is_kept {
+            // What was taken over is the last stack's until this one is in force.
+            if !is_taken_over {
                 warming.follow(store);
             }
             warming
@@ -170,9 +164,8 @@ impl Model {
             arm: arm.clone(),
             upstream: upstream.clone(),
             ways,
-            store,
+            kept,
             warming,
-            watched,
             replicas,
             calls,
             batches,
@@ -237,27 +230,30 @@ impl Model {
 
     /// Tells whether answers are kept.
     pub(super) fn has_cache(&self) -> bool {
-        self.store.is_some()
+        self.kept.is_some()
     }
 
     /// Tells whether a stored answer to a request that names a label would be forgotten in time when
     /// the label comes to stand for another version; the label is looked for from now on.
     pub(super) fn watches(&self, label: &str) -> bool {
-        self.watched
-            .as_ref()
-            .is_none_or(|watched| watched.covers(label))
+        let kept = self.kept.as_ref();
+        kept.is_none_or(|kept| kept.covers(label))
     }
 
     /// Forgets all stored answers, and returns how many there were; `None` where none are kept.
     /// What was asked for last is asked again soon, as far as the configuration says.
     pub fn flush(&self, why: Flush) -> Option<usize> {
-        self.store.as_ref().map(|store| store.flush(why))
+        self.kept.as_ref().map(|kept| kept.store().flush(why))
     }
 
     /// Sees to what is stored from now on, in place of the stack that it was taken over from.
     pub(super) fn take_over(&self) {
-        if let (Some(warming), Some(store)) = (&self.warming, &self.store) {
-            warming.follow(store);
+        let Some(kept) = &self.kept else {
+            return;
+        };
+        kept.belongs_to(&self.learned);
+        if let Some(warming) = &self.warming {
+            warming.follow(kept.store());
         }
     }
 
@@ -350,7 +346,7 @@ impl Model {
 
     /// Returns what is stored and what came of it, where answers are kept.
     pub fn cache(&self) -> Option<cache::View> {
-        self.store.as_ref().map(Store::view)
+        self.kept.as_ref().map(|kept| kept.store().view())
     }
 
     /// Shows what was learned, for `/models`.
@@ -493,7 +489,7 @@ fn benefit(view: &BenefitView) -> serde_json::Value {
     })
 }
 
-impl Loaded for Batch<Call> {
+impl<S> Loaded for Batch<S> {
     fn load(&self) -> usize {
         Batch::load(self)
     }

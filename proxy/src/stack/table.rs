@@ -207,3 +207,42 @@ impl Table {
         self.upstreams.values()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn stacks_of_one_name_are_shown_together_and_those_that_are_gone_no_more() {
+        let metrics = Metrics::new();
+        let refuse = Connector::new(|_| async { Err(io::ErrorKind::ConnectionRefused.into()) });
+        let build = |model: &str, last: Option<&Table>| {
+            let config = format!(
+                "listeners:
+  - {{ address: '127.0.0.1:9001', upstream: one }}
+  - {{ address: '127.0.0.1:9002', upstream: two }}
+upstreams:
+  one: {{ protocol: oip-grpc, endpoints: ['http://a:1', 'http://a:2'] }}
+  two: {{ protocol: oip-grpc, endpoints: ['http://b:1'] }}
+models: {{ m: {model} }}"
+            );
+            Table::build(Config::read(&config).unwrap(), last, &metrics, &refuse)
+        };
+        let endpoints = || {
+            let text = metrics.text();
+            let mut lines = text.lines().map(str::to_owned);
+            lines.find(|line| {
+                line.starts_with("outrigger_batch_endpoints{") && line.contains("unknown")
+            })
+        };
+        let table = build("{ batch: {} }", None);
+        assert_eq!(table.models().count(), 2);
+        table.show(&metrics);
+        let of_both = r#"outrigger_batch_endpoints{model="m",arm="m",pays="unknown"} 3"#;
+        assert_eq!(endpoints().as_deref(), Some(of_both));
+        build("{}", Some(&table)).show(&metrics);
+        assert_eq!(endpoints(), None);
+    }
+}

@@ -103,7 +103,7 @@ pub(super) fn refusal(error: &(dyn Error + 'static)) -> HeaderValue {
 
 fn not_stored(reason: &str) -> &'static str {
     match reason {
-        "no_store" => "the caller says that nothing shall be stored",
+        "no_store" => "nothing of it shall be stored",
         "no_cache" => "the caller wants the model itself to answer",
         "sequence" => "it belongs to a sequence",
         "shared_memory" => "its tensors lie in shared memory",
