@@ -25,7 +25,7 @@ pub(crate) struct Lookout {
 #[derive(Debug)]
 pub(super) enum Sight {
     /// The server shows this, over this one of its connections.
-    Shown(u64, Shown),
+    Shown(u64, Box<Shown>),
     /// It is there, and does not say.
     Silent(Error),
     /// It cannot be reached, or the connection broke.
@@ -56,7 +56,7 @@ impl Lookout {
         // It is never closed.
         let _turn = self.turn.acquire().await;
         match self.shown(served, labels, may_count).await {
-            Ok(shown) => Sight::Shown(self.endpoint.dials(), shown),
+            Ok(shown) => Sight::Shown(self.endpoint.dials(), Box::new(shown)),
             Err(error) if is_gone(&error) => Sight::Gone(error),
             Err(error) => Sight::Silent(error),
         }

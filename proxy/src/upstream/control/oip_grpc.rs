@@ -72,8 +72,9 @@ pub(super) fn description(config: Option<&ModelConfig>, metadata: ModelMetadata)
     }
 }
 
-/// Looks at a model: at what the server has counted, where it may count, because that begins anew
-/// when a model is loaded anew, whatever else stays as it was; or else at how it is described.
+/// Looks at a model: at what the server has counted, where it may count, or else at how it is
+/// described. Triton's counts begin anew when a model is loaded anew, even if nothing else changes,
+/// and those of an ensemble do so with each of its parts (seen at 2.51).
 pub(super) async fn look(
     endpoint: &Arc<Endpoint>,
     served: Served<'_>,

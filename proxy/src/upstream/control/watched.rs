@@ -186,7 +186,7 @@ impl Watching {
                     // Forgotten before they are flushed, so that nothing new is kept of them.
                     labels.saw(index, &shown);
                 }
-                self.tell(trail.saw(connection, shown), on_change);
+                self.tell(trail.saw(connection, *shown), on_change);
                 false
             }
             Sight::Silent(error) => {
