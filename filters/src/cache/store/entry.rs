@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{allocated, counted::Counted};
+use super::{counted::Counted, size::of_page};
 use crate::{
     cache::{
         frame::Frame,
@@ -132,7 +132,7 @@ impl Entry {
     /// Returns the memory that it takes but for its slot in the table: its node of the list with
     /// digest and links, its bytes, and what counts who shares them.
     pub(super) fn bytes(&self) -> usize {
-        allocated(size_of::<Self>() + LINKS) + allocated(self.blob.len()) + allocated(SHARED)
+        of_page(size_of::<Self>() + LINKS) + of_page(self.blob.len()) + of_page(SHARED)
     }
 
     fn row_bytes(&self) -> &[u8] {

@@ -11,7 +11,7 @@
 /// - glibc has no classes: a chunk is `len + 8` in steps of 16, at least 32. That is up to 16
 ///   bytes more than what is said here for small ones, and less from some hundred bytes on.
 ///
-/// What is free in the pages of a class is not counted: no allocator says how much that is.
+/// What is free in the pages of a class is not counted ([`of_page`] does in part).
 pub(in crate::cache) const fn allocated(len: usize) -> usize {
     match len {
         // Empty vectors and boxes ask for nothing.
@@ -46,6 +46,22 @@ pub(in crate::cache) const fn aligned(len: usize, alignment: usize) -> usize {
     }
 }
 
+/// Returns the part of its page that one of many allocations of so many bytes takes, what is left at
+/// the page's end shared out: 18 of 3584 bytes go into 64 KiB, and a kilobyte is left.
+///
+/// By mimalloc 3: pages of 64 KiB to 10 KiB, of 512 KiB to 84 KiB, and one for each beyond. Blocks
+/// that are free in a page are not counted: no allocator says how many.
+pub(in crate::cache) const fn of_page(len: usize) -> usize {
+    let class = allocated(len);
+    let page = match class {
+        0 => return 0,
+        1..=SMALL => SMALL_PAGE,
+        _ if class <= MEDIUM => MEDIUM_PAGE,
+        _ => return class,
+    };
+    page.div_ceil((page - NOTES) / class)
+}
+
 /// Returns how many bytes a hash table (`hashbrown`, also that of `std` and of `lru`) takes, with
 /// slots of so many bytes, after holding at most so many entries that came and went.
 ///
@@ -71,6 +87,13 @@ pub(in crate::cache) const fn table(entries_high_water: usize, slot: usize) -> u
 
 /// The largest of mimalloc's classes: an eighth of its largest kind of page, 4 MiB.
 const CLASSES: usize = 512 << 10;
+/// The largest allocations of a small page, and of a medium one; and the pages.
+const SMALL: usize = 10 << 10;
+const MEDIUM: usize = 84 << 10;
+const SMALL_PAGE: usize = 64 << 10;
+const MEDIUM_PAGE: usize = 512 << 10;
+/// What mimalloc notes at the beginning of a page.
+const NOTES: usize = 256;
 /// The largest power of two of which mimalloc knows how it lies.
 const NATURAL: usize = 4096;
 /// No allocator can give this.
@@ -85,6 +108,23 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_is_left_of_a_page_is_shared_out() {
+        for (len, taken) in [
+            (0, 0),
+            (100, 113),
+            (3500, 3641),
+            (4096, 4370),
+            (20 << 10, 20_972),
+            (1 << 20, 1 << 20),
+        ] {
+            assert_eq!(of_page(len), taken, "{len}");
+        }
+        assert!(
+            (1..200_000).all(|len| (allocated(len)..=len * 5 / 4 + 4096).contains(&of_page(len)))
+        );
+    }
 
     #[test]
     fn sizes_are_those_of_the_classes() {
