@@ -122,7 +122,7 @@ mod tests {
             assert_eq!(of_page(len), taken, "{len}");
         }
         assert!(
-            (1..200_000).all(|len| (allocated(len)..=len * 5 / 4 + 4096).contains(&of_page(len)))
+            (1..200_000).all(|len| (allocated(len)..=len * 4 / 3 + 4096).contains(&of_page(len)))
         );
     }
 
