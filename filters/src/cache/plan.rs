@@ -171,6 +171,9 @@ impl Plan {
                 answer.report.cache = Some(report);
                 return Self::Ready(Ok(answer));
             }
+            if !seek.asks {
+                return Self::Ready(Err(NotCached::new().into()));
+            }
         }
         Self::Ask(Asked {
             unit,

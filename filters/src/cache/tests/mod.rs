@@ -2,6 +2,7 @@
 
 mod bounds;
 mod flights;
+mod hunt;
 mod properties;
 mod rows;
 mod sameness;

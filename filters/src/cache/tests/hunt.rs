@@ -1,0 +1,42 @@
+//! What was found by looking for ways to break the promises.
+
+use super::*;
+
+const ONLY_IF_CACHED: CacheControl = CacheControl {
+    no_cache: false,
+    no_store: false,
+    max_age: None,
+    only_if_cached: true,
+};
+
+/// Answers with rows that are so wide.
+fn wide(call: Sent, width: usize) {
+    let mut response = echo(&call.request);
+    let output = &mut response.outputs[0];
+    let rows = output.shape.rows().unwrap();
+    output.shape = Shape::new([rows as i64, width as i64]);
+    output.data = Bytes::from(vec![5; rows * width]).into();
+    call.answer(response);
+}
+
+/// Has rows 1 and 3 stored, whose answers do not go together.
+async fn unlike() -> Script {
+    let mut script = Script::new(Config::default());
+    for mark in [1, 3] {
+        let caller = script.send(request("a", &[mark]));
+        wide(script.expect_call().await, mark.into());
+        answer(caller).await.unwrap();
+    }
+    script
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_wants_no_model_asked_is_told_when_stored_rows_do_not_go_together() {
+    let mut script = unlike().await;
+    let asked = with(request("b", &[1, 3]), |parts| {
+        parts.head.cache = ONLY_IF_CACHED;
+    });
+    let caller = script.send(asked);
+    script.expect_no_call().await;
+    cause::<NotCached>(&answer(caller).await.unwrap_err());
+}
