@@ -46,7 +46,7 @@ where
     }
     let unit = asked.unit;
     for may_join in [true, false] {
-        match attempt(inner.clone(), &request, asked).await? {
+        match attempt(&store, inner.clone(), &request, asked).await? {
             Some(answer) => return Ok(answer),
             None if !may_join => break,
             None => {}
@@ -82,7 +82,12 @@ where
 
 /// Asks, waits and joins once; `None` where no answer comes of that although the model may have
 /// one.
-async fn attempt<S>(inner: S, request: &Request, asked: Asked) -> Result<Option<Response>, Error>
+async fn attempt<S>(
+    store: &Store,
+    inner: S,
+    request: &Request,
+    asked: Asked,
+) -> Result<Option<Response>, Error>
 where
     S: Infer + 'static,
     S::Future: 'static,
@@ -95,7 +100,6 @@ where
     } = asked;
     let mut landed = None;
     if let Some((leading, part)) = own {
-        let store = leading.store.clone();
         let Some(part) = part else {
             return Ok(None);
         };
@@ -104,7 +108,7 @@ where
         if done.rows.is_none() {
             return Ok(None);
         }
-        landed = Some((done, store));
+        landed = Some(done);
     }
     for (index, source) in sources.iter().enumerate() {
         let Source::Joined(waiting, _) = source else {
@@ -125,7 +129,7 @@ where
             Outcome::Failed(_) | Outcome::Unfit => return Ok(None),
         }
     }
-    let rows = landed.as_ref().and_then(|(done, _)| done.rows.as_ref());
+    let rows = landed.as_ref().and_then(|done| done.rows.as_ref());
     let frame = sources.iter().find_map(|source| match source {
         Source::Stored(found) => Some(&found.frame),
         Source::Own(_) => rows.map(|rows| &rows.frame),
@@ -133,12 +137,10 @@ where
     });
     let answer = frame.and_then(|frame| join(frame, &sources, request, rows));
     let Some(mut answer) = answer else {
-        if let Some((_, store)) = &landed {
-            store.shared().unlike(&sources, rows);
-        }
+        store.shared().unlike(&sources, rows);
         return Ok(None);
     };
-    if let Some((done, _)) = landed {
+    if let Some(done) = landed {
         answer.report = done.response.report;
     }
     answer.report.cache = Some(report);
@@ -174,7 +176,7 @@ fn is_all(sources: &Sources, waiting: &Waiting) -> bool {
 /// The rows that a request asks the model for, on behalf of all who ask for them meanwhile.
 #[derive(Debug)]
 pub(super) struct Leading {
-    pub(super) store: Store,
+    store: Store,
     asking: Asking,
     tenant: u64,
     sent_at: Instant,

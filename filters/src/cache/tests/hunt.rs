@@ -40,3 +40,12 @@ async fn who_wants_no_model_asked_is_told_when_stored_rows_do_not_go_together() 
     script.expect_no_call().await;
     cause::<NotCached>(&answer(caller).await.unwrap_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_are_all_known_and_do_not_go_together_have_whole_requests_stored() {
+    let mut script = unlike().await;
+    let caller = script.send(request("b", &[1, 3]));
+    wide(script.expect_call().await, 3);
+    answer(caller).await.unwrap();
+    script.hit(request("c", &[1, 3])).await;
+}
