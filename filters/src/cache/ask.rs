@@ -45,14 +45,17 @@ where
         return Ok(landed.response);
     }
     let unit = asked.unit;
-    for may_join in [true, false] {
-        match attempt(&store, inner.clone(), &request, asked).await? {
-            Some(answer) => return Ok(answer),
-            None if !may_join => break,
-            None => {}
+    for round in 1..=ROUNDS {
+        let missed = match attempt(&store, inner.clone(), &request, asked).await? {
+            Ok(answer) => return Ok(answer),
+            Err(missed) => missed,
+        };
+        if round == ROUNDS || missed == Missed::Private {
+            break;
         }
-        // What came of others' calls is no answer to this request: it asks by itself.
-        asked = match Plan::again(&store, &request, unit) {
+        // Who waited for the same wait for one of them. The last time nobody is waited for.
+        let joins = missed == Missed::GivenUp && round + 1 < ROUNDS;
+        asked = match Plan::again(&store, &request, unit, joins) {
             Plan::Ready(answer) => return answer,
             Plan::Ask(Asked {
                 own: Some((leading, None)),
@@ -67,7 +70,7 @@ where
             Plan::Pass(_) => break,
         };
     }
-    // Answers to its rows do not go together.
+    // No answer can be put together: it asks as if there were no cache.
     let mut response = inner.oneshot(request).await.map_err(Into::into)?;
     response.report.cache = Some(CacheReport {
         result: CacheResult::Bypass,
@@ -80,14 +83,24 @@ where
     Ok(response)
 }
 
-/// Asks, waits and joins once; `None` where no answer comes of that although the model may have
-/// one.
+/// Why no answer came of asking, although the model may have one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missed {
+    /// A call that was waited for was given up, or failed for the sake of other rows.
+    GivenUp,
+    /// The model's answer is none that is cut into rows, or given to others.
+    Private,
+    /// Answers to its rows do not go together.
+    Unlike,
+}
+
+/// Asks, waits and joins once.
 async fn attempt<S>(
     store: &Store,
     inner: S,
     request: &Request,
     asked: Asked,
-) -> Result<Option<Response>, Error>
+) -> Result<Result<Response, Missed>, Error>
 where
     S: Infer + 'static,
     S::Future: 'static,
@@ -101,14 +114,15 @@ where
     let mut landed = None;
     if let Some((leading, part)) = own {
         let Some(part) = part else {
-            return Ok(None);
+            return Ok(Err(Missed::Unlike));
         };
         // Before others are waited for: they may be waiting for this.
         let done = lead(leading, inner, part).await?;
-        if done.rows.is_none() {
-            return Ok(None);
+        match done.rows {
+            Ok(_) => landed = Some(done),
+            Err(Unfit::Private) => return Ok(Err(Missed::Private)),
+            Err(Unfit::Uneven) => return Ok(Err(Missed::Unlike)),
         }
-        landed = Some(done);
     }
     for (index, source) in sources.iter().enumerate() {
         let Source::Joined(waiting, _) = source else {
@@ -126,10 +140,11 @@ where
             Outcome::Failed(cause) if is_all(&sources, waiting) => {
                 return Err(CallFailed::new(cause.clone()).into());
             }
-            Outcome::Failed(_) | Outcome::Unfit => return Ok(None),
+            Outcome::Failed(_) | Outcome::GivenUp => return Ok(Err(Missed::GivenUp)),
+            Outcome::Unfit => return Ok(Err(Missed::Unlike)),
         }
     }
-    let rows = landed.as_ref().and_then(|done| done.rows.as_ref());
+    let rows = landed.as_ref().and_then(|done| done.rows.as_ref().ok());
     let frame = sources.iter().find_map(|source| match source {
         Source::Stored(found) => Some(&found.frame),
         Source::Own(_) => rows.map(|rows| &rows.frame),
@@ -138,13 +153,13 @@ where
     let answer = frame.and_then(|frame| join(frame, &sources, request, rows));
     let Some(mut answer) = answer else {
         store.shared().unlike(&sources, rows);
-        return Ok(None);
+        return Ok(Err(Missed::Unlike));
     };
     if let Some(done) = landed {
         answer.report = done.response.report;
     }
     answer.report.cache = Some(report);
-    Ok(Some(answer))
+    Ok(Ok(answer))
 }
 
 /// Waits for somebody else's call, as long as the caller has time.
@@ -187,8 +202,8 @@ pub(super) struct Leading {
 #[derive(Debug)]
 pub(super) struct Landed {
     pub(super) response: Response,
-    /// Nothing where the answer is not one to be cut into rows.
-    pub(super) rows: Option<Answered>,
+    /// Or why the answer is not one to be cut into rows.
+    pub(super) rows: Result<Answered, Unfit>,
 }
 
 /// The call itself, and what is done with its answer.
@@ -259,7 +274,7 @@ impl Leading {
                 self.over(Outcome::Unfit);
                 return Landed {
                     response,
-                    rows: None,
+                    rows: Err(unfit),
                 };
             }
         };
@@ -295,7 +310,7 @@ impl Leading {
         }
         Landed {
             response,
-            rows: Some(Answered { frame, answers }),
+            rows: Ok(Answered { frame, answers }),
         }
     }
 
@@ -306,7 +321,7 @@ impl Leading {
             return error;
         }
         if is_of_caller(error.as_ref()) {
-            self.over(Outcome::Unfit);
+            self.over(Outcome::GivenUp);
             return error;
         }
         let cause: Arc<dyn std::error::Error + Send + Sync> = error.into();
@@ -332,7 +347,7 @@ impl Leading {
 impl Drop for Leading {
     fn drop(&mut self) {
         if !self.is_over {
-            self.over(Outcome::Unfit);
+            self.over(Outcome::GivenUp);
         }
     }
 }
@@ -388,3 +403,7 @@ fn is_of_caller(error: &(dyn std::error::Error + 'static)) -> bool {
             })
     })
 }
+
+/// How often a request is looked for: once as it comes, once more together with those who waited
+/// for the same in vain, and once by itself.
+const ROUNDS: usize = 3;

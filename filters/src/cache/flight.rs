@@ -34,7 +34,7 @@ pub(super) struct Call {
     outcome: SetOnce<Outcome>,
     /// How many wait besides the leader.
     waiting: AtomicUsize,
-    /// How many rows it has; known before anybody can find it.
+    /// How many rows it has; all are there before it is sent.
     rows: AtomicUsize,
     abandoned: Notify,
 }
@@ -45,8 +45,9 @@ pub(super) enum Outcome {
     Answered(Answered),
     /// It failed; whoever waited for all of its rows has the same failure.
     Failed(Arc<dyn std::error::Error + Send + Sync>),
-    /// There is no answer that others can use: the call was given up, came too late, or what came
-    /// of it was for one caller.
+    /// It was given up, or came too late for its caller: others may ask again, together.
+    GivenUp,
+    /// What came of it is for one caller: others ask each for himself.
     Unfit,
 }
 
@@ -129,7 +130,7 @@ impl Waiting {
     pub(super) fn answered(&self) -> Option<&Answered> {
         match self.0.outcome.get()? {
             Outcome::Answered(answered) => Some(answered),
-            Outcome::Failed(_) | Outcome::Unfit => None,
+            Outcome::Failed(_) | Outcome::GivenUp | Outcome::Unfit => None,
         }
     }
 

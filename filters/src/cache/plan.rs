@@ -82,12 +82,13 @@ impl Plan {
         Self::seek(store, request, unit, seek)
     }
 
-    /// Looks for the rows of a request again, of which others' calls came to nothing.
-    pub(super) fn again(store: &Store, request: &Request, unit: Unit) -> Self {
+    /// Looks for the rows of a request again, of which others' calls came to nothing; `joins` calls
+    /// that others have begun since.
+    pub(super) fn again(store: &Store, request: &Request, unit: Unit, joins: bool) -> Self {
         let control = request.head.cache;
         let seek = Seek {
             stored: !control.no_cache,
-            under_way: false,
+            under_way: joins && !control.no_cache,
             asks: true,
             max_age: control.max_age,
         };

@@ -49,3 +49,36 @@ async fn rows_that_are_all_known_and_do_not_go_together_have_whole_requests_stor
     answer(caller).await.unwrap();
     script.hit(request("c", &[1, 3])).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waited_for_a_call_that_was_given_up_ask_as_one() {
+    let mut script = Script::new(Config::default());
+    let hasty = script.send(request("a", &[1]));
+    let call = script.expect_call().await;
+    let patient: Vec<_> = (0..100).map(|_| script.send(request("b", &[1]))).collect();
+    settle().await;
+    call.fail(Status::new(Code::DeadlineExceeded, "too late"));
+    let call = script.expect_call().await;
+    script.expect_no_call().await;
+    call.echo();
+    assert!(answer(hasty).await.is_err());
+    for caller in patient {
+        assert_eq!(marks(&answer(caller).await.unwrap()), [1]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_for_one_caller_costs_one_more_call_at_most() {
+    let mut script = Script::new(Config::default());
+    script.ask(request("a", &[1])).await;
+    let caller = script.send(request("b", &[1, 2]));
+    let mut calls = Vec::new();
+    while let Some(call) = script.call().await {
+        calls.push(call.marks());
+        let mut response = echo(&call.request);
+        response.headers = Metadata::new(vec![("set-cookie".into(), "a=b".into())]);
+        call.answer(response);
+    }
+    assert_eq!(marks(&answer(caller).await.unwrap()), [1, 2]);
+    assert_eq!(calls, [vec![2], vec![1, 2]]);
+}
