@@ -194,6 +194,8 @@ pub(super) struct Leading {
     store: Store,
     asking: Asking,
     tenant: u64,
+    /// Whether its caller says how long it may wait in the server's queue.
+    is_hurried: bool,
     sent_at: Instant,
     is_over: bool,
 }
@@ -230,11 +232,12 @@ where
 }
 
 impl Leading {
-    pub(super) fn new(store: &Store, asking: Asking, tenant: u64) -> Self {
+    pub(super) fn new(store: &Store, asking: Asking, request: &Request) -> Self {
         Self {
             store: store.clone(),
             asking,
-            tenant,
+            tenant: store.shared().entries.tenant_of(request),
+            is_hurried: request.parameters.get("timeout").is_some(),
             sent_at: Instant::now(),
             is_over: false,
         }
@@ -320,7 +323,7 @@ impl Leading {
             self.is_over = true;
             return error;
         }
-        if is_of_caller(error.as_ref()) {
+        if self.is_hurried || is_of_caller(error.as_ref()) {
             self.over(Outcome::GivenUp);
             return error;
         }

@@ -153,9 +153,8 @@ impl Plan {
         }
         shared.looked_up(cut.rows, began);
         shared.count(report.hits, report.joined, report.sent);
-        let tenant = entries.tenant_of(request);
         let own = asking.map(|asking| {
-            let leading = Leading::new(store, asking, tenant);
+            let leading = Leading::new(store, asking, request);
             // Whoever misses all sends the very message that came.
             let whole = sent == cut.rows;
             (

@@ -51,6 +51,24 @@ async fn rows_that_are_all_known_and_do_not_go_together_have_whole_requests_stor
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_timeout_is_its_callers_own() {
+    let mut script = Script::new(Config::default());
+    let hasty = with(request("a", &[1]), |parts| {
+        let timeout = ("timeout".into(), Parameter::Int64(1));
+        parts.parameters = Parameters::from_iter([timeout]);
+    });
+    let hasty = script.send(hasty);
+    let call = script.expect_call().await;
+    let patient = script.send(request("b", &[1]));
+    settle().await;
+    // So Triton says it.
+    call.fail(Status::new(Code::Unavailable, "Request timeout expired"));
+    script.expect_call().await.echo();
+    assert!(answer(hasty).await.is_err());
+    assert_eq!(marks(&answer(patient).await.unwrap()), [1]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_waited_for_a_call_that_was_given_up_ask_as_one() {
     let mut script = Script::new(Config::default());
     let hasty = script.send(request("a", &[1]));
