@@ -106,6 +106,7 @@ where
     S::Future: 'static,
 {
     let Asked {
+        generation,
         sources,
         own,
         report,
@@ -143,6 +144,11 @@ where
             Outcome::Failed(_) | Outcome::GivenUp => return Ok(Err(Missed::GivenUp)),
             Outcome::Unfit => return Ok(Err(Missed::Unlike)),
         }
+    }
+    // Of before and after a flush, rows may be two models'.
+    let is_flushed = store.shared().entries.generation() != generation;
+    if is_flushed && sources.windows(2).any(|pair| !pair[0].is_with(&pair[1])) {
+        return Ok(Err(Missed::Unlike));
     }
     let rows = landed.as_ref().and_then(|done| done.rows.as_ref().ok());
     let frame = sources.iter().find_map(|source| match source {

@@ -33,6 +33,8 @@ pub(super) enum Plan {
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) unit: Unit,
+    /// The store's generation when its rows were looked for.
+    pub(super) generation: u64,
     /// Where each row's answer comes from.
     pub(super) sources: Sources,
     /// The call for the rows that nobody else asks for, and what is sent; nothing where that is the
@@ -99,6 +101,7 @@ impl Plan {
         let shared = store.shared();
         let began = shared.looks_up();
         let entries = &shared.entries;
+        let generation = entries.generation();
         let by_row = shared.is_by_row(unit).unwrap_or(false);
         let cut = cut(store, request, by_row);
         let now = entries.now();
@@ -177,6 +180,7 @@ impl Plan {
         }
         Self::Ask(Asked {
             unit,
+            generation,
             sources,
             own,
             report,
@@ -234,6 +238,15 @@ pub(super) fn look_up(store: &Store, request: &Request) -> Option<Response> {
 }
 
 impl Source {
+    /// Tells whether answers to two rows come of one call.
+    pub(super) fn is_with(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Own(_), Self::Own(_)) => true,
+            (Self::Joined(one, _), Self::Joined(other, _)) => Arc::ptr_eq(one.call(), other.call()),
+            _ => false,
+        }
+    }
+
     fn stored(&self) -> Option<Arc<Counted<Frame>>> {
         match self {
             Self::Stored(found) => Some(found.frame.clone()),

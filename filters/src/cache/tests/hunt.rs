@@ -50,6 +50,30 @@ async fn rows_that_are_all_known_and_do_not_go_together_have_whole_requests_stor
     script.hit(request("c", &[1, 3])).await;
 }
 
+/// The server says no version, so that answers of two models look alike.
+#[tokio::test(start_paused = true)]
+async fn rows_of_before_and_after_a_flush_do_not_stand_in_one_answer() {
+    let mut script = Script::new(Config::default());
+    let of_model = |call: Sent, model: u8| {
+        let mut response = echo(&call.request);
+        response.version = "".into();
+        let rows = response.outputs[0].shape.rows().unwrap();
+        response.outputs[0].data = Bytes::from(vec![model; rows * 2]).into();
+        call.answer(response);
+    };
+    let caller = script.send(request("a", &[1]));
+    of_model(script.expect_call().await, 7);
+    answer(caller).await.unwrap();
+    let torn = script.send(request("b", &[1, 2]));
+    let call = script.expect_call().await;
+    script.cache.store().flush(Flush::Control);
+    of_model(call, 8);
+    let call = script.expect_call().await;
+    assert_eq!(call.marks(), [1, 2]);
+    of_model(call, 8);
+    assert_eq!(marks(&answer(torn).await.unwrap()), [8, 8]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_timeout_is_its_callers_own() {
     let mut script = Script::new(Config::default());
