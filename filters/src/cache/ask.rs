@@ -274,10 +274,12 @@ impl Leading {
             sent,
         } = &self.asking;
         let by_row = question.by_row();
+        // What a model says that was asked before a flush says nothing of the next one.
+        let is_current = call.generation == entries.generation();
         let answers = match frame::cut(&response, sent.len(), by_row) {
             Ok(answers) => answers,
             Err(unfit) => {
-                if unfit == Unfit::Uneven {
+                if unfit == Unfit::Uneven && is_current {
                     shared.is_uneven();
                 }
                 self.over(Outcome::Unfit);
@@ -288,7 +290,7 @@ impl Leading {
             }
         };
         let frame = entries.frame(&response, by_row);
-        if shared.is_new_version(question, frame.version()) {
+        if is_current && shared.is_new_version(question, frame.version()) {
             store.flush(Flush::Version);
         }
         let is_stored = call.generation == entries.generation();

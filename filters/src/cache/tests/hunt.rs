@@ -124,3 +124,38 @@ async fn an_answer_for_one_caller_costs_one_more_call_at_most() {
     assert_eq!(marks(&answer(caller).await.unwrap()), [1, 2]);
     assert_eq!(calls, [vec![2], vec![1, 2]]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_of_the_old_version_makes_nobody_forget_the_new_one() {
+    let mut script = Script::new(Config::default());
+    let of_version = |call: Sent, version: &'static str| {
+        let mut response = echo(&call.request);
+        response.version = version.into();
+        call.answer(response);
+    };
+    let late = script.send(request("a", &[1]));
+    let call = script.expect_call().await;
+    script.cache.store().flush(Flush::Version);
+    for mark in [2, 3] {
+        let caller = script.send(request("b", &[mark]));
+        of_version(script.expect_call().await, "8");
+        answer(caller).await.unwrap();
+    }
+    of_version(call, "7");
+    answer(late).await.unwrap();
+    script.hit(request("c", &[2, 3])).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_with_other_rows_says_nothing_of_the_next_model() {
+    let mut script = Script::new(Config::default());
+    let late = script.send(request("a", &[1, 2]));
+    let call = script.expect_call().await;
+    script.cache.store().flush(Flush::Version);
+    let mut response = echo(&call.request);
+    response.outputs = vec![tensor("y", 1, vec![9, 9])];
+    call.answer(response);
+    answer(late).await.unwrap();
+    script.ask(request("b", &[1, 2])).await;
+    script.hit(request("c", &[2])).await;
+}
