@@ -45,6 +45,7 @@ where
         return Ok(landed.response);
     }
     let unit = asked.unit;
+    let mut reason = "unlike";
     for round in 1..=ROUNDS {
         let missed = match attempt(&store, inner.clone(), &request, asked).await? {
             Ok(answer) => return Ok(answer),
@@ -67,7 +68,10 @@ where
                 return Ok(landed.response);
             }
             Plan::Ask(asked) => asked,
-            Plan::Pass(_) => break,
+            Plan::Pass(why) => {
+                reason = why;
+                break;
+            }
         };
     }
     // No answer can be put together: it asks as if there were no cache.
@@ -77,7 +81,7 @@ where
         hits: 0,
         joined: 0,
         sent: 0,
-        reason: Some("unlike"),
+        reason: Some(reason),
         age: None,
     });
     Ok(response)

@@ -66,22 +66,25 @@ impl Plan {
             None => shared.is_by_row(unit),
             Some(reason) => Err(reason),
         };
-        if let Err(reason) = by_row {
-            let rows = request.inputs.first().and_then(|input| input.shape.rows());
-            let bypassed = &shared.entries.metrics.bypass;
-            bypassed.inc_by(rows.unwrap_or(1) as u64);
-            return match control.only_if_cached {
-                true => Self::Ready(Err(NotCached::new().into())),
-                false => Self::Pass(reason),
-            };
-        }
+        let by_row = match by_row {
+            Ok(by_row) => by_row,
+            Err(reason) => {
+                let rows = request.inputs.first().and_then(|input| input.shape.rows());
+                let bypassed = &shared.entries.metrics.bypass;
+                bypassed.inc_by(rows.unwrap_or(1) as u64);
+                return match control.only_if_cached {
+                    true => Self::Ready(Err(NotCached::new().into())),
+                    false => Self::Pass(reason),
+                };
+            }
+        };
         let seek = Seek {
             stored: !control.no_cache,
             under_way: !control.no_cache,
             asks: !control.only_if_cached,
             max_age: control.max_age,
         };
-        Self::seek(store, request, unit, seek)
+        Self::seek(store, request, unit, by_row, seek)
     }
 
     /// Looks for the rows of a request again, of which others' calls came to nothing; `joins` calls
@@ -94,15 +97,18 @@ impl Plan {
             asks: true,
             max_age: control.max_age,
         };
-        Self::seek(store, request, unit, seek)
+        // It may have come out meanwhile what the model is.
+        match store.shared().is_by_row(unit) {
+            Ok(by_row) => Self::seek(store, request, unit, by_row, seek),
+            Err(reason) => Self::Pass(reason),
+        }
     }
 
-    fn seek(store: &Store, request: &Request, unit: Unit, seek: Seek) -> Self {
+    fn seek(store: &Store, request: &Request, unit: Unit, by_row: bool, seek: Seek) -> Self {
         let shared = store.shared();
         let began = shared.looks_up();
         let entries = &shared.entries;
         let generation = entries.generation();
-        let by_row = shared.is_by_row(unit).unwrap_or(false);
         let cut = cut(store, request, by_row);
         let now = entries.now();
         let mut sources = Sources::with_capacity(cut.rows);

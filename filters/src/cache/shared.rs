@@ -173,6 +173,8 @@ impl Shared {
         match batchable {
             Batchable::No(Unbatchable::Stateful) => return Err("stateful"),
             Batchable::No(Unbatchable::Decoupled) => return Err("decoupled"),
+            // It may be either, unless somebody has said how it is cached.
+            Batchable::Unasked if self.config.unit == Unit::Auto => return Err("unasked"),
             _ => {}
         }
         if self.uneven.load(Ordering::Relaxed) {
@@ -182,8 +184,7 @@ impl Shared {
             (Unit::Request, _) | (_, Batchable::No(_)) => Ok(false),
             (Unit::Row, _) | (Unit::Auto, Batchable::Yes { .. }) => Ok(true),
             // A server that does not say whether rows are independent is believed in nothing.
-            (Unit::Auto, Batchable::Unknown) => Ok(false),
-            (Unit::Auto, Batchable::Unasked) => Err("unasked"),
+            (Unit::Auto, Batchable::Unknown | Batchable::Unasked) => Ok(false),
         }
     }
 

@@ -159,3 +159,38 @@ async fn a_late_answer_with_other_rows_says_nothing_of_the_next_model() {
     script.ask(request("b", &[1, 2])).await;
     script.hit(request("c", &[2])).await;
 }
+
+/// For the versions that take no batches, requests are whole whatever the configuration says.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_stored_before_the_server_has_said_whether_the_model_keeps_state() {
+    for unit in [Unit::Auto, Unit::Row, Unit::Request] {
+        let (sender, calls) = mpsc::unbounded_channel();
+        let capability = Capability::new(Batchable::Unasked);
+        let layer = CacheLayer::new(Config::default(), capability.clone(), Handles::default());
+        let mut script = Script {
+            cache: layer.with_unit(unit).layer(Upstream(sender)),
+            calls,
+            capability,
+        };
+        for _ in 0..2 {
+            assert!(!script.knows(request("a", &[1])).await, "{unit:?}");
+        }
+        assert_eq!(script.view().rows, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_that_turns_out_to_keep_state_is_not_stored_when_it_is_asked_again() {
+    let mut script = Script::new(Config::default());
+    let hasty = script.send(request("a", &[1]));
+    let call = script.expect_call().await;
+    let patient = script.send(request("b", &[1]));
+    settle().await;
+    script.capability.set(Batchable::No(Unbatchable::Stateful));
+    call.fail(Status::new(Code::DeadlineExceeded, "too late"));
+    script.expect_call().await.echo();
+    assert!(answer(hasty).await.is_err());
+    let response = answer(patient).await.unwrap();
+    assert_eq!(reported(&response).reason, Some("stateful"));
+    assert_eq!(script.view().rows, 0);
+}
