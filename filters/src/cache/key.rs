@@ -499,7 +499,7 @@ fn bytes(parts: &RequestParts) -> usize {
 const BESIDES: [&str; 2] = ["priority", "timeout"];
 /// The most rows that a request is cut into: what is noted of each takes some hundred bytes, and
 /// must not be more than what its caller has sent by far. A request of more is kept as it is.
-const MOST_ROWS: usize = 4096;
+pub(super) const MOST_ROWS: usize = 4096;
 /// Rows of more bytes are kept as a digest: there, storing and comparing them costs more memory
 /// than digesting costs time. The room's README has the figures.
 const MOST_WHOLE: usize = 4096;

@@ -10,7 +10,7 @@ use super::{
     error::NotCached,
     flight::{Answered, Waiting},
     frame::Frame,
-    key::Cut,
+    key::{Cut, MOST_ROWS},
     store::{Counted, Found, Place, Seek},
 };
 use crate::inference::{CacheReport, CacheResult, Error, Form, Payload, Request, Response, select};
@@ -70,8 +70,10 @@ impl Plan {
             Ok(by_row) => by_row,
             Err(reason) => {
                 let rows = request.inputs.first().and_then(|input| input.shape.rows());
+                // A shape may say anything; a row takes a byte, where it is in the message.
+                let most = request.payload_len().max(MOST_ROWS);
                 let bypassed = &shared.entries.metrics.bypass;
-                bypassed.inc_by(rows.unwrap_or(1) as u64);
+                bypassed.inc_by(rows.unwrap_or(1).min(most) as u64);
                 return match control.only_if_cached {
                     true => Self::Ready(Err(NotCached::new().into())),
                     false => Self::Pass(reason),

@@ -194,3 +194,17 @@ async fn a_model_that_turns_out_to_keep_state_is_not_stored_when_it_is_asked_aga
     assert_eq!(reported(&response).reason, Some("stateful"));
     assert_eq!(script.view().rows, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_shape_that_lies_is_not_counted_as_rows() {
+    let mut script = Script::new(Config::default());
+    for _ in 0..4 {
+        let lying = with(request("a", &[1]), |parts| {
+            parts.inputs[0].shape = Shape::new([i64::MAX, 2]);
+            parts.inputs[0].form = Form::Absent;
+        });
+        script.ask(lying).await;
+    }
+    let bypassed = script.view().bypassed;
+    assert!((4..1 << 20).contains(&bypassed), "{bypassed}");
+}
