@@ -250,7 +250,7 @@ impl Entries {
         let stored = self.now();
         // Up to a tenth less, so that what came together does not go together.
         let ttl = micros(self.ttl);
-        let jitter = ttl / 10 * (digest >> 32 & 0xff) / 0x100;
+        let jitter = ttl / (10 * 0x100) * (digest >> 32 & 0xff);
         Term {
             stored,
             expires: stored.saturating_add(ttl - jitter),

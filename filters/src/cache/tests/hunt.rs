@@ -208,3 +208,15 @@ async fn a_shape_that_lies_is_not_counted_as_rows() {
     let bypassed = script.view().bypassed;
     assert!((4..1 << 20).contains(&bypassed), "{bypassed}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_time_without_end_is_one() {
+    let mut script = Script::new(Config {
+        ttl: Duration::MAX,
+        ..Config::default()
+    });
+    let marks: Vec<u8> = (0..64).collect();
+    script.ask(request("a", &marks)).await;
+    advance(Duration::from_secs(1 << 30)).await;
+    script.hit(request("b", &marks)).await;
+}
