@@ -9,6 +9,7 @@ use std::{
 use foldhash::quality::RandomState;
 use lru::LruCache;
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 /// What many entries share: its bytes are counted as long as there is one that holds it.
 #[derive(Debug)]
@@ -21,15 +22,27 @@ pub(in crate::cache) struct Counted<T> {
 /// The values that were used last, so that equal ones are the same.
 #[derive(Debug)]
 pub(super) struct Interner<T> {
-    known: Mutex<LruCache<u64, Arc<Counted<T>>, RandomState>>,
+    known: Mutex<Known<T>>,
+    /// Bytes that the known values take at most.
+    most_bytes: usize,
     total: Arc<AtomicUsize>,
 }
 
+#[derive(Debug)]
+struct Known<T> {
+    values: LruCache<u64, Arc<Counted<T>>, RandomState>,
+    bytes: usize,
+}
+
 impl<T> Interner<T> {
-    pub(super) fn new(total: Arc<AtomicUsize>) -> Self {
-        let known = LruCache::unbounded_with_hasher(RandomState::default());
+    pub(super) fn new(total: Arc<AtomicUsize>, most_bytes: usize) -> Self {
+        let known = Known {
+            values: LruCache::unbounded_with_hasher(RandomState::default()),
+            bytes: 0,
+        };
         Self {
             known: Mutex::new(known),
+            most_bytes,
             total,
         }
     }
@@ -42,7 +55,7 @@ impl<T> Interner<T> {
         make: impl FnOnce() -> (T, usize),
     ) -> Arc<Counted<T>> {
         let mut known = self.known.lock();
-        if let Some(found) = known.get(&digest)
+        if let Some(found) = known.values.get(&digest)
             && is_same(found)
         {
             return found.clone();
@@ -54,8 +67,17 @@ impl<T> Interner<T> {
             bytes,
             total: self.total.clone(),
         });
-        known.put(digest, made.clone());
-        let forgotten = (known.len() > MOST).then(|| known.pop_lru());
+        let mut forgotten: SmallVec<[_; 2]> = SmallVec::new();
+        forgotten.extend(known.values.put(digest, made.clone()));
+        known.bytes += bytes;
+        known.bytes -= forgotten.iter().map(|gone| gone.bytes).sum::<usize>();
+        while known.values.len() > MOST || known.bytes > self.most_bytes {
+            let Some((_, gone)) = known.values.pop_lru() else {
+                break;
+            };
+            known.bytes -= gone.bytes;
+            forgotten.push(gone);
+        }
         drop(known);
         drop(forgotten);
         made
@@ -63,7 +85,9 @@ impl<T> Interner<T> {
 
     /// Forgets all; who holds one keeps it.
     pub(super) fn clear(&self) {
-        self.known.lock().clear();
+        let mut known = self.known.lock();
+        known.values.clear();
+        known.bytes = 0;
     }
 }
 

@@ -114,8 +114,8 @@ impl Entries {
         Self {
             keys: Keys::default(),
             shards: (0..shards).map(|_| Mutex::new(Shard::new())).collect(),
-            questions: Interner::new(common.clone()),
-            frames: Interner::new(common.clone()),
+            questions: Interner::new(common.clone(), config.max_bytes / KNOWN),
+            frames: Interner::new(common.clone(), config.max_bytes / KNOWN),
             common,
             generation: AtomicU64::new(0),
             began: Instant::now(),
@@ -342,3 +342,6 @@ fn micros(time: Duration) -> u64 {
 const SHARD: usize = 1 << 20;
 /// Enough that a few cores seldom meet.
 const MOST_SHARDS: usize = 16;
+/// What the entries' questions and the answers' frames that were used last may take: one such part
+/// each, whether there are entries of them or not.
+const KNOWN: usize = 16;

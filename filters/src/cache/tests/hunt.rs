@@ -220,3 +220,34 @@ async fn a_time_without_end_is_one() {
     advance(Duration::from_secs(1 << 30)).await;
     script.hit(request("b", &marks)).await;
 }
+
+/// A row whose caller has a header that nobody else has.
+fn with_header(number: u64, tenant: &'static str, len: usize) -> Request {
+    with(request("a", &[1]), |parts| {
+        let mut data = vec![0; 16];
+        data[..8].copy_from_slice(&number.to_le_bytes());
+        parts.inputs[0].shape = Shape::new([1, 16]);
+        parts.inputs[0].data = Bytes::from(data).into();
+        let token = format!("{number:0len$}");
+        parts.head.metadata = Metadata::new(vec![
+            ("x-tenant".into(), tenant.into()),
+            ("x-token".into(), token.into()),
+        ]);
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_stay_within_their_bound_whatever_headers_come() {
+    for len in [100, 2000, 10_000, 60_000] {
+        let mut script = Script::new(Config {
+            max_bytes: 64 << 10,
+            bypass: Bypass::Never,
+            ..Config::default()
+        });
+        for number in 0..400 {
+            script.ask(with_header(number, "a", len)).await;
+            let view = script.view();
+            assert!(view.bytes <= view.max_bytes, "{len}: {view:?}");
+        }
+    }
+}
