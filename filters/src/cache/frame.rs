@@ -2,7 +2,7 @@ use bytestring::ByteString;
 use smallvec::SmallVec;
 
 use super::{
-    key::{metadata_bytes, own, own_metadata, own_parameters, parameters_bytes},
+    key::{metadata_bytes, own, own_metadata, own_parameters, parameters_bytes, shape_bytes},
     store::allocated,
 };
 use crate::inference::{
@@ -81,6 +81,7 @@ impl Frame {
         let outputs = parts.outputs.iter().map(|output| {
             size_of::<Tensor>()
                 + allocated(output.name.len())
+                + shape_bytes(&output.shape)
                 + parameters_bytes(&output.parameters)
         });
         let bytes = allocated(size_of::<Self>() + 32)

@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 use super::store::{Counted, allocated};
 use crate::inference::{
     BINARY_DATA_SIZE, Cells, Head, Metadata, Parameter, Parameters, Payload, Request, RequestParts,
-    RequestedOutput, Tensor,
+    RequestedOutput, Shape, Tensor,
 };
 
 /// The contents of one row: those of each input.
@@ -460,6 +460,14 @@ pub(super) fn metadata_bytes(metadata: &Metadata) -> usize {
         .sum()
 }
 
+/// Shapes of many dimensions stand beside their tensor.
+pub(super) fn shape_bytes(shape: &Shape) -> usize {
+    match shape.dimensions().len() {
+        0..=4 => 0,
+        many => allocated(many.next_power_of_two() * size_of::<i64>()),
+    }
+}
+
 pub(super) fn parameters_bytes(parameters: &Parameters) -> usize {
     let pairs = parameters.iter();
     pairs
@@ -477,7 +485,10 @@ fn bytes(parts: &RequestParts) -> usize {
     let head = &parts.head;
     let texts = [&head.model, &head.version, &head.label, &head.signature];
     let inputs = parts.inputs.iter().map(|input| {
-        size_of::<Tensor>() + allocated(input.name.len()) + parameters_bytes(&input.parameters)
+        size_of::<Tensor>()
+            + allocated(input.name.len())
+            + shape_bytes(&input.shape)
+            + parameters_bytes(&input.parameters)
     });
     let outputs = parts.outputs.iter().map(|output| {
         size_of::<RequestedOutput>()

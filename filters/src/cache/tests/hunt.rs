@@ -251,3 +251,19 @@ async fn bytes_stay_within_their_bound_whatever_headers_come() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_long_shape_takes_is_counted() {
+    let bytes = |rank: usize| async move {
+        let mut script = Script::new(Config::default());
+        let asked = with(request("a", &[1]), |parts| {
+            let dimensions = std::iter::repeat_n(1, rank - 1);
+            parts.inputs[0].shape = Shape::new(dimensions.chain([2]));
+        });
+        script.ask(asked).await;
+        script.view().bytes
+    };
+    let (short, long) = (bytes(2).await, bytes(64).await);
+    // Of the question and of the answer's frame.
+    assert!(long >= short + 2 * 64 * 8, "{short} {long}");
+}
