@@ -91,6 +91,15 @@ impl<T> Interner<T> {
     }
 }
 
+impl<T> Counted<T> {
+    /// Returns the bytes that an entry takes on that is about to hold the value, too: an equal part
+    /// with the others that do. The first of many takes on all; what nobody takes on, because those
+    /// who did are gone, is counted for itself.
+    pub(super) fn share(this: &Arc<Self>) -> usize {
+        this.bytes / Arc::strong_count(this).saturating_sub(BESIDES).max(1)
+    }
+}
+
 impl<T> Deref for Counted<T> {
     type Target = T;
 
@@ -105,5 +114,8 @@ impl<T> Drop for Counted<T> {
     }
 }
 
+/// Who holds a value besides entries and rows under way while an entry is made: the interner, the
+/// call, and the one who makes it.
+const BESIDES: usize = 3;
 /// Values that are known at a time: callers with headers of their own have questions of their own.
 const MOST: usize = 256;

@@ -23,6 +23,8 @@ pub(in crate::cache) struct Entry {
     blob: Bytes,
     row_len: u32,
     kept: Kept,
+    /// Parts of [`PART`] bytes of question and frame that it takes on.
+    parts: u16,
     /// Whether it was asked for since it was last looked at by its tenant's quota.
     pub(super) touched: bool,
     /// A digest of its caller's name; 0 where callers are not told apart.
@@ -82,7 +84,9 @@ impl Entry {
             }
         }
         blob.extend_from_slice(&table);
+        let share = Counted::share(&question) + Counted::share(&frame);
         Some(Self {
+            parts: u16::try_from(share / PART).unwrap_or(u16::MAX),
             question,
             frame,
             blob: blob.into(),
@@ -130,9 +134,16 @@ impl Entry {
     }
 
     /// Returns the memory that it takes but for its slot in the table: its node of the list with
-    /// digest and links, its bytes, and what counts who shares them.
+    /// digest and links, its bytes, what counts who shares them, and its share of what it has in
+    /// common with others.
     pub(super) fn bytes(&self) -> usize {
-        of_page(size_of::<Self>() + LINKS) + of_page(self.blob.len()) + of_page(SHARED)
+        let node = of_page(size_of::<Self>() + LINKS);
+        node + of_page(self.blob.len()) + of_page(SHARED) + self.share()
+    }
+
+    /// Returns its share of question and frame, which others may hold, too.
+    pub(super) fn share(&self) -> usize {
+        usize::from(self.parts) * PART
     }
 
     fn row_bytes(&self) -> &[u8] {
@@ -163,6 +174,8 @@ impl Found {
     }
 }
 
+/// So the share of an entry that holds 4 MiB of headers alone is one of two bytes.
+const PART: usize = 64;
 /// Bytes of an output's end.
 const END: usize = size_of::<u32>();
 /// The list keeps a digest and two links with each entry.

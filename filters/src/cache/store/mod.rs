@@ -51,6 +51,8 @@ pub(super) struct Entries {
     frames: Interner<Frame>,
     /// Bytes of questions and frames.
     common: Arc<AtomicUsize>,
+    /// Those of them that entries have taken on, and that their shards count.
+    shares: AtomicUsize,
     generation: AtomicU64,
     began: Instant,
     max_bytes: usize,
@@ -117,6 +119,7 @@ impl Entries {
             questions: Interner::new(common.clone(), config.max_bytes / KNOWN),
             frames: Interner::new(common.clone(), config.max_bytes / KNOWN),
             common,
+            shares: AtomicUsize::new(0),
             generation: AtomicU64::new(0),
             began: Instant::now(),
             max_bytes: config.max_bytes,
@@ -237,11 +240,26 @@ impl Entries {
         let gone = shard.flights.leave(digest, call, index);
         let turnover = entry
             .filter(|_| self.generation() == call.generation)
-            .map(|entry| shard.insert(digest, entry, self.bounds(), self.now()));
+            .map(|entry| self.insert(&mut shard, digest, entry));
         drop(shard);
         drop(gone);
         if let Some(turnover) = turnover {
             self.count(turnover);
+        }
+    }
+
+    fn insert(&self, shard: &mut Shard, digest: u64, entry: Entry) -> Turnover {
+        let before = shard.shares();
+        let mut turnover = shard.insert(digest, entry, self.bounds(), self.now());
+        self.take_on(before, shard.shares());
+        // What has gone may have left its shares to others.
+        loop {
+            let (before, gone) = (shard.shares(), turnover.space);
+            shard.fit(self.bounds().bytes, &mut turnover);
+            if turnover.space == gone {
+                return turnover;
+            }
+            self.take_on(before, shard.shares());
         }
     }
 
@@ -261,7 +279,12 @@ impl Entries {
     /// Forgets all, also what comes of calls under way; returns how many entries there were.
     pub(super) fn flush(&self) -> usize {
         self.generation.fetch_add(1, Ordering::AcqRel);
-        let rows = self.shards.iter().map(|shard| shard.lock().clear()).sum();
+        let of_shards = self.shards.iter().map(|shard| {
+            let mut shard = shard.lock();
+            self.take_on(shard.shares(), 0);
+            shard.clear()
+        });
+        let rows = of_shards.sum();
         self.questions.clear();
         self.frames.clear();
         rows
@@ -296,18 +319,33 @@ impl Entries {
     /// Returns the memory that all this takes.
     pub(super) fn bytes(&self) -> usize {
         let shards = self.shards.iter().map(|shard| shard.lock().bytes());
-        shards.sum::<usize>() + self.common.load(Ordering::Relaxed)
+        shards.sum::<usize>() + self.common()
     }
 
     pub(super) fn max_bytes(&self) -> usize {
         self.max_bytes
     }
 
+    /// Returns the bytes of questions and frames that no entry has taken on: those that were only
+    /// used last, or whose first entries are gone.
+    fn common(&self) -> usize {
+        let shares = self.shares.load(Ordering::Relaxed);
+        self.common.load(Ordering::Relaxed).saturating_sub(shares)
+    }
+
+    /// Takes note that the shares in a shard, which is locked, are others than before.
+    fn take_on(&self, before: usize, now: usize) {
+        match now.checked_sub(before) {
+            Some(0) => {}
+            Some(more) => drop(self.shares.fetch_add(more, Ordering::Relaxed)),
+            None => drop(self.shares.fetch_sub(before - now, Ordering::Relaxed)),
+        }
+    }
+
     fn bounds(&self) -> Bounds {
-        let common = self.common.load(Ordering::Relaxed);
         let shards = self.shards.len();
         Bounds {
-            bytes: self.max_bytes.saturating_sub(common) / shards,
+            bytes: self.max_bytes.saturating_sub(self.common()) / shards,
             of_tenant: self.tenant.as_ref().map_or(0, |(_, most)| most / shards),
         }
     }

@@ -42,6 +42,8 @@ pub(super) struct Shard {
 struct Segment {
     entries: LruCache<u64, Entry, BuildHasherDefault<Mixed>>,
     bytes: usize,
+    /// Those of the bytes that are shares of what entries have in common.
+    shares: usize,
     /// The most entries there have been: tables do not shrink.
     most: usize,
 }
@@ -170,8 +172,14 @@ impl Shard {
                 self.forget(&entry);
             }
         }
-        // Tables grow, too.
-        while self.bytes() > bounds.bytes {
+        self.fit(bounds.bytes, &mut turnover);
+        turnover
+    }
+
+    /// Lets entries go that there is no room for: tables grow, too, and what entries have in common
+    /// and nobody has taken on.
+    pub(super) fn fit(&mut self, most: usize, turnover: &mut Turnover) {
+        while self.bytes() > most {
             let Self {
                 window,
                 probation,
@@ -185,7 +193,6 @@ impl Shard {
             turnover.space += 1;
             self.forget(&entry);
         }
-        turnover
     }
 
     /// Takes all entries out.
@@ -208,6 +215,11 @@ impl Shard {
     pub(super) fn bytes(&self) -> usize {
         let segments = self.segments().map(Segment::memory);
         segments.iter().sum::<usize>() + self.frequency.bytes() + self.tenants.bytes()
+    }
+
+    /// Returns how much of this is shares of what entries have in common.
+    pub(super) fn shares(&self) -> usize {
+        self.segments().iter().map(|segment| segment.shares).sum()
     }
 
     /// Goes through the entries, those first that were asked for again, and of these the last
@@ -349,12 +361,14 @@ impl Segment {
         Self {
             entries: LruCache::unbounded_with_hasher(BuildHasherDefault::default()),
             bytes: 0,
+            shares: 0,
             most: 0,
         }
     }
 
     fn put(&mut self, digest: u64, entry: Entry) {
         self.bytes += entry.bytes();
+        self.shares += entry.share();
         self.entries.put(digest, entry);
         self.most = self.most.max(self.entries.len());
     }
@@ -362,12 +376,14 @@ impl Segment {
     fn pop(&mut self, digest: u64) -> Option<Entry> {
         let entry = self.entries.pop(&digest)?;
         self.bytes -= entry.bytes();
+        self.shares -= entry.share();
         Some(entry)
     }
 
     fn pop_lru(&mut self) -> Option<(u64, Entry)> {
         let (digest, entry) = self.entries.pop_lru()?;
         self.bytes -= entry.bytes();
+        self.shares -= entry.share();
         Some((digest, entry))
     }
 

@@ -236,6 +236,12 @@ fn with_header(number: u64, tenant: &'static str, len: usize) -> Request {
     })
 }
 
+fn shared(number: u64, tenant: &'static str) -> Request {
+    with(with_header(number, tenant, 1), |parts| {
+        parts.head.metadata = Metadata::new(vec![("x-tenant".into(), tenant.into())]);
+    })
+}
+
 #[tokio::test(start_paused = true)]
 async fn bytes_stay_within_their_bound_whatever_headers_come() {
     for len in [100, 2000, 10_000, 60_000] {
@@ -253,6 +259,58 @@ async fn bytes_stay_within_their_bound_whatever_headers_come() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_tenant_cannot_fill_the_cache_with_headers() {
+    let mut script = Script::new(Config {
+        max_bytes: 1 << 20,
+        bypass: Bypass::Never,
+        tenant: Some(Tenant {
+            header: "x-tenant".into(),
+            max_bytes: 256 << 10,
+        }),
+        ..Config::default()
+    });
+    for number in 0..200 {
+        script.ask(shared(number, "small")).await;
+    }
+    for number in 0..3000 {
+        script.ask(with_header(number, "large", 2000)).await;
+    }
+    for number in 0..200 {
+        assert!(script.knows(shared(number, "small")).await, "{number}");
+    }
+    // The large one's share, the small one's rows, and what was used last.
+    let view = script.view();
+    assert!(view.bytes < 600 << 10, "{view:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scan_by_callers_with_headers_of_their_own_leaves_what_is_asked_for_often() {
+    let mut script = Script::new(Config {
+        max_bytes: 1 << 20,
+        bypass: Bypass::Never,
+        ..Config::default()
+    });
+    for _ in 0..3 {
+        for number in 0..200 {
+            script.ask(shared(number, "a")).await;
+        }
+    }
+    let (mut known, mut asked) = (0, 0);
+    for number in 0..5000 {
+        script.ask(with_header(number, "a", 2000)).await;
+        if number % 5 == 0 {
+            let is_known = script.knows(shared(number / 5 % 200, "a")).await;
+            // Once it is full and has seen what is hot.
+            if number >= 3000 {
+                asked += 1;
+                known += usize::from(is_known);
+            }
+        }
+    }
+    assert!(known * 100 >= asked * 95, "{known} of {asked}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_long_shape_takes_is_counted() {
     let bytes = |rank: usize| async move {
         let mut script = Script::new(Config::default());
@@ -266,4 +324,71 @@ async fn what_a_long_shape_takes_is_counted() {
     let (short, long) = (bytes(2).await, bytes(64).await);
     // Of the question and of the answer's frame.
     assert!(long >= short + 2 * 64 * 8, "{short} {long}");
+}
+
+/// The one who asks is served in a runtime that ends.
+#[test]
+fn if_the_runtime_of_the_first_ends_the_others_ask_anew() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap()
+    };
+    let (first, second) = (runtime(), runtime());
+    let mut script = first.block_on(async { Script::new(Config::default()) });
+    let (leader, call) = first.block_on(async {
+        let leader = script.send(request("a", &[1]));
+        (leader, script.expect_call().await)
+    });
+    let mut followers = second.block_on(async {
+        let follower = script.send(request("b", &[1]));
+        settle().await;
+        vec![follower]
+    });
+    drop(first);
+    drop((leader, call));
+    second.block_on(async {
+        script.expect_call().await.echo();
+        let follower = followers.remove(0);
+        assert_eq!(marks(&answer(follower).await.unwrap()), [1]);
+        assert!(script.knows(request("c", &[1])).await);
+    });
+}
+
+/// A server that panics.
+#[derive(Clone, Debug)]
+struct Broken;
+
+impl Service<Request> for Broken {
+    type Response = Response;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request) -> Self::Future {
+        Box::pin(async {
+            tokio::task::yield_now().await;
+            panic!("as the test wants it")
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_leaves_nobody_waiting() {
+    let capability = Capability::new(Batchable::Unknown);
+    let layer = CacheLayer::new(Config::default(), capability, Handles::default());
+    let mut cache = layer.layer(Broken);
+    let callers: Vec<_> = (0..5)
+        .map(|_| tokio::spawn(cache.call(request("a", &[1]))))
+        .collect();
+    let until = tokio::time::Instant::now() + Duration::from_secs(1);
+    for caller in callers {
+        let ended = tokio::time::timeout_at(until, caller).await;
+        assert!(ended.expect("an end").is_err());
+    }
 }
