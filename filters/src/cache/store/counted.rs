@@ -2,7 +2,7 @@ use std::{
     ops::Deref,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -11,15 +11,17 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-/// What many entries share: its bytes are counted as long as there is one that holds it.
+/// What many entries share: its bytes are counted from the first entry that takes it on, as long as
+/// somebody holds it. Before, it belongs to a request that is under way.
 #[derive(Debug)]
 pub(in crate::cache) struct Counted<T> {
     value: T,
     bytes: usize,
+    is_counted: AtomicBool,
     total: Arc<AtomicUsize>,
 }
 
-/// The values that were used last, so that equal ones are the same.
+/// The values that were used last, so that equal ones are the same. Their bytes are counted for that.
 #[derive(Debug)]
 pub(super) struct Interner<T> {
     known: Mutex<Known<T>>,
@@ -61,12 +63,16 @@ impl<T> Interner<T> {
             return found.clone();
         }
         let (value, bytes) = make();
-        self.total.fetch_add(bytes, Ordering::Relaxed);
         let made = Arc::new(Counted {
             value,
             bytes,
+            is_counted: AtomicBool::new(false),
             total: self.total.clone(),
         });
+        if bytes > self.most_bytes {
+            return made;
+        }
+        let before = known.bytes;
         let mut forgotten: SmallVec<[_; 2]> = SmallVec::new();
         forgotten.extend(known.values.put(digest, made.clone()));
         known.bytes += bytes;
@@ -78,6 +84,8 @@ impl<T> Interner<T> {
             known.bytes -= gone.bytes;
             forgotten.push(gone);
         }
+        self.total.fetch_add(known.bytes, Ordering::Relaxed);
+        self.total.fetch_sub(before, Ordering::Relaxed);
         drop(known);
         drop(forgotten);
         made
@@ -87,15 +95,19 @@ impl<T> Interner<T> {
     pub(super) fn clear(&self) {
         let mut known = self.known.lock();
         known.values.clear();
-        known.bytes = 0;
+        let bytes = std::mem::take(&mut known.bytes);
+        self.total.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
 impl<T> Counted<T> {
-    /// Returns the bytes that an entry takes on that is about to hold the value, too: an equal part
-    /// with the others that do. The first of many takes on all; what nobody takes on, because those
-    /// who did are gone, is counted for itself.
-    pub(super) fn share(this: &Arc<Self>) -> usize {
+    /// Counts the value, and returns the bytes that an entry takes on that is about to hold it, too:
+    /// an equal part with the others that do. The first of many takes on all; what nobody takes on,
+    /// because those who did are gone, is counted for itself.
+    pub(super) fn take_on(this: &Arc<Self>) -> usize {
+        if !this.is_counted.swap(true, Ordering::Relaxed) {
+            this.total.fetch_add(this.bytes, Ordering::Relaxed);
+        }
         this.bytes / Arc::strong_count(this).saturating_sub(BESIDES).max(1)
     }
 }
@@ -110,7 +122,9 @@ impl<T> Deref for Counted<T> {
 
 impl<T> Drop for Counted<T> {
     fn drop(&mut self) {
-        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+        if *self.is_counted.get_mut() {
+            self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
     }
 }
 

@@ -84,7 +84,7 @@ impl Entry {
             }
         }
         blob.extend_from_slice(&table);
-        let share = Counted::share(&question) + Counted::share(&frame);
+        let share = Counted::take_on(&question) + Counted::take_on(&frame);
         Some(Self {
             parts: u16::try_from(share / PART).unwrap_or(u16::MAX),
             question,

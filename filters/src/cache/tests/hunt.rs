@@ -392,3 +392,26 @@ async fn a_panic_leaves_nobody_waiting() {
         assert!(ended.expect("an end").is_err());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn callers_who_wait_take_no_room_from_what_is_stored() {
+    let mut script = Script::new(Config {
+        max_bytes: 1 << 20,
+        bypass: Bypass::Never,
+        ..Config::default()
+    });
+    for number in 0..100 {
+        script.ask(shared(number, "a")).await;
+    }
+    let (mut callers, mut calls) = (Vec::new(), Vec::new());
+    for number in 0..200 {
+        callers.push(script.send(with_header(number, "a", 60_000)));
+        calls.push(script.expect_call().await);
+    }
+    script.ask(shared(100, "a")).await;
+    let view = script.view();
+    assert!(view.bytes <= view.max_bytes, "{view:?}");
+    for number in 0..=100 {
+        assert!(script.knows(shared(number, "a")).await, "{number}");
+    }
+}
