@@ -226,6 +226,10 @@ fn is_of_call(name: &str) -> bool {
     matches!(
         name,
         "age"
+            // MLServer tells the id of the request, in trailers.
+            | "ce-id"
+            | "ce-requestid"
+            | "ce-time"
             | "date"
             | "inference-header-content-length"
             | "request-id"
