@@ -6,6 +6,8 @@ mod admin;
 mod alone;
 mod benefit;
 mod bounds;
+mod cache;
+mod cache_equality;
 mod claimed;
 mod endpoints;
 mod explain;

@@ -195,6 +195,55 @@ async fn a_random_model_is_not_cached_safely_and_nothing_is_known_of_batching() 
 }
 
 #[tokio::test]
+async fn what_is_not_cached_safely_counts_where_a_cache_is_configured() {
+    let served = echo().await;
+    let address = [served.server.address()];
+    let probe = async |model: &str, fault: Option<Fault>| {
+        served
+            .model
+            .set_faults(fault.map_or(Faults::none(), Faults::always));
+        let model = format!("models: {{ m: {{ {model} }} }}");
+        let report = probe_at(&address, "oip-grpc", &model, "").await.unwrap();
+        (report.status(), report.to_string())
+    };
+    let (random, leaking) = (Some(Fault::Noise(0.05)), Some(Fault::Neighbours(0.01)));
+    for (model, fault, status, words) in [
+        ("cache: {}", None, 0, "Caching is safe: "),
+        ("", random.clone(), 0, "Caching would be unsafe: "),
+        (
+            "cache: {}",
+            random.clone(),
+            1,
+            "Caching is UNSAFE, and configured: answers differ when repeated: ",
+        ),
+        (
+            "cache: { unit: request }",
+            random,
+            1,
+            "Caching is UNSAFE, and configured: ",
+        ),
+        // A row's answer would be given again among other rows than it was given for.
+        (
+            "cache: {}",
+            leaking.clone(),
+            1,
+            "Caching by row is UNSAFE, and configured, ",
+        ),
+        (
+            "cache: { unit: request }",
+            leaking.clone(),
+            0,
+            "Caching is safe with `unit: request`: ",
+        ),
+        ("", leaking, 0, "Caching is safe with `unit: request`: "),
+    ] {
+        let (told, report) = probe(model, fault.clone()).await;
+        assert_eq!(told, status, "{model} {fault:?}: {report}");
+        assert!(report.contains(words), "{model} {fault:?}: {report}");
+    }
+}
+
+#[tokio::test]
 async fn rounding_errors_are_within_the_tolerance_and_told() {
     let served = echo().await;
     served.model.set_faults(Faults::always(Fault::Noise(1e-6)));

@@ -102,8 +102,11 @@ impl Frame {
 
     /// Tells whether it is what an answer says besides contents.
     pub(super) fn is_of(&self, response: &Response, by_row: bool) -> bool {
+        let outputs = self.parts.outputs.iter().zip(&response.outputs);
         self.by_row == by_row
             && self.is_alike_parts(response, by_row)
+            // Whose callers were answered in one form are answered in it again.
+            && outputs.into_iter().all(|(one, other)| one.form == other.form)
             && same_of_model(&self.headers, &response.headers)
             && same_of_model(&self.trailers, &response.trailers)
     }
@@ -227,6 +230,10 @@ fn is_of_call(name: &str) -> bool {
     matches!(
         name,
         "age"
+            // MLServer tells the id of the request, in trailers.
+            | "ce-id"
+            | "ce-requestid"
+            | "ce-time"
             | "date"
             | "inference-header-content-length"
             | "request-id"

@@ -251,7 +251,7 @@ impl Question {
         let from = usize::from(self.by_row);
         a.name == b.name
             && a.datatype == b.datatype
-            && text(a) == text(b)
+            && a.form == b.form
             && a_shape.len() == b_shape.len()
             && a_shape.get(from..) == b_shape.get(from..)
             && a.parameters.same(&b.parameters, &[BINARY_DATA_SIZE])
@@ -391,7 +391,8 @@ fn common(keys: &Keys, request: &Request, by_row: bool) -> u64 {
     for input in &request.inputs {
         write(&mut hasher, input.name.as_bytes());
         hasher.write_u8(input.datatype as u8);
-        hasher.write_u8(text(input));
+        // A server may answer in the form in which it was asked, and callers read no other.
+        hasher.write_u8(input.form as u8);
         let dimensions = input.shape.dimensions();
         hasher.write_usize(dimensions.len());
         for dimension in dimensions.get(usize::from(by_row)..).unwrap_or_default() {
@@ -404,14 +405,6 @@ fn common(keys: &Keys, request: &Request, by_row: bool) -> u64 {
         hasher.write_u64(output.parameters.digest(state, &[BINARY_DATA_SIZE]));
     }
     hasher.finish()
-}
-
-/// Contents that are bytes are the same bytes in both forms; texts are known as they stand.
-fn text(tensor: &Tensor) -> u8 {
-    match tensor.form.is_text() {
-        true => 1 + tensor.form as u8,
-        false => 0,
-    }
 }
 
 fn write(hasher: &mut impl Hasher, bytes: &[u8]) {

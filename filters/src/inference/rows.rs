@@ -264,10 +264,17 @@ pub type Cells = SmallVec<[Payload; 1]>;
 impl Tensor {
     /// Cuts the contents along the rows, or returns `None` where there are none that count: as many
     /// as the shape says, and contents as long. The pieces are shared, not copied.
+    ///
+    /// Texts are without the spaces that stood around them: equal rows have equal texts, wherever
+    /// they stood.
     pub fn cells(&self) -> Option<Cells> {
         let rows = self.shape.rows().filter(|_| self.form != Form::Absent)?;
         if rows == 1 {
-            return agrees(self).then(|| SmallVec::from_buf([self.data.clone()]));
+            let row = || match self.form.is_text() {
+                true => trimmed(self.data.to_bytes()),
+                false => self.data.clone(),
+            };
+            return agrees(self).then(|| SmallVec::from_buf([row()]));
         }
         // Rows without contents cannot be told from one another, nor counted by what they take.
         let row = self.shape.row_elements().filter(|row| *row > 0)?;
@@ -280,7 +287,7 @@ impl Tensor {
         let mut cells = Cells::with_capacity(rows.min(self.data.len()));
         for _ in 0..rows {
             cells.push(match &mut texts {
-                Some(texts) => Payload::from(texts.take(match self.form {
+                Some(texts) => trimmed(texts.take(match self.form {
                     Form::Rows => 1,
                     _ => row,
                 })?),
@@ -295,6 +302,13 @@ impl Tensor {
         }
         let is_whole = texts.map_or(rest.is_empty(), |texts| texts.is_empty());
         is_whole.then_some(cells)
+    }
+}
+
+fn trimmed(text: Bytes) -> Payload {
+    match text.trim_ascii() {
+        whole if whole.len() == text.len() => text.into(),
+        part => text.slice_ref(part).into(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use outrigger_filters::batch::Batchable;
+use outrigger_filters::{batch::Batchable, cache};
 use serde_json::{Value, json};
 
 use super::{
@@ -51,6 +51,8 @@ pub(super) struct Found {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Switched {
     pub(super) batch: Option<Batching>,
+    /// What an entry of the cache holds, where there is one.
+    pub(super) cache: Option<cache::Unit>,
 }
 
 /// How a model's requests are merged.
@@ -66,6 +68,7 @@ impl Switched {
             batch: batch.map(|batch| Batching {
                 max_batch_size: batch.max_batch_size,
             }),
+            cache: model.cache.as_ref().map(|cache| cache.unit),
         }
     }
 
@@ -75,6 +78,17 @@ impl Switched {
             Batchable::Yes { .. } => true,
             Batchable::Unasked | Batchable::Unknown => batch.max_batch_size.is_some(),
             Batchable::No(_) => false,
+        })
+    }
+
+    /// Tells whether what a row was answered in one call is given again in the company of others,
+    /// with what the model's server says of it.
+    fn caches_rows(self, batchable: Batchable) -> bool {
+        self.cache.is_some_and(|unit| match (unit, batchable) {
+            (cache::Unit::Request, _) | (_, Batchable::No(_)) => false,
+            (cache::Unit::Row, _) | (cache::Unit::Auto, Batchable::Yes { .. }) => true,
+            // Who says that rows may be merged says that they are independent.
+            (cache::Unit::Auto, Batchable::Unasked | Batchable::Unknown) => self.merges(batchable),
         })
     }
 }
@@ -115,6 +129,8 @@ impl Report {
                     shown["batching"]["rows"] = found.most.into();
                     shown["batching"]["bit_equal_when_repeated"] = found.merged_bit_equal.into();
                     shown["caching"] = judgement(&found.caching);
+                    shown["caching"]["configured"] = self.switched.cache.is_some().into();
+                    shown["caching"]["by_row"] = self.switched.caches_rows(found.batchable).into();
                     shown["caching"]["bit_equal"] = found.bit_equal.into();
                     shown["rows"] = found.rows.into();
                     shown["tolerance"] = found.tolerance.into();
@@ -136,8 +152,16 @@ impl Report {
     }
 
     fn is_safe(&self, found: &Found) -> bool {
-        let safe = matches!(found.batching.verdict, Verdict::Safe | Verdict::Idle);
-        safe || !self.switched.merges(found.batchable)
+        self.is_merged_safely(found) && self.is_cached_safely(found)
+    }
+
+    fn is_merged_safely(&self, found: &Found) -> bool {
+        found.has_independent_rows() || !self.switched.merges(found.batchable)
+    }
+
+    fn is_cached_safely(&self, found: &Found) -> bool {
+        let rows = found.has_independent_rows() || !self.switched.caches_rows(found.batchable);
+        self.switched.cache.is_none() || found.caching.verdict == Verdict::Safe && rows
     }
 
     /// Says in words what was found out about an endpoint.
@@ -145,11 +169,12 @@ impl Report {
         let Judgement {
             verdict, reason, ..
         } = &found.batching;
+        let is_safe = self.is_merged_safely(found);
         let sentence = match verdict {
             Verdict::Safe => "Batching is safe",
-            Verdict::Unsafe if self.is_safe(found) => "Batching would be unsafe",
+            Verdict::Unsafe if is_safe => "Batching would be unsafe",
             Verdict::Unsafe => "Batching is UNSAFE, and configured",
-            Verdict::Unknown if self.is_safe(found) => "Nobody knows whether batching is safe",
+            Verdict::Unknown if is_safe => "Nobody knows whether batching is safe",
             Verdict::Unknown => "Nobody knows whether batching is safe, and it is configured",
             Verdict::Idle => "There is no batching",
         };
@@ -163,11 +188,7 @@ impl Report {
             )?;
         }
         writeln!(f)?;
-        let sentence = match found.caching.verdict {
-            Verdict::Unsafe => "Caching would be unsafe",
-            _ => "Caching is safe",
-        };
-        writeln!(f, "{sentence}: {}.", found.caching.reason)?;
+        writeln!(f, "{}: {}.", self.of_caching(found), found.caching.reason)?;
         if let (Some(alone), Some(merged), Some(speedup)) =
             (found.times.alone, found.times.merged, found.speedup())
         {
@@ -185,6 +206,25 @@ impl Report {
             )?;
         }
         Ok(())
+    }
+
+    /// Says whether answers may be given again, but not why.
+    fn of_caching(&self, found: &Found) -> &'static str {
+        let is_configured = self.switched.cache.is_some();
+        match (found.caching.verdict, found.batching.verdict) {
+            (Verdict::Unsafe, _) if is_configured => "Caching is UNSAFE, and configured",
+            (Verdict::Unsafe, _) => "Caching would be unsafe",
+            (_, Verdict::Unsafe) if !self.is_cached_safely(found) => {
+                "Caching by row is UNSAFE, and configured, since the answer to a row depends on the \
+                 others of its call; with `unit: request` it is safe"
+            }
+            (_, Verdict::Unknown) if !self.is_cached_safely(found) => {
+                "Nobody knows whether caching by row is safe, and it is configured; with `unit: \
+                 request` it is safe"
+            }
+            (_, Verdict::Unsafe) => "Caching is safe with `unit: request`",
+            _ => "Caching is safe",
+        }
     }
 }
 
@@ -225,6 +265,11 @@ impl Examined {
 }
 
 impl Found {
+    /// Tells whether a row has the same answer in whatever company.
+    fn has_independent_rows(&self) -> bool {
+        matches!(self.batching.verdict, Verdict::Safe | Verdict::Idle)
+    }
+
     /// Returns how much less a row costs in the largest call.
     fn speedup(&self) -> Option<f64> {
         let (alone, merged) = (self.times.alone?, self.times.merged?);
@@ -366,6 +411,7 @@ mod tests {
             model: "digits".to_owned(),
             switched: Switched {
                 batch: Some(Batching { max_batch_size }),
+                cache: None,
             },
             endpoints: examined.collect(),
         }
@@ -387,7 +433,7 @@ mod tests {
             (Unsafe, Batchable::Unknown, None, 0),
             (Unsafe, Batchable::Unknown, Some(8), 1),
         ] {
-            // Caching cannot be configured.
+            // Nothing is cached.
             let one = report(max_batch_size, vec![Ok(found(batching, Unsafe, batchable))]);
             assert_eq!(one.status(), status, "{batching:?} {batchable:?}");
         }
@@ -402,6 +448,108 @@ mod tests {
             ..report(None, vec![Ok(found(Unsafe, Unsafe, YES))])
         };
         assert_eq!(unused.status(), 0);
+    }
+
+    #[test]
+    fn caching_counts_where_it_is_configured() {
+        use Verdict::{Idle, Safe, Unknown, Unsafe};
+        use cache::Unit::{Auto, Request, Row};
+        const NO: Batchable = Batchable::No(outrigger_filters::batch::Unbatchable::Ragged);
+        for (unit, batching, caching, batchable, status, words) in [
+            (Auto, Safe, Safe, YES, 0, "Caching is safe: "),
+            (
+                Auto,
+                Safe,
+                Unsafe,
+                YES,
+                1,
+                "Caching is UNSAFE, and configured: ",
+            ),
+            (
+                Request,
+                Unknown,
+                Unsafe,
+                YES,
+                1,
+                "Caching is UNSAFE, and configured: ",
+            ),
+            // An answer that came in other company is another one.
+            (
+                Auto,
+                Unsafe,
+                Safe,
+                YES,
+                1,
+                "Caching by row is UNSAFE, and configured, ",
+            ),
+            (
+                Row,
+                Unsafe,
+                Safe,
+                Batchable::Unknown,
+                1,
+                "Caching by row is UNSAFE, and configured, ",
+            ),
+            (
+                Row,
+                Unknown,
+                Safe,
+                YES,
+                1,
+                "Nobody knows whether caching by row is safe, ",
+            ),
+            (
+                Request,
+                Unsafe,
+                Safe,
+                YES,
+                0,
+                "Caching is safe with `unit: request`: ",
+            ),
+            // A server that does not say is believed in nothing.
+            (
+                Auto,
+                Unsafe,
+                Safe,
+                Batchable::Unknown,
+                0,
+                "Caching is safe with `unit: request`: ",
+            ),
+            (Row, Idle, Safe, NO, 0, "Caching is safe: "),
+        ] {
+            let report = Report {
+                switched: Switched {
+                    batch: None,
+                    cache: Some(unit),
+                },
+                ..report(None, vec![Ok(found(batching, caching, batchable))])
+            };
+            let what = format!("{unit:?} {batching:?} {caching:?} {batchable:?}: {report}");
+            assert_eq!(report.status(), status, "{what}");
+            assert!(report.to_string().contains(words), "{what}");
+            let shown = &report.json()["endpoints"][0]["caching"];
+            assert_eq!(shown["configured"], true);
+            let by_row = unit != Request && matches!(batchable, Batchable::Yes { .. });
+            assert_eq!(
+                shown["by_row"],
+                by_row || unit == Row && batchable != NO,
+                "{what}"
+            );
+        }
+        // Requests that are merged by the word of the configuration are cached by row by it.
+        let both = Report {
+            switched: Switched {
+                cache: Some(Auto),
+                ..report(Some(8), Vec::new()).switched
+            },
+            ..report(Some(8), vec![Ok(found(Unsafe, Safe, Batchable::Unknown))])
+        };
+        assert_eq!(both.json()["endpoints"][0]["caching"]["by_row"], true);
+        let text = both.to_string();
+        assert!(
+            text.contains("Batching is UNSAFE") && text.contains("Caching by row is UNSAFE"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -146,11 +146,13 @@ async fn headers_of_the_answer_are_given_again_but_for_those_of_one_call() {
     let mut response = echo(&call.request);
     response.headers = Metadata::new(vec![
         ("date".into(), "now".into()),
+        ("ce-id".into(), "a".into()),
+        ("ce-requestid".into(), "a".into()),
         ("x-model".into(), "digits".into()),
     ]);
     call.answer(response);
     let first = answer(caller).await.unwrap();
-    assert_eq!(first.headers.iter().count(), 2);
+    assert_eq!(first.headers.iter().count(), 4);
     let second = script.hit(request("b", &[1])).await;
     let kept: Vec<_> = second.headers.iter().map(|(name, _)| &**name).collect();
     assert_eq!(kept, ["x-model"]);

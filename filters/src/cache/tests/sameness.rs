@@ -5,7 +5,7 @@ use super::*;
 type Change = fn(&mut RequestParts);
 
 /// Changes of everything that can change the answer, each alone.
-const CHANGES: [(&str, Change); 20] = [
+const CHANGES: [(&str, Change); 21] = [
     ("model", |parts| parts.head.model = "other".into()),
     ("version", |parts| parts.head.version = "1".into()),
     ("label", |parts| parts.head.label = "1".into()),
@@ -49,6 +49,9 @@ const CHANGES: [(&str, Change); 20] = [
         parts.inputs[0].form = Form::Flat;
         parts.inputs[0].data = Bytes::from_static(b"1,1").into();
     }),
+    ("typed contents", |parts| {
+        parts.inputs[0].form = Form::Typed;
+    }),
     ("another input", |parts| {
         parts.inputs.push(tensor("w", 1, vec![1, 1]));
     }),
@@ -61,7 +64,7 @@ const CHANGES: [(&str, Change); 20] = [
 ];
 
 /// Changes of what is one caller's own, or of one message only.
-const OWN: [(&str, Change); 7] = [
+const OWN: [(&str, Change); 6] = [
     ("id", |parts| parts.head.id = "other".into()),
     ("priority", |parts| {
         parts.head.priority = 3;
@@ -71,9 +74,6 @@ const OWN: [(&str, Change); 7] = [
         parts.parameters = one("timeout", Parameter::Int64(1000));
     }),
     ("context", |parts| parts.head.context = Some("user".into())),
-    ("typed contents", |parts| {
-        parts.inputs[0].form = Form::Typed;
-    }),
     ("length of the message", |parts| {
         parts.inputs[0].parameters = one("binary_data_size", Parameter::Int64(2));
     }),

@@ -15,7 +15,7 @@ use bytestring::ByteString;
 use http::{HeaderMap, Request, Uri, Version, uri::PathAndQuery};
 use outrigger_filters::{
     batch::Alone,
-    inference::{self, Error, Head},
+    inference::{self, Error, Form, Head},
 };
 use tokio::time::Instant;
 use tower::ServiceExt as _;
@@ -116,6 +116,12 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
         _ => message.len(),
     };
     let explains = explain::take_question(&mut head.headers);
+    // A server that takes bytes answers in text who asks in text. Of such answers some rows would be
+    // stored as text and others, which were asked for without their neighbours, as bytes: the two
+    // do not go together in one answer.
+    let is_said_anew = model.has_cache()
+        && model.upstream().protocol() == Protocol::OipRest
+        && model.form(description.as_deref()) == Form::Raw;
     if model.has_cache() {
         // They are for the cache alone: two requests that differ in nothing else are the same.
         parts.head.cache = directives::take(&mut head.headers);
@@ -134,7 +140,11 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
     });
     let mut request = inference::Request::from_wire(parts, wire.clone(), len).with_origin(wire);
     request.sort_inputs();
-    let request = model.without_ignored_headers(request);
+    let mut request = model.without_ignored_headers(request);
+    if is_said_anew {
+        // Whoever borrows the fields to change them makes a request, or an answer, forget its message.
+        let _ = &mut *request;
+    }
     if let Err(error) = held.grow(request.held_len()) {
         return refused(&mut watch, call.protocol, head.version, &error);
     }
@@ -148,6 +158,9 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
         }
         Ok(mut response) => {
             let back = model.upstream().protocol();
+            if is_said_anew && !response.is_opaque() {
+                let _ = &mut *response;
+            }
             if !is_merged {
                 response.report.batch_reason = Some(Alone::Unbatchable.name());
             }
