@@ -303,14 +303,7 @@ impl Leading {
                 let outputs = answers.iter().map(|cells| &cells[index]);
                 let term = entries.term(sent.digest, self.tenant);
                 let question = question.clone();
-                Entry::new(
-                    entries.keys(),
-                    question,
-                    &sent.row,
-                    frame.clone(),
-                    outputs,
-                    term,
-                )
+                Entry::new(question, sent, frame.clone(), outputs, term)
             });
             entries.land(call, index, sent.digest, entry.flatten());
         }

@@ -22,8 +22,8 @@ use tokio::sync::{Notify, SetOnce};
 
 use super::{
     frame::{Answers, Frame},
-    key::{Cut, Question, Row},
-    store::{Counted, Mixed},
+    key::{Cut, Question},
+    store::{Counted, Mixed, Sent},
 };
 
 /// A call to the model for rows that others may wait for, too.
@@ -72,7 +72,7 @@ struct Flight {
     /// Which of the call's rows it is.
     index: usize,
     question: Arc<Counted<Question>>,
-    row: Row,
+    sent: Sent,
 }
 
 impl Call {
@@ -152,36 +152,29 @@ impl Flights {
     /// the request's `own` call, or of others' that began in the generation `others`.
     pub(super) fn join(
         &self,
-        digest: u64,
         cut: &Cut<'_>,
-        row: usize,
+        sought: &Sent,
         own: Option<&Arc<Call>>,
         others: Option<u64>,
     ) -> Option<(Waiting, usize)> {
-        let flight = self.0.get(&digest)?.iter().find(|flight| {
+        let flight = self.0.get(&sought.digest)?.iter().find(|flight| {
             (own.is_some_and(|own| Arc::ptr_eq(own, &flight.call))
                 || others == Some(flight.call.generation))
                 && cut.asks(&flight.question)
-                && flight.row.iter().eq(cut.of(row))
+                && flight.sent.is(sought)
         })?;
         Some((Waiting::new(&flight.call), flight.index))
     }
 
     /// Enters a row of a call.
-    pub(super) fn enter(
-        &mut self,
-        digest: u64,
-        call: &Arc<Call>,
-        question: Arc<Counted<Question>>,
-        row: Row,
-    ) {
-        let flight = Flight {
+    pub(super) fn enter(&mut self, call: &Arc<Call>, question: Arc<Counted<Question>>, sent: Sent) {
+        let flights = self.0.entry(sent.digest).or_default();
+        flights.push(Flight {
             index: call.add(),
             call: call.clone(),
             question,
-            row,
-        };
-        self.0.entry(digest).or_default().push(flight);
+            sent,
+        });
     }
 
     /// Takes a row of a call out, and returns it.
@@ -190,7 +183,7 @@ impl Flights {
         digest: u64,
         call: &Arc<Call>,
         index: usize,
-    ) -> Option<(Arc<Counted<Question>>, Row)> {
+    ) -> Option<(Arc<Counted<Question>>, Sent)> {
         let flights = self.0.get_mut(&digest)?;
         let is_it = |flight: &Flight| Arc::ptr_eq(&flight.call, call) && flight.index == index;
         let at = flights.iter().position(is_it)?;
@@ -198,6 +191,13 @@ impl Flights {
         if flights.is_empty() {
             self.0.remove(&digest);
         }
-        Some((flight.question, flight.row))
+        Some((flight.question, flight.sent))
+    }
+}
+
+impl Sent {
+    /// Tells whether it is the same row, of the same question.
+    fn is(&self, other: &Self) -> bool {
+        self.strong == other.strong && (self.strong.is_some() || self.row == other.row)
     }
 }

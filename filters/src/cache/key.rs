@@ -60,6 +60,10 @@ pub(super) struct Keys {
 #[derive(Debug)]
 struct StrongKey([u8; 32]);
 
+/// A digest of a long row that nobody can find a second row for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Strong([u8; blake3::OUT_LEN]);
+
 /// By what an entry's row is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kept {
@@ -259,63 +263,67 @@ impl Question {
 }
 
 impl Keys {
-    /// Writes the bytes by which a row is compared, and says which they are.
-    pub(super) fn write<'a>(
+    /// Returns the digest by which a row is compared, or `None` where its bytes are: those of few.
+    /// It takes a microsecond for each kilobyte or two: nobody shall wait for it behind a lock.
+    pub(super) fn strong<'a>(
         &self,
         row: impl ExactSizeIterator<Item = &'a Payload> + Clone,
-        to: &mut Vec<u8>,
-    ) -> Kept {
-        match kept(row.clone()) {
-            Kept::Whole => {
-                each(row, |bytes| to.extend_from_slice(bytes));
-                Kept::Whole
-            }
-            Kept::Digest => {
-                to.extend_from_slice(&self.strong(row));
-                Kept::Digest
-            }
+    ) -> Option<Strong> {
+        if whole_len(row.clone()) <= MOST_WHOLE {
+            return None;
         }
-    }
-
-    /// Tells whether a row is the one that was written as `bytes`.
-    pub(super) fn is<'a>(
-        &self,
-        row: impl ExactSizeIterator<Item = &'a Payload> + Clone,
-        kept: Kept,
-        mut bytes: &[u8],
-    ) -> bool {
-        if self::kept(row.clone()) != kept {
-            return false;
-        }
-        if kept == Kept::Digest {
-            return self.strong(row) == bytes;
-        }
-        let mut same = true;
-        each(row, |piece| {
-            let head = bytes.split_at_checked(piece.len());
-            same = same && head.is_some_and(|(head, _)| head == piece);
-            bytes = head.map_or(&[], |(_, rest)| rest);
-        });
-        same && bytes.is_empty()
-    }
-
-    /// Returns the room that `write` needs.
-    pub(super) fn len<'a>(&self, row: impl ExactSizeIterator<Item = &'a Payload> + Clone) -> usize {
-        match kept(row.clone()) {
-            Kept::Whole => whole_len(row),
-            Kept::Digest => blake3::OUT_LEN,
-        }
-    }
-
-    fn strong<'a>(
-        &self,
-        row: impl ExactSizeIterator<Item = &'a Payload> + Clone,
-    ) -> [u8; blake3::OUT_LEN] {
         let mut hasher = blake3::Hasher::new_keyed(&self.strong.0);
         each(row, |bytes| {
             hasher.update(bytes);
         });
-        *hasher.finalize().as_bytes()
+        Some(Strong(*hasher.finalize().as_bytes()))
+    }
+}
+
+impl Strong {
+    /// Writes the bytes by which a row is compared that has this digest, or none.
+    pub(super) fn write<'a>(
+        strong: Option<&Self>,
+        row: impl ExactSizeIterator<Item = &'a Payload> + Clone,
+        to: &mut Vec<u8>,
+    ) {
+        match strong {
+            Some(Self(digest)) => to.extend_from_slice(digest),
+            None => each(row, |bytes| to.extend_from_slice(bytes)),
+        }
+    }
+
+    /// Tells whether a row that has this digest, or none, is the one that was written as `bytes`.
+    pub(super) fn is<'a>(
+        strong: Option<&Self>,
+        row: impl ExactSizeIterator<Item = &'a Payload> + Clone,
+        kept: Kept,
+        mut bytes: &[u8],
+    ) -> bool {
+        match (strong, kept) {
+            (Some(Self(digest)), Kept::Digest) => digest == bytes,
+            (None, Kept::Whole) => {
+                let mut same = true;
+                each(row, |piece| {
+                    let head = bytes.split_at_checked(piece.len());
+                    same = same && head.is_some_and(|(head, _)| head == piece);
+                    bytes = head.map_or(&[], |(_, rest)| rest);
+                });
+                same && bytes.is_empty()
+            }
+            _ => false,
+        }
+    }
+
+    /// Returns the room that `write` needs.
+    pub(super) fn len<'a>(
+        strong: Option<&Self>,
+        row: impl ExactSizeIterator<Item = &'a Payload> + Clone,
+    ) -> usize {
+        match strong {
+            Some(Self(digest)) => digest.len(),
+            None => whole_len(row),
+        }
     }
 }
 
@@ -345,13 +353,6 @@ impl Default for StrongKey {
             part.copy_from_slice(&state.hash_one(index).to_le_bytes());
         }
         Self(key)
-    }
-}
-
-fn kept<'a>(row: impl ExactSizeIterator<Item = &'a Payload> + Clone) -> Kept {
-    match whole_len(row) {
-        len if len <= MOST_WHOLE => Kept::Whole,
-        _ => Kept::Digest,
     }
 }
 

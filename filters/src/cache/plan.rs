@@ -72,8 +72,7 @@ impl Plan {
                 let rows = request.inputs.first().and_then(|input| input.shape.rows());
                 // A shape may say anything; a row takes a byte, where it is in the message.
                 let most = request.payload_len().max(MOST_ROWS);
-                let bypassed = &shared.entries.metrics.bypass;
-                bypassed.inc_by(rows.unwrap_or(1).min(most) as u64);
+                shared.bypassed(rows.unwrap_or(1).min(most));
                 return match control.only_if_cached {
                     true => Self::Ready(Err(NotCached::new().into())),
                     false => Self::Pass(reason),
@@ -86,7 +85,21 @@ impl Plan {
             asks: !control.only_if_cached,
             max_age: control.max_age,
         };
-        Self::seek(store, request, unit, by_row, seek)
+        let plan = Self::seek(store, request, unit, by_row, seek);
+        // Whoever is looked for again is counted as he came.
+        if let Some(report) = plan.report() {
+            shared.count(report.hits, report.joined, report.sent);
+        }
+        plan
+    }
+
+    /// Returns what is reported of it, where rows were looked for.
+    fn report(&self) -> Option<CacheReport> {
+        match self {
+            Self::Ready(answer) => answer.as_ref().ok()?.report.cache,
+            Self::Ask(asked) => Some(asked.report),
+            Self::Pass(_) => None,
+        }
     }
 
     /// Looks for the rows of a request again, of which others' calls came to nothing; `joins` calls
@@ -163,7 +176,6 @@ impl Plan {
             return Self::Ready(Err(NotCached::new().into()));
         }
         shared.looked_up(cut.rows, began);
-        shared.count(report.hits, report.joined, report.sent);
         let own = asking.map(|asking| {
             let leading = Leading::new(store, asking, request);
             // Whoever misses all sends the very message that came.
@@ -234,15 +246,18 @@ pub(super) fn look_up(store: &Store, request: &Request) -> Option<Response> {
     }
     let shared = store.shared();
     let by_row = shared.is_by_row(store.config().unit).ok()?;
-    let cut = cut(store, request, by_row);
     let now = shared.entries.now();
-    let found = (0..cut.rows).map(|row| {
-        let found = shared.entries.peek(&cut, row, now)?;
-        Some(Source::Stored(found))
-    });
-    let sources: Sources = found.collect::<Option<_>>()?;
-    let frame = sources.iter().find_map(Source::stored)?;
-    join(&frame, &sources, request, None)
+    // Versions that take no batches, and models of which it came out late, have whole requests.
+    [by_row, false].into_iter().find_map(|by_row| {
+        let cut = cut(store, request, by_row);
+        let found = (0..cut.rows).map(|row| {
+            let found = shared.entries.peek(&cut, row, now)?;
+            Some(Source::Stored(found))
+        });
+        let sources: Sources = found.collect::<Option<_>>()?;
+        let frame = sources.iter().find_map(Source::stored)?;
+        join(&frame, &sources, request, None)
+    })
 }
 
 impl Source {

@@ -38,6 +38,8 @@ pub(super) struct Shared {
     uneven: AtomicBool,
     /// The versions that answered last, by the label that was asked for.
     versions: Mutex<Vec<(ByteString, ByteString)>>,
+    /// Rows that were hits, joined, misses and bypassed.
+    counts: [AtomicU64; 4],
     /// Rows of late, and those of them that the model was not asked for.
     late: [AtomicU64; 2],
     /// The same, as far as `worth` has not been told.
@@ -76,6 +78,7 @@ impl Store {
             capability,
             uneven: AtomicBool::new(false),
             versions: Mutex::default(),
+            counts: Default::default(),
             late: Default::default(),
             untold: Default::default(),
             worth: Mutex::new(Worth::new()),
@@ -141,21 +144,18 @@ impl Store {
     /// Returns what is stored, and what came of asking.
     pub fn view(&self) -> View {
         let entries = &self.0.entries;
-        let metrics = &entries.metrics;
-        let [rows, hits] = self
-            .0
-            .late
-            .each_ref()
-            .map(|count| count.load(Ordering::Relaxed));
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let [rows, found] = self.0.late.each_ref().map(load);
+        let [hits, joined, misses, bypassed] = self.0.counts.each_ref().map(load);
         View {
             bytes: entries.bytes(),
             max_bytes: entries.max_bytes(),
             rows: entries.len(),
-            hits: metrics.hit.get(),
-            joined: metrics.joined.get(),
-            misses: metrics.miss.get(),
-            bypassed: metrics.bypass.get(),
-            hit_ratio: (rows > 0).then(|| (hits as f64 / rows as f64).min(1.)),
+            hits,
+            joined,
+            misses,
+            bypassed,
+            hit_ratio: (rows > 0).then(|| (found as f64 / rows as f64).min(1.)),
             bypasses: self.0.samples.load(Ordering::Relaxed),
             generation: entries.generation(),
         }
@@ -191,13 +191,15 @@ impl Shared {
     /// Counts rows that were asked for.
     pub(super) fn count(&self, hits: usize, joined: usize, sent: usize) {
         let metrics = &self.entries.metrics;
-        for (counter, count) in [
-            (&metrics.hit, hits),
-            (&metrics.joined, joined),
-            (&metrics.miss, sent),
-        ] {
+        let metrics = [&metrics.hit, &metrics.joined, &metrics.miss];
+        for ((counter, own), count) in metrics
+            .into_iter()
+            .zip(&self.counts)
+            .zip([hits, joined, sent])
+        {
             if count > 0 {
                 counter.inc_by(count as u64);
+                own.fetch_add(count as u64, Ordering::Relaxed);
             }
         }
         if self.config.bypass == Bypass::Auto {
@@ -211,6 +213,13 @@ impl Shared {
             rows.store(seen / 2, Ordering::Relaxed);
             found.store(found.load(Ordering::Relaxed) / 2, Ordering::Relaxed);
         }
+    }
+
+    /// Counts rows that were not looked for.
+    pub(super) fn bypassed(&self, rows: usize) {
+        self.entries.metrics.bypass.inc_by(rows as u64);
+        let [.., own] = &self.counts;
+        own.fetch_add(rows as u64, Ordering::Relaxed);
     }
 
     /// Begins to measure what it costs to look a request up; of most it is not measured.
@@ -345,19 +354,23 @@ impl Flush {
     }
 }
 
-/// Mixes a few of a request's bytes, at even distances: whatever is the same has the same.
+/// Mixes a few bytes of each of a request's inputs, at even distances: whatever is the same has the
+/// same, however it is cut into pieces.
 fn spots(request: &Request) -> u64 {
-    let Some(input) = request.inputs.first() else {
-        return 0;
-    };
-    let mut mixed = input.data.len() as u64;
-    let bytes = input.data.pieces().next().map_or(&[][..], |piece| piece);
-    let apart = (bytes.len() / SPOTS).max(1);
-    for spot in bytes.chunks(apart) {
-        let mut word = [0; 8];
-        let len = spot.len().min(word.len());
-        word[..len].copy_from_slice(&spot[..len]);
-        mixed = (mixed.rotate_left(23) ^ u64::from_le_bytes(word)).wrapping_mul(ODD);
+    let mut mixed = 0_u64;
+    let mut mix = |word: u64| mixed = (mixed.rotate_left(23) ^ word).wrapping_mul(ODD);
+    for input in &request.inputs {
+        mix(input.data.len() as u64);
+        // Odd, so that not the same byte of each number is met: it may be the same in all.
+        let apart = (input.data.len() / SPOTS) | 1;
+        let (mut from, mut spot) = (0, 0);
+        for piece in input.data.pieces() {
+            while let Some(byte) = piece.get(spot - from) {
+                mix(u64::from(*byte));
+                spot += apart;
+            }
+            from += piece.len();
+        }
     }
     mixed ^ mixed >> 29
 }
@@ -366,8 +379,8 @@ fn spots(request: &Request) -> u64 {
 const MEASURED: usize = 64;
 /// Rows that are told at once.
 const TOLD: usize = 256;
-/// Places of which bytes are looked at.
-const SPOTS: usize = 16;
+/// Bytes of each input that are looked at.
+const SPOTS: usize = 64;
 /// A number whose multiples are spread over all bits (2^64 by the golden ratio).
 const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Rows that count as late.

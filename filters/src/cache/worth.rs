@@ -9,8 +9,8 @@ use std::time::Duration;
 /// hit ratio * cost of a row upstream  <  cost of a row in the cache
 /// ```
 ///
-/// and taken up again when the left is twice the right. While bypassed, one row in
-/// [`SAMPLE`] is looked up nevertheless, chosen by its content ([`sampled`]), so that a row that
+/// and taken up again when the left is twice the right. While bypassed, one request in
+/// [`SAMPLE`] is looked up nevertheless, chosen by its contents ([`sampled`]), so that one that
 /// comes again is found again.
 ///
 /// ```text

@@ -2,11 +2,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{counted::Counted, size::of_page};
+use super::{Sent, counted::Counted, size::of_page};
 use crate::{
     cache::{
         frame::Frame,
-        key::{self, Cut, Kept, Keys, Question, Row},
+        key::{self, Cut, Kept, Question, Row, Strong},
     },
     inference::Payload,
 };
@@ -55,9 +55,8 @@ pub(in crate::cache) struct Term {
 impl Entry {
     /// Copies a row and the answer to it; `None` where they are longer than 4 GiB.
     pub(in crate::cache) fn new<'a>(
-        keys: &Keys,
         question: Arc<Counted<Question>>,
-        row: &Row,
+        sent: &Sent,
         frame: Arc<Counted<Frame>>,
         outputs: impl ExactSizeIterator<Item = &'a Payload> + Clone,
         term: Term,
@@ -68,10 +67,15 @@ impl Entry {
         } else {
             0
         };
-        let len = keys.len(row.iter()) + contents + ends;
+        let (row, strong) = (sent.row.iter(), sent.strong.as_ref());
+        let len = Strong::len(strong, row.clone()) + contents + ends;
         u32::try_from(len).ok()?;
         let mut blob = Vec::with_capacity(len);
-        let kept = keys.write(row.iter(), &mut blob);
+        Strong::write(strong, row, &mut blob);
+        let kept = match strong {
+            Some(_) => Kept::Digest,
+            None => Kept::Whole,
+        };
         let row_len = u32::try_from(blob.len()).ok()?;
         let several = outputs.len() > 1;
         let mut table = Vec::with_capacity(ends);
@@ -100,8 +104,14 @@ impl Entry {
     }
 
     /// Tells whether it is the answer to a row.
-    pub(in crate::cache) fn is_of(&self, keys: &Keys, cut: &Cut<'_>, row: usize) -> bool {
-        cut.asks(&self.question) && keys.is(cut.of(row), self.kept, self.row_bytes())
+    pub(in crate::cache) fn is_of(
+        &self,
+        cut: &Cut<'_>,
+        row: usize,
+        strong: Option<&Strong>,
+    ) -> bool {
+        let bytes = self.row_bytes();
+        cut.asks(&self.question) && Strong::is(strong, cut.of(row), self.kept, bytes)
     }
 
     /// Tells whether its time is over.
@@ -128,7 +138,8 @@ impl Entry {
         if self.kept == Kept::Digest {
             return None;
         }
-        let row = self.blob.slice(..self.row_len as usize);
+        // The outputs are not kept from going.
+        let row = Bytes::copy_from_slice(self.row_bytes());
         let row = key::read(&row, self.question.inputs())?;
         Some((self.question.clone(), row))
     }

@@ -37,7 +37,7 @@ use super::{
     Config,
     flight::{Call, Waiting},
     frame::Frame,
-    key::{Cut, Keys, Question, Row},
+    key::{Cut, Keys, Question, Row, Strong},
     metrics::Handles,
 };
 use crate::inference::{Request, Response};
@@ -97,10 +97,12 @@ pub(super) struct Asking {
 }
 
 /// A row that a call has asked the model for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Sent {
     pub(super) digest: u64,
     pub(super) row: Row,
+    /// By what it is compared, where that is not its bytes.
+    pub(super) strong: Option<Strong>,
 }
 
 impl Entries {
@@ -189,12 +191,13 @@ impl Entries {
         asking: &mut Option<Asking>,
         now: u64,
     ) -> Place {
+        let strong = self.keys.strong(cut.of(row));
         let mut shard = self.shard(digest).lock();
         let mut expired = false;
         if seek.stored {
             let max_age = seek.max_age.map(micros);
             let sought = shard.find(digest, now, max_age, |entry| {
-                entry.is_of(&self.keys, cut, row)
+                entry.is_of(cut, row, strong.as_ref())
             });
             match sought {
                 Sought::Found(found) => return Place::Stored(found),
@@ -207,7 +210,12 @@ impl Entries {
         }
         let own = asking.as_ref().map(|asking| &asking.call);
         let others = seek.under_way.then(|| self.generation());
-        if let Some((waiting, index)) = shard.flights.join(digest, cut, row, own, others) {
+        let sent = Sent {
+            digest,
+            row: cut.row(row),
+            strong,
+        };
+        if let Some((waiting, index)) = shard.flights.join(cut, &sent, own, others) {
             return Place::UnderWay(waiting, index);
         }
         let asking = asking.get_or_insert_with(|| Asking {
@@ -215,13 +223,8 @@ impl Entries {
             question: self.question(cut),
             sent: Vec::new(),
         });
-        let sent = Sent {
-            digest,
-            row: cut.row(row),
-        };
         let question = asking.question.clone();
-        let row = sent.row.clone();
-        shard.flights.enter(digest, &asking.call, question, row);
+        shard.flights.enter(&asking.call, question, sent.clone());
         asking.sent.push(sent);
         Place::New { expired }
     }
@@ -229,8 +232,9 @@ impl Entries {
     /// Looks for a row's answer, and changes nothing.
     pub(super) fn peek(&self, cut: &Cut<'_>, row: usize, now: u64) -> Option<Found> {
         let digest = cut.digest(&self.keys, row);
+        let strong = self.keys.strong(cut.of(row));
         let shard = self.shard(digest).lock();
-        shard.peek(digest, now, |entry| entry.is_of(&self.keys, cut, row))
+        shard.peek(digest, now, |entry| entry.is_of(cut, row, strong.as_ref()))
     }
 
     /// Ends a call's rows, and stores the answers to them, unless something has been flushed since
