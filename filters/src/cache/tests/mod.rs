@@ -2,7 +2,6 @@
 
 mod bounds;
 mod flights;
-mod hunt;
 mod properties;
 mod rows;
 mod sameness;
