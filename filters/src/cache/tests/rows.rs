@@ -256,29 +256,16 @@ async fn a_model_whose_answers_have_other_rows_has_whole_requests_stored() {
 #[tokio::test(start_paused = true)]
 async fn rows_that_do_not_go_together_are_asked_anew_as_one_request() {
     let mut script = Script::new(Config::default());
-    // A row's answer is as wide as its mark says.
-    let wide = |request: &Request, width: usize| {
-        let mut response = echo(request);
-        let output = &mut response.outputs[0];
-        let rows = output.shape.rows().unwrap();
-        output.shape = Shape::new([rows as i64, width as i64]);
-        output.data = Bytes::from(vec![5; rows * width]).into();
-        response
-    };
     let caller = script.send(request("a", &[1]));
-    let call = script.expect_call().await;
-    let response = wide(&call.request, 1);
-    call.answer(response);
+    wide(script.expect_call().await, 1);
     assert!(answer(caller).await.is_ok());
     let caller = script.send(request("b", &[1, 3]));
     let call = script.expect_call().await;
     assert_eq!(call.marks(), [3]);
-    let response = wide(&call.request, 3);
-    call.answer(response);
+    wide(call, 3);
     let call = script.expect_call().await;
     assert_eq!(call.marks(), [1, 3]);
-    let response = wide(&call.request, 3);
-    call.answer(response);
+    wide(call, 3);
     let response = answer(caller).await.unwrap();
     assert_eq!(response.outputs[0].shape, Shape::new([2, 3]));
     assert_eq!(response.outputs[0].data.len(), 6);
