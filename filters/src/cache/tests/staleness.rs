@@ -220,3 +220,19 @@ async fn a_late_answer_with_other_rows_says_nothing_of_the_next_model() {
     script.ask(request("b", &[1, 2])).await;
     script.hit(request("c", &[2])).await;
 }
+
+/// Also where the flush comes between the answer and its place in the store.
+#[test]
+fn an_answer_that_lands_after_a_flush_is_not_stored() {
+    let asked = request("a", &[1]);
+    for is_flushed in [false, true] {
+        let store = Collided::new(true);
+        let asking = store.begin(&asked);
+        if is_flushed {
+            store.entries.flush();
+            assert!(!store.is_under_way(&asked));
+        }
+        store.land(asking, &asked);
+        assert_eq!(store.is_stored(&asked), !is_flushed);
+    }
+}
