@@ -17,6 +17,27 @@ fn of(tenant: &'static str, number: u64) -> Request {
     })
 }
 
+/// A row whose caller has a header that nobody else has.
+fn with_header(number: u64, tenant: &'static str, len: usize) -> Request {
+    with(request("a", &[1]), |parts| {
+        let mut data = vec![0; 16];
+        data[..8].copy_from_slice(&number.to_le_bytes());
+        parts.inputs[0].shape = Shape::new([1, 16]);
+        parts.inputs[0].data = Bytes::from(data).into();
+        let token = format!("{number:0len$}");
+        parts.head.metadata = Metadata::new(vec![
+            ("x-tenant".into(), tenant.into()),
+            ("x-token".into(), token.into()),
+        ]);
+    })
+}
+
+fn shared(number: u64, tenant: &'static str) -> Request {
+    with(with_header(number, tenant, 1), |parts| {
+        parts.head.metadata = Metadata::new(vec![("x-tenant".into(), tenant.into())]);
+    })
+}
+
 fn of_bytes(max_bytes: usize) -> Config {
     Config {
         max_bytes,
@@ -60,6 +81,75 @@ async fn bytes_stay_within_their_bound_whatever_comes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn bytes_stay_within_their_bound_whatever_headers_come() {
+    for len in [100, 2000, 10_000, 60_000] {
+        let mut script = Script::new(Config {
+            max_bytes: 64 << 10,
+            bypass: Bypass::Never,
+            ..Config::default()
+        });
+        for number in 0..400 {
+            script.ask(with_header(number, "a", len)).await;
+            let view = script.view();
+            assert!(view.bytes <= view.max_bytes, "{len}: {view:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_long_shape_takes_is_counted() {
+    let bytes = |rank: usize| async move {
+        let mut script = Script::new(Config::default());
+        let asked = with(request("a", &[1]), |parts| {
+            let dimensions = std::iter::repeat_n(1, rank - 1);
+            parts.inputs[0].shape = Shape::new(dimensions.chain([2]));
+        });
+        script.ask(asked).await;
+        script.view().bytes
+    };
+    let (short, long) = (bytes(2).await, bytes(64).await);
+    // Of the question and of the answer's frame.
+    assert!(long >= short + 2 * 64 * 8, "{short} {long}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_who_wait_take_no_room_from_what_is_stored() {
+    let mut script = Script::new(Config {
+        max_bytes: 1 << 20,
+        bypass: Bypass::Never,
+        ..Config::default()
+    });
+    for number in 0..100 {
+        script.ask(shared(number, "a")).await;
+    }
+    let (mut callers, mut calls) = (Vec::new(), Vec::new());
+    for number in 0..200 {
+        callers.push(script.send(with_header(number, "a", 60_000)));
+        calls.push(script.expect_call().await);
+    }
+    script.ask(shared(100, "a")).await;
+    let view = script.view();
+    assert!(view.bytes <= view.max_bytes, "{view:?}");
+    for number in 0..=100 {
+        assert!(script.knows(shared(number, "a")).await, "{number}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shape_that_lies_is_not_counted_as_rows() {
+    let mut script = Script::new(Config::default());
+    for _ in 0..4 {
+        let lying = with(request("a", &[1]), |parts| {
+            parts.inputs[0].shape = Shape::new([i64::MAX, 2]);
+            parts.inputs[0].form = Form::Absent;
+        });
+        script.ask(lying).await;
+    }
+    let bypassed = script.view().bypassed;
+    assert!((4..1 << 20).contains(&bypassed), "{bypassed}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_would_take_too_much_is_not_stored() {
     let mut script = Script::new(of_bytes(64 << 10));
     ask(&mut script, row(1, 100)).await;
@@ -93,6 +183,33 @@ async fn a_scan_leaves_what_is_asked_for_often() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_scan_by_callers_with_headers_of_their_own_leaves_what_is_asked_for_often() {
+    let mut script = Script::new(Config {
+        max_bytes: 1 << 20,
+        bypass: Bypass::Never,
+        ..Config::default()
+    });
+    for _ in 0..3 {
+        for number in 0..200 {
+            script.ask(shared(number, "a")).await;
+        }
+    }
+    let (mut known, mut asked) = (0, 0);
+    for number in 0..5000 {
+        script.ask(with_header(number, "a", 2000)).await;
+        if number % 5 == 0 {
+            let is_known = script.knows(shared(number / 5 % 200, "a")).await;
+            // Once it is full and has seen what is hot.
+            if number >= 3000 {
+                asked += 1;
+                known += usize::from(is_known);
+            }
+        }
+    }
+    assert!(known * 100 >= asked * 95, "{known} of {asked}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_tenant_cannot_fill_the_cache_alone() {
     let mut script = Script::new(Config {
         tenant: Some(Tenant {
@@ -115,6 +232,31 @@ async fn one_tenant_cannot_fill_the_cache_alone() {
     // Within its share the last ones are kept.
     assert!(ask(&mut script, of("large", 1999)).await);
     assert!(!ask(&mut script, of("large", 0)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_tenant_cannot_fill_the_cache_with_headers() {
+    let mut script = Script::new(Config {
+        max_bytes: 1 << 20,
+        bypass: Bypass::Never,
+        tenant: Some(Tenant {
+            header: "x-tenant".into(),
+            max_bytes: 256 << 10,
+        }),
+        ..Config::default()
+    });
+    for number in 0..200 {
+        script.ask(shared(number, "small")).await;
+    }
+    for number in 0..3000 {
+        script.ask(with_header(number, "large", 2000)).await;
+    }
+    for number in 0..200 {
+        assert!(script.knows(shared(number, "small")).await, "{number}");
+    }
+    // The large one's share, the small one's rows, and what was used last.
+    let view = script.view();
+    assert!(view.bytes < 600 << 10, "{view:?}");
 }
 
 /// The clock stands, so the test says what things cost.

@@ -2,6 +2,27 @@
 
 use super::*;
 
+/// A server that panics.
+#[derive(Clone, Debug)]
+struct Broken;
+
+impl Service<Request> for Broken {
+    type Response = Response;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request) -> Self::Future {
+        Box::pin(async {
+            tokio::task::yield_now().await;
+            panic!("as the test wants it")
+        })
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_thousand_who_ask_the_same_at_once_are_one_row_to_the_model() {
     let mut script = Script::new(Config::default());
@@ -150,6 +171,41 @@ async fn a_deadline_is_its_callers_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_timeout_is_its_callers_own() {
+    let mut script = Script::new(Config::default());
+    let hasty = with(request("a", &[1]), |parts| {
+        let timeout = ("timeout".into(), Parameter::Int64(1));
+        parts.parameters = Parameters::from_iter([timeout]);
+    });
+    let hasty = script.send(hasty);
+    let call = script.expect_call().await;
+    let patient = script.send(request("b", &[1]));
+    settle().await;
+    // So Triton says it.
+    call.fail(Status::new(Code::Unavailable, "Request timeout expired"));
+    script.expect_call().await.echo();
+    assert!(answer(hasty).await.is_err());
+    assert_eq!(marks(&answer(patient).await.unwrap()), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waited_for_a_call_that_was_given_up_ask_as_one() {
+    let mut script = Script::new(Config::default());
+    let hasty = script.send(request("a", &[1]));
+    let call = script.expect_call().await;
+    let patient: Vec<_> = (0..100).map(|_| script.send(request("b", &[1]))).collect();
+    settle().await;
+    call.fail(Status::new(Code::DeadlineExceeded, "too late"));
+    let call = script.expect_call().await;
+    script.expect_no_call().await;
+    call.echo();
+    assert!(answer(hasty).await.is_err());
+    for caller in patient {
+        assert_eq!(marks(&answer(caller).await.unwrap()), [1]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_wants_the_models_own_answer_joins_nobody() {
     let mut script = Script::new(Config::default());
     let one = script.send(request("a", &[1]));
@@ -161,4 +217,50 @@ async fn who_wants_the_models_own_answer_joins_nobody() {
     first.echo();
     assert!(answer(one).await.is_ok());
     assert!(answer(two).await.is_ok());
+}
+
+/// The one who asks is served in a runtime that ends.
+#[test]
+fn if_the_runtime_of_the_first_ends_the_others_ask_anew() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap()
+    };
+    let (first, second) = (runtime(), runtime());
+    let mut script = first.block_on(async { Script::new(Config::default()) });
+    let (leader, call) = first.block_on(async {
+        let leader = script.send(request("a", &[1]));
+        (leader, script.expect_call().await)
+    });
+    let mut followers = second.block_on(async {
+        let follower = script.send(request("b", &[1]));
+        settle().await;
+        vec![follower]
+    });
+    drop(first);
+    drop((leader, call));
+    second.block_on(async {
+        script.expect_call().await.echo();
+        let follower = followers.remove(0);
+        assert_eq!(marks(&answer(follower).await.unwrap()), [1]);
+        assert!(script.knows(request("c", &[1])).await);
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_leaves_nobody_waiting() {
+    let capability = Capability::new(Batchable::Unknown);
+    let layer = CacheLayer::new(Config::default(), capability, Handles::default());
+    let mut cache = layer.layer(Broken);
+    let callers: Vec<_> = (0..5)
+        .map(|_| tokio::spawn(cache.call(request("a", &[1]))))
+        .collect();
+    let until = tokio::time::Instant::now() + Duration::from_secs(1);
+    for caller in callers {
+        let ended = tokio::time::timeout_at(until, caller).await;
+        assert!(ended.expect("an end").is_err());
+    }
 }

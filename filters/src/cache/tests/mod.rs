@@ -2,7 +2,6 @@
 
 mod bounds;
 mod flights;
-mod hunt;
 mod properties;
 mod rows;
 mod sameness;
@@ -24,7 +23,11 @@ use tokio::{
 };
 use tower::{Layer as _, Service};
 
-use super::*;
+use super::{
+    key::{Cut, Keys},
+    store::{Asking, Entries, Entry, Place, Seek},
+    *,
+};
 use crate::{
     batch::{Batchable, Capability, Unbatchable},
     inference::{
@@ -163,6 +166,86 @@ impl Sent {
     }
 }
 
+/// A store without a filter, in which whatever is asked has one digest.
+#[derive(Debug)]
+struct Collided {
+    entries: Entries,
+    by_row: bool,
+}
+
+impl Collided {
+    fn new(by_row: bool) -> Self {
+        Self {
+            entries: Entries::new(&Config::default(), Handles::default()),
+            by_row,
+        }
+    }
+
+    fn cut<'a>(&self, request: &'a Request) -> Cut<'a> {
+        let mut cut = cut(self.entries.keys(), request, self.by_row);
+        cut.common = DIGEST;
+        cut
+    }
+
+    fn place(&self, request: &Request, seek: Seek, asking: &mut Option<Asking>) -> Place {
+        let cut = self.cut(request);
+        self.entries.place(&cut, 0, DIGEST, seek, asking, 0)
+    }
+
+    /// Begins a call for a row.
+    fn begin(&self, request: &Request) -> Asking {
+        let seek = Seek {
+            asks: true,
+            ..NOWHERE
+        };
+        let mut asking = None;
+        self.place(request, seek, &mut asking);
+        asking.expect("a call")
+    }
+
+    /// Answers a row with itself.
+    fn land(&self, asking: Asking, request: &Request) {
+        let Self { entries, by_row } = self;
+        let response = echo(request);
+        let answers = frame::cut(&response, 1, *by_row).unwrap();
+        let entry = Entry::new(
+            entries.keys(),
+            asking.question,
+            &asking.sent[0].row,
+            entries.frame(&response, *by_row),
+            answers.iter().map(|cells| &cells[0]),
+            entries.term(DIGEST, 0),
+        );
+        entries.land(&asking.call, 0, DIGEST, entry);
+    }
+
+    fn is_under_way(&self, request: &Request) -> bool {
+        let seek = Seek {
+            under_way: true,
+            asks: true,
+            ..NOWHERE
+        };
+        let place = self.place(request, seek, &mut None);
+        matches!(place, Place::UnderWay(..))
+    }
+
+    fn is_stored(&self, request: &Request) -> bool {
+        let seek = Seek {
+            stored: true,
+            ..NOWHERE
+        };
+        let place = self.place(request, seek, &mut None);
+        matches!(place, Place::Stored(_))
+    }
+}
+
+fn cut<'a>(keys: &Keys, request: &'a Request, by_row: bool) -> Cut<'a> {
+    match by_row {
+        true => Cut::by_row(request, keys).expect("rows"),
+        false => Cut::whole(request, keys),
+    }
+}
+
 async fn settle() {
     for _ in 0..12 {
         tokio::task::yield_now().await;
@@ -241,3 +324,11 @@ fn cause<E: std::error::Error + 'static>(error: &Error) -> &E {
         }
     }
 }
+
+const DIGEST: u64 = 7;
+const NOWHERE: Seek = Seek {
+    stored: false,
+    under_way: false,
+    asks: false,
+    max_age: None,
+};

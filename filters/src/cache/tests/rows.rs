@@ -2,6 +2,27 @@
 
 use super::*;
 
+/// Answers with rows that are so wide.
+fn wide(call: Sent, width: usize) {
+    let mut response = echo(&call.request);
+    let output = &mut response.outputs[0];
+    let rows = output.shape.rows().unwrap();
+    output.shape = Shape::new([rows as i64, width as i64]);
+    output.data = Bytes::from(vec![5; rows * width]).into();
+    call.answer(response);
+}
+
+/// Has rows 1 and 3 stored, whose answers do not go together.
+async fn unlike() -> Script {
+    let mut script = Script::new(Config::default());
+    for mark in [1, 3] {
+        let caller = script.send(request("a", &[mark]));
+        wide(script.expect_call().await, mark.into());
+        answer(caller).await.unwrap();
+    }
+    script
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_row_that_was_answered_is_not_sent_again() {
     let mut script = Script::new(Config::default());
@@ -89,6 +110,41 @@ async fn a_model_that_keeps_state_is_always_asked() {
     assert_eq!(script.view().rows, 0);
 }
 
+/// For the versions that take no batches, requests are whole whatever the configuration says.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_stored_before_the_server_has_said_whether_the_model_keeps_state() {
+    for unit in [Unit::Auto, Unit::Row, Unit::Request] {
+        let (sender, calls) = mpsc::unbounded_channel();
+        let capability = Capability::new(Batchable::Unasked);
+        let layer = CacheLayer::new(Config::default(), capability.clone(), Handles::default());
+        let mut script = Script {
+            cache: layer.with_unit(unit).layer(Upstream(sender)),
+            calls,
+            capability,
+        };
+        for _ in 0..2 {
+            assert!(!script.knows(request("a", &[1])).await, "{unit:?}");
+        }
+        assert_eq!(script.view().rows, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_that_turns_out_to_keep_state_is_not_stored_when_it_is_asked_again() {
+    let mut script = Script::new(Config::default());
+    let hasty = script.send(request("a", &[1]));
+    let call = script.expect_call().await;
+    let patient = script.send(request("b", &[1]));
+    settle().await;
+    script.capability.set(Batchable::No(Unbatchable::Stateful));
+    call.fail(Status::new(Code::DeadlineExceeded, "too late"));
+    script.expect_call().await.echo();
+    assert!(answer(hasty).await.is_err());
+    let response = answer(patient).await.unwrap();
+    assert_eq!(reported(&response).reason, Some("stateful"));
+    assert_eq!(script.view().rows, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn sequences_and_shared_memory_are_never_stored() {
     let mut script = Script::new(Config::default());
@@ -139,6 +195,22 @@ async fn an_answer_for_one_caller_is_not_stored() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_for_one_caller_costs_one_more_call_at_most() {
+    let mut script = Script::new(Config::default());
+    script.ask(request("a", &[1])).await;
+    let caller = script.send(request("b", &[1, 2]));
+    let mut calls = Vec::new();
+    while let Some(call) = script.call().await {
+        calls.push(call.marks());
+        let mut response = echo(&call.request);
+        response.headers = Metadata::new(vec![("set-cookie".into(), "a=b".into())]);
+        call.answer(response);
+    }
+    assert_eq!(marks(&answer(caller).await.unwrap()), [1, 2]);
+    assert_eq!(calls, [vec![2], vec![1, 2]]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn headers_of_the_answer_are_given_again_but_for_those_of_one_call() {
     let mut script = Script::new(Config::default());
     let caller = script.send(request("a", &[1]));
@@ -184,32 +256,39 @@ async fn a_model_whose_answers_have_other_rows_has_whole_requests_stored() {
 #[tokio::test(start_paused = true)]
 async fn rows_that_do_not_go_together_are_asked_anew_as_one_request() {
     let mut script = Script::new(Config::default());
-    // A row's answer is as wide as its mark says.
-    let wide = |request: &Request, width: usize| {
-        let mut response = echo(request);
-        let output = &mut response.outputs[0];
-        let rows = output.shape.rows().unwrap();
-        output.shape = Shape::new([rows as i64, width as i64]);
-        output.data = Bytes::from(vec![5; rows * width]).into();
-        response
-    };
     let caller = script.send(request("a", &[1]));
-    let call = script.expect_call().await;
-    let response = wide(&call.request, 1);
-    call.answer(response);
+    wide(script.expect_call().await, 1);
     assert!(answer(caller).await.is_ok());
     let caller = script.send(request("b", &[1, 3]));
     let call = script.expect_call().await;
     assert_eq!(call.marks(), [3]);
-    let response = wide(&call.request, 3);
-    call.answer(response);
+    wide(call, 3);
     let call = script.expect_call().await;
     assert_eq!(call.marks(), [1, 3]);
-    let response = wide(&call.request, 3);
-    call.answer(response);
+    wide(call, 3);
     let response = answer(caller).await.unwrap();
     assert_eq!(response.outputs[0].shape, Shape::new([2, 3]));
     assert_eq!(response.outputs[0].data.len(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_wants_no_model_asked_is_told_when_stored_rows_do_not_go_together() {
+    let mut script = unlike().await;
+    let asked = with(request("b", &[1, 3]), |parts| {
+        parts.head.cache = ONLY_IF_CACHED;
+    });
+    let caller = script.send(asked);
+    script.expect_no_call().await;
+    cause::<NotCached>(&answer(caller).await.unwrap_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_are_all_known_and_do_not_go_together_have_whole_requests_stored() {
+    let mut script = unlike().await;
+    let caller = script.send(request("b", &[1, 3]));
+    wide(script.expect_call().await, 3);
+    answer(caller).await.unwrap();
+    script.hit(request("c", &[1, 3])).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -273,3 +352,10 @@ async fn the_rows_that_were_asked_for_last_can_be_asked_again() {
         script.hit(request).await;
     }
 }
+
+const ONLY_IF_CACHED: CacheControl = CacheControl {
+    no_cache: false,
+    no_store: false,
+    max_age: None,
+    only_if_cached: true,
+};

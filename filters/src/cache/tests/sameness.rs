@@ -1,11 +1,16 @@
 //! Two different requests never share an entry.
 
-use super::*;
+use std::sync::Arc;
+
+use super::{
+    super::key::{Kept, Question, Row, read},
+    *,
+};
 
 type Change = fn(&mut RequestParts);
 
 /// Changes of everything that can change the answer, each alone.
-const CHANGES: [(&str, Change); 21] = [
+const CHANGES: [(&str, Change); 23] = [
     ("model", |parts| parts.head.model = "other".into()),
     ("version", |parts| parts.head.version = "1".into()),
     ("label", |parts| parts.head.label = "1".into()),
@@ -35,6 +40,9 @@ const CHANGES: [(&str, Change); 21] = [
     ("input's rank", |parts| {
         parts.inputs[0].shape = Shape::new([1, 2, 1]);
     }),
+    ("input's dimensions", |parts| {
+        parts.inputs[0].shape = Shape::new([1, 1, 2]);
+    }),
     ("input's row", |parts| {
         parts.inputs[0].shape = Shape::new([1, 1]);
         parts.inputs[0].datatype = Datatype::Uint16;
@@ -42,7 +50,7 @@ const CHANGES: [(&str, Change); 21] = [
     ("input's parameter", |parts| {
         parts.inputs[0].parameters = one("content_type", Parameter::String("np".into()));
     }),
-    ("input's contents", |parts| {
+    (CONTENTS, |parts| {
         parts.inputs[0].data = Bytes::from_static(&[1, 2]).into();
     }),
     ("input's text", |parts| {
@@ -57,6 +65,9 @@ const CHANGES: [(&str, Change); 21] = [
     }),
     ("requested output", |parts| {
         parts.outputs = vec![output("y", Parameters::default())];
+    }),
+    ("requested output's name", |parts| {
+        parts.outputs = vec![output("z", Parameters::default())];
     }),
     ("requested output's parameter", |parts| {
         parts.outputs = vec![output("y", one("classification", Parameter::Int64(3)))];
@@ -162,12 +173,153 @@ async fn where_one_input_ends_and_the_next_begins_makes_a_difference() {
     assert!(script.knows(two("12", "3")).await);
 }
 
+/// Tells whether a request is what is kept of another one is asked, and whether its row is its.
+fn is_kept_of(kept: &Request, asked: &Request, by_row: bool) -> (bool, bool) {
+    let keys = Keys::default();
+    let (kept, asked) = (cut(&keys, kept, by_row), cut(&keys, asked, by_row));
+    let is_row = is(&keys, &kept.row(0), &asked.row(0));
+    (Question::new(&kept).is_of(&asked), is_row)
+}
+
+fn is(keys: &Keys, kept: &Row, asked: &Row) -> bool {
+    let mut bytes = Vec::new();
+    let how = keys.write(kept.iter(), &mut bytes);
+    assert_eq!(bytes.len(), keys.len(kept.iter()));
+    keys.is(asked.iter(), how, &bytes)
+}
+
+fn row<T: AsRef<[u8]>>(cells: &[T]) -> Row {
+    let cells = cells.iter().map(AsRef::as_ref);
+    cells
+        .map(|cell| Bytes::copy_from_slice(cell).into())
+        .collect()
+}
+
+/// Digests play no part: each of the requests differs from each in one field or two.
+#[test]
+fn whatever_can_change_the_answer_is_compared_in_full() {
+    let plain = ("nothing", request("a", &[1]));
+    let changed = CHANGES.map(|(field, change)| (field, with(request("a", &[1]), change)));
+    let all: Vec<_> = [plain].into_iter().chain(changed).collect();
+    for by_row in [true, false] {
+        for (one, kept) in &all {
+            for (other, asked) in &all {
+                let (is_question, is_row) = is_kept_of(kept, asked, by_row);
+                let differs_in_contents =
+                    [("nothing", CONTENTS), (CONTENTS, "nothing")].contains(&(one, other));
+                assert_eq!(
+                    is_question,
+                    one == other || differs_in_contents,
+                    "{one}, {other}"
+                );
+                assert!(one != other || is_row, "{one}");
+                assert!(!(differs_in_contents && is_row), "{one}, {other}");
+            }
+        }
+        for (field, change) in OWN {
+            let changed = with(request("b", &[1]), change);
+            for (kept, asked) in [(&all[0].1, &changed), (&changed, &all[0].1)] {
+                assert_eq!(is_kept_of(kept, asked, by_row), (true, true), "{field}");
+            }
+        }
+    }
+}
+
+#[test]
+fn how_many_rows_there_are_is_part_of_whole_requests_only() {
+    let keys = Keys::default();
+    let (one, two) = (request("a", &[1]), request("b", &[1, 1]));
+    assert_eq!(is_kept_of(&one, &two, true), (true, true));
+    assert!(!is_kept_of(&one, &two, false).0);
+    let by_row = |request, by_row| Question::new(&cut(&keys, request, by_row));
+    assert!(!by_row(&one, true).is_of(&cut(&keys, &one, false)));
+    assert!(!by_row(&one, false).is_of(&cut(&keys, &one, true)));
+}
+
+#[test]
+fn rows_are_compared_to_the_last_byte() {
+    let keys = Keys::default();
+    for len in [1, 2, 100, 4095, 4096, 4097, 20_000] {
+        let mut data = vec![1; len];
+        let kept = row(&[&data]);
+        assert!(is(&keys, &kept, &kept));
+        let halves = data.split_at(len / 2);
+        let pieces = [halves.0, halves.1].map(Bytes::copy_from_slice);
+        let in_pieces = Row::from_buf([pieces.into_iter().collect()]);
+        assert!(is(&keys, &kept, &in_pieces) && is(&keys, &in_pieces, &kept));
+        for at in [0, len / 2, len - 1] {
+            data[at] = 2;
+            assert!(!is(&keys, &kept, &row(&[&data])), "{at} of {len}");
+            data[at] = 1;
+        }
+        data.push(1);
+        let longer = row(&[&data]);
+        assert!(!is(&keys, &kept, &longer) && !is(&keys, &longer, &kept));
+    }
+}
+
+/// Digests of long rows take part in that, too.
+#[test]
+fn where_inputs_end_is_compared() {
+    let keys = Keys::default();
+    let data = vec![1; 6000];
+    for (one, other) in [(1, 2), (5000, 1000)] {
+        let kept = row(&[&data[..one], &data[..other]]);
+        let asked = row(&[&data[..other], &data[..one]]);
+        assert!(is(&keys, &kept, &kept));
+        assert!(!is(&keys, &kept, &asked), "{one} {other}");
+    }
+}
+
+#[test]
+fn a_row_that_is_the_digest_of_another_is_not_the_other() {
+    let keys = Keys::default();
+    let mut digest = Vec::new();
+    let how = keys.write(row(&[[1; 5000]]).iter(), &mut digest);
+    assert_eq!(how, Kept::Digest);
+    assert!(!keys.is(row(&[&digest]).iter(), how, &digest));
+}
+
+#[test]
+fn requests_of_one_digest_share_nothing() {
+    for by_row in [true, false] {
+        for (is_same, changes) in [(false, &CHANGES[..]), (true, &OWN)] {
+            for (field, change) in changes {
+                let store = Collided::new(by_row);
+                let plain = request("a", &[1]);
+                let changed = with(request("b", &[1]), change);
+                let asking = store.begin(&plain);
+                let question = store.entries.question(&store.cut(&changed));
+                let is_question = Arc::ptr_eq(&asking.question, &question);
+                assert_eq!(is_question, is_same || *field == CONTENTS, "{field}");
+                assert!(store.is_under_way(&plain));
+                assert_eq!(store.is_under_way(&changed), is_same, "{field}");
+                store.land(asking, &plain);
+                assert!(store.is_stored(&plain));
+                assert_eq!(store.is_stored(&changed), is_same, "{field}");
+            }
+        }
+    }
+}
+
 fn any_row() -> impl Strategy<Value = Vec<u8>> {
     // Few values and lengths, so that many are nearly the same.
     prop::collection::vec(0_u8..2, 1..5)
 }
 
 proptest! {
+    #[test]
+    fn a_row_is_what_was_kept_of_it_and_nothing_else(
+        pairs in prop::collection::vec((any_row(), any_row()), 1..3),
+    ) {
+        let keys = Keys::default();
+        let (kept, asked): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+        assert_eq!(is(&keys, &row(&kept), &row(&asked)), kept == asked);
+        let mut bytes = Vec::new();
+        keys.write(row(&kept).iter(), &mut bytes);
+        assert_eq!(read(&bytes.into(), kept.len()), Some(row(&kept)));
+    }
+
     /// Requests of one or two inputs of bytes with lengths of their own: whatever an entry
     /// answers was asked just so.
     #[test]
@@ -197,3 +349,6 @@ proptest! {
         });
     }
 }
+
+/// The one change that is none of the question.
+const CONTENTS: &str = "input's contents";

@@ -27,6 +27,18 @@ async fn an_answer_is_given_for_its_time_and_no_longer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_time_without_end_is_one() {
+    let mut script = Script::new(Config {
+        ttl: Duration::MAX,
+        ..Config::default()
+    });
+    let marks: Vec<u8> = (0..64).collect();
+    script.ask(request("a", &marks)).await;
+    advance(Duration::from_secs(1 << 30)).await;
+    script.hit(request("b", &marks)).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_wants_the_models_own_answer_has_it_and_it_is_stored() {
     let mut script = Script::new(Config::default());
     script.ask(request("a", &[1])).await;
@@ -148,4 +160,79 @@ async fn an_answer_of_another_version_makes_all_forget() {
     assert_eq!(response.version, "8");
     assert_eq!(marks(&response), [2, 3]);
     assert!(!script.knows(request("c", &[1])).await);
+}
+
+/// The server says no version, so that answers of two models look alike.
+#[tokio::test(start_paused = true)]
+async fn rows_of_before_and_after_a_flush_do_not_stand_in_one_answer() {
+    let mut script = Script::new(Config::default());
+    let of_model = |call: Sent, model: u8| {
+        let mut response = echo(&call.request);
+        response.version = "".into();
+        let rows = response.outputs[0].shape.rows().unwrap();
+        response.outputs[0].data = Bytes::from(vec![model; rows * 2]).into();
+        call.answer(response);
+    };
+    let caller = script.send(request("a", &[1]));
+    of_model(script.expect_call().await, 7);
+    answer(caller).await.unwrap();
+    let torn = script.send(request("b", &[1, 2]));
+    let call = script.expect_call().await;
+    script.cache.store().flush(Flush::Control);
+    of_model(call, 8);
+    let call = script.expect_call().await;
+    assert_eq!(call.marks(), [1, 2]);
+    of_model(call, 8);
+    assert_eq!(marks(&answer(torn).await.unwrap()), [8, 8]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_of_the_old_version_makes_nobody_forget_the_new_one() {
+    let mut script = Script::new(Config::default());
+    let of_version = |call: Sent, version: &'static str| {
+        let mut response = echo(&call.request);
+        response.version = version.into();
+        call.answer(response);
+    };
+    let late = script.send(request("a", &[1]));
+    let call = script.expect_call().await;
+    script.cache.store().flush(Flush::Version);
+    for mark in [2, 3] {
+        let caller = script.send(request("b", &[mark]));
+        of_version(script.expect_call().await, "8");
+        answer(caller).await.unwrap();
+    }
+    of_version(call, "7");
+    answer(late).await.unwrap();
+    script.hit(request("c", &[2, 3])).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_with_other_rows_says_nothing_of_the_next_model() {
+    let mut script = Script::new(Config::default());
+    let late = script.send(request("a", &[1, 2]));
+    let call = script.expect_call().await;
+    script.cache.store().flush(Flush::Version);
+    let mut response = echo(&call.request);
+    response.outputs = vec![tensor("y", 1, vec![9, 9])];
+    call.answer(response);
+    answer(late).await.unwrap();
+    script.ask(request("b", &[1, 2])).await;
+    script.hit(request("c", &[2])).await;
+}
+
+/// Also where the flush comes between the answer and its place in the store.
+#[test]
+fn an_answer_that_lands_after_a_flush_is_not_stored() {
+    let asked = request("a", &[1]);
+    for is_flushed in [false, true] {
+        let store = Collided::new(true);
+        let asking = store.begin(&asked);
+        if is_flushed {
+            store.entries.flush();
+            assert!(!store.is_under_way(&asked));
+        }
+        store.land(asking, &asked);
+        assert_eq!(store.is_stored(&asked), !is_flushed);
+    }
 }
