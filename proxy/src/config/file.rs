@@ -212,8 +212,8 @@ section! {
         /// The header that names them. Stored answers are never shared by callers whose headers
         /// differ; this one has a bound of its own besides.
         header: HeaderName = required,
-        /// Bytes that the answers to one of them take. Left out: an eighth of the cache's
-        /// `max_bytes`.
+        /// Bytes that the answers to one of them take, at least 8KiB. Left out: an eighth of the
+        /// cache's `max_bytes`.
         max_bytes: Size = optional,
     }
 }

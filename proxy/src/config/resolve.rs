@@ -587,6 +587,10 @@ fn tenant(
                     super::units::format_size(cache.max_bytes)
                 );
                 faults.add(&at.place, message);
+            } else if at.value.0 < LEAST_TENANT {
+                let least = super::units::format_size(LEAST_TENANT);
+                let message = format_args!("must be at least {least}: less holds no answer");
+                faults.add(&at.place, message);
             }
             at.value.0
         }
@@ -690,5 +694,7 @@ const LONGEST_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 const MOST_WARM: usize = 10_000;
 /// What share of a cache one tenant has where nothing is said: one of so many.
 const TENANTS: usize = 8;
+/// The smallest share of a tenant, which is what one has of the smallest cache.
+const LEAST_TENANT: usize = LEAST_CACHE / TENANTS;
 /// Headers by which callers speak to the cache, which never sees them as headers.
 const CONTROLS: [&str; 2] = ["cache-control", "pragma"];

@@ -492,6 +492,10 @@ fn a_cache_that_could_keep_nothing_or_tell_nobody_apart_is_a_fault() {
             "tenant.max_bytes: is more than the whole cache may take: its `max_bytes` is 64MiB",
         ),
         (
+            "tenant: { header: x-user, max_bytes: 8191 }",
+            "tenant.max_bytes: must be at least 8KiB: less holds no answer",
+        ),
+        (
             "tenant: { header: X-Free }",
             "tenant.header: tells nobody apart: `batch.ignore_headers` names it",
         ),
@@ -512,7 +516,12 @@ fn a_cache_that_could_keep_nothing_or_tell_nobody_apart_is_a_fault() {
         let faults = faults_with(&format!("models: {{ m: {model} }}"));
         assert_eq!(faults, [format!("models.m.cache.{fault}")]);
     }
-    for cache in ["max_bytes: 64KiB", "ttl: 8760h", "warm: 10000"] {
+    for cache in [
+        "max_bytes: 64KiB",
+        "max_bytes: 64KiB, tenant: { header: x, max_bytes: 8KiB }",
+        "ttl: 8760h",
+        "warm: 10000",
+    ] {
         read(&format!(
             "{LEAST}models: {{ m: {{ cache: {{ {cache} }} }} }}"
         ));
