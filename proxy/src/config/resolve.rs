@@ -371,12 +371,19 @@ fn models(
             Some(At { value, .. }) => *value,
             None => batch::Config::default().latency_objective,
         };
-        let batch = section.batch.as_ref();
-        let ignored = batch.and_then(|batch| batch.ignore_headers.as_ref());
-        let ignore_headers = ignored
-            .map(|names| headers(names, faults))
-            .unwrap_or_default();
-        let cache = section.cache.as_ref();
+        let (batch, cache) = (section.batch.as_ref(), section.cache.as_ref());
+        let ignored = [
+            batch.and_then(|batch| batch.ignore_headers.as_ref()),
+            cache.and_then(|cache| cache.ignore_headers.as_ref()),
+        ];
+        let mut ignore_headers = Vec::new();
+        for names in ignored.into_iter().flatten() {
+            for name in headers(names, faults) {
+                if !ignore_headers.contains(&name) {
+                    ignore_headers.push(name);
+                }
+            }
+        }
         let model = Model {
             name: name.clone(),
             latency_objective,
@@ -600,7 +607,7 @@ fn tenant(
     if ignored.contains(&header.value) {
         faults.add(
             &header.place,
-            "tells nobody apart: `batch.ignore_headers` names it",
+            "tells nobody apart: `ignore_headers` names it",
         );
     } else if metadata::role(name) != Role::Caller || CONTROLS.contains(&name) {
         faults.add(

@@ -343,6 +343,16 @@ async fn callers_with_other_headers_share_no_answer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_header_that_the_cache_ignores_keeps_nobody_apart() {
+    let ignoring = "cache: {unit: row, ignore_headers: [X-User]}";
+    let cached = Cached::new("oip-grpc", ignoring);
+    let of = |user: &'static str, tenant: &'static str| [("x-user", user), ("x-tenant", tenant)];
+    assert_eq!(cached.result(&[7], &of("a", "1")).await, "miss");
+    assert_eq!(cached.result(&[7], &of("b", "1")).await, "hit");
+    assert_eq!(cached.result(&[7], &of("b", "2")).await, "miss");
+}
+
+#[tokio::test(start_paused = true)]
 async fn stored_answers_survive_a_reload_that_leaves_them_right() {
     let mut cached = Cached::new("oip-grpc", "cache: {unit: row}");
     assert_eq!(cached.result(&[7], &[]).await, "miss");
@@ -357,6 +367,7 @@ async fn stored_answers_survive_a_reload_that_leaves_them_right() {
     for model in [
         "cache: {unit: row}, batch: {ignore_headers: [x-tenant]}",
         "cache: {unit: row, ttl: 1m}, batch: {ignore_headers: [x-tenant]}",
+        "cache: {unit: row, ttl: 1m, ignore_headers: [x-user]}, batch: {ignore_headers: [x-tenant]}",
         "cache: {unit: row, ttl: 1m}, arms: {m: {upstream: u, model: other}}",
     ] {
         cached.reload(model);
