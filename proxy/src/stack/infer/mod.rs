@@ -122,13 +122,13 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
     let is_said_anew = model.has_cache()
         && model.upstream().protocol() == Protocol::OipRest
         && model.form(description.as_deref()) == Form::Raw;
+    let mut is_kept_out = false;
     if model.has_cache() {
         // They are for the cache alone: two requests that differ in nothing else are the same.
         parts.head.cache = directives::take(&mut head.headers);
-        if !model.watches(&parts.head.label) {
-            parts.head.cache.no_cache = true;
-            parts.head.cache.no_store = true;
-        }
+        let is_watched = model.watches(&parts.head.label);
+        is_kept_out = !is_watched && !parts.head.cache.no_store;
+        parts.head.cache.no_store |= is_kept_out;
     }
     parts.head.metadata = metadata::of_call(&head.headers);
     let wire = Arc::new(wire::Call {
@@ -160,6 +160,13 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
             let back = model.upstream().protocol();
             if is_said_anew && !response.is_opaque() {
                 let _ = &mut *response;
+            }
+            // What its caller did not ask for is not said to be asked for.
+            if is_kept_out
+                && let Some(cache) = &mut response.report.cache
+                && cache.reason == Some("no_store")
+            {
+                cache.reason = Some(explain::LABEL);
             }
             if !is_merged {
                 response.report.batch_reason = Some(Alone::Unbatchable.name());

@@ -14,6 +14,9 @@ use crate::{
 };
 
 const PREDICT: &str = "/tensorflow.serving.PredictionService/Predict";
+const STATUS: &str = "/tensorflow.serving.ModelService/GetModelStatus";
+/// Version 1 is available.
+const AVAILABLE: &[u8] = b"\x0a\x04\x08\x01\x10\x1e";
 const PROTOCOLS: [&str; 4] = ["oip-grpc", "oip-rest", "tfserving-grpc", "tfserving-rest"];
 
 /// A proxy of one listener whose configuration can be changed.
@@ -195,7 +198,7 @@ fn pages(protocol: &str) -> Pages {
         _ => return TWO_VERSIONS,
     };
     let message = message.to_bytes().slice(5..).to_vec();
-    Box::leak(Box::new([(path, &*message.leak())]))
+    Box::leak(Box::new([(path, &*message.leak()), (STATUS, AVAILABLE)]))
 }
 
 fn json(body: &[u8]) -> serde_json::Value {
@@ -330,6 +333,34 @@ async fn a_caller_decides_whether_it_is_answered_from_the_cache() {
         assert_eq!(status, expected);
         cached.flush();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_label_is_looked_up_before_answers_to_it_are_kept() {
+    let cached = Cached::new("tfserving-grpc", "cache: {unit: request}");
+    cached.learned().await;
+    let result = async |more: &[(&str, &str)]| {
+        let mut parts = parts(&[7]);
+        parts.head.label = "best".into();
+        let message = tfs_grpc::encode_request(&parts).unwrap();
+        let headers = [&[("outrigger-explain", "1")], more].concat();
+        let (status, headers, ..) = cached.call("tfserving-grpc", message, &headers).await;
+        assert_eq!(status, 200);
+        let explained = said(&headers, "outrigger-explain");
+        let reason = explained.split_once(";reason=").map(|(_, reason)| reason);
+        let reason = reason.unwrap_or_default().to_owned();
+        (said(&headers, "outrigger-cache"), reason)
+    };
+    let bypass = |reason: &str| ("bypass".to_owned(), reason.to_owned());
+    let words = "label;note=\"the label has not been looked up yet\"";
+    assert_eq!(result(&[]).await, bypass(words));
+    let no_store = [("cache-control", "no-store")];
+    let words = "no_store;note=\"nothing of it shall be stored\"";
+    assert_eq!(result(&no_store).await, bypass(words));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(result(&[]).await.0, "miss");
+    assert_eq!(result(&[]).await.0, "hit");
+    assert_eq!(result(&no_store).await, bypass(words));
 }
 
 #[tokio::test(start_paused = true)]
