@@ -142,8 +142,7 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
     request.sort_inputs();
     let mut request = model.without_ignored_headers(request);
     if is_said_anew {
-        // Whoever borrows the fields to change them makes a request, or an answer, forget its message.
-        let _ = &mut *request;
+        request = request.without_wire();
     }
     if let Err(error) = held.grow(request.held_len()) {
         return refused(&mut watch, call.protocol, head.version, &error);
@@ -158,8 +157,8 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
         }
         Ok(mut response) => {
             let back = model.upstream().protocol();
-            if is_said_anew && !response.is_opaque() {
-                let _ = &mut *response;
+            if is_said_anew {
+                response = response.without_wire();
             }
             // What its caller did not ask for is not said to be asked for.
             if is_kept_out
