@@ -127,6 +127,12 @@ impl Request {
         self.wire.as_ref()
     }
 
+    /// Forgets the message, so that the request is said anew wherever it goes, from its fields.
+    pub fn without_wire(mut self) -> Self {
+        self.wire = None;
+        self
+    }
+
     /// Replaces the headers that decide who may share a call; the message stays the same.
     pub fn with_metadata(mut self, metadata: Metadata) -> Self {
         self.parts.head.metadata = metadata;
@@ -188,5 +194,19 @@ impl DerefMut for Request {
     fn deref_mut(&mut self) -> &mut RequestParts {
         self.wire = None;
         &mut self.parts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_without_its_message_holds_it_and_knows_its_call() {
+        let wire: Wire = Arc::new(());
+        let request = Request::from_wire(RequestParts::default(), wire.clone(), 9);
+        let request = request.with_origin(wire).without_wire();
+        assert!(request.wire().is_none() && request.origin().is_some());
+        assert_eq!(request.held_len(), 9);
     }
 }

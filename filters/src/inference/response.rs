@@ -97,6 +97,15 @@ impl Response {
         self.wire.as_ref()
     }
 
+    /// Forgets the message, so that the answer is said anew to whoever gets it, from its fields; one
+    /// that no codec understands has nothing else, and keeps it.
+    pub fn without_wire(mut self) -> Self {
+        if !self.opaque {
+            self.wire = None;
+        }
+        self
+    }
+
     /// Takes the answer's message apart; its wire form is lost.
     pub fn into_parts(self) -> ResponseParts {
         self.parts
@@ -128,5 +137,18 @@ impl DerefMut for Response {
     fn deref_mut(&mut self) -> &mut ResponseParts {
         self.wire = None;
         &mut self.parts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_answer_that_is_understood_forgets_its_message() {
+        let wire: Wire = std::sync::Arc::new(());
+        let known = Response::from_wire(ResponseParts::default(), wire.clone());
+        assert!(known.without_wire().wire().is_none());
+        assert!(Response::opaque(wire).without_wire().wire().is_some());
     }
 }

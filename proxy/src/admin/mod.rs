@@ -17,6 +17,17 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Admin(Arc<State>);
 
+/// What there is, one name for each path.
+#[derive(Clone, Copy, Debug)]
+enum Page {
+    Live,
+    Ready,
+    Metrics,
+    Config,
+    Models,
+    Flush,
+}
+
 impl Admin {
     /// Makes the pages of a process.
     pub fn new(state: Arc<State>) -> Self {
@@ -57,22 +68,20 @@ impl Admin {
     }
 
     async fn page(&self, method: &Method, path: &str, query: Option<&str>) -> Response<Body> {
-        if path == FLUSH {
-            return self.flush(method, query);
-        }
-        if !matches!(*method, Method::GET | Method::HEAD) {
-            return not_allowed("only GET and HEAD", "GET, HEAD");
-        }
-        match path {
-            "/live" => json_page(StatusCode::OK, &json!({ "live": true })),
-            "/ready" => self.ready().await,
-            "/metrics" => page(StatusCode::OK, METRICS, self.0.metrics_text()),
-            "/config" => json_page(StatusCode::OK, &self.0.effective()),
-            "/models" => json_page(StatusCode::OK, &self.0.models()),
-            _ => json_page(
-                StatusCode::NOT_FOUND,
-                &json!({ "error": "no such page", "pages": PAGES }),
-            ),
+        let Some((_, page)) = PAGES.iter().find(|(known, _)| *known == path) else {
+            let pages = PAGES.map(|(path, _)| path);
+            let error = json!({ "error": "no such page", "pages": pages });
+            return json_page(StatusCode::NOT_FOUND, &error);
+        };
+        let reads = matches!(*method, Method::GET | Method::HEAD);
+        match page {
+            Page::Flush => self.flush(method, query),
+            _ if !reads => not_allowed("only GET and HEAD", "GET, HEAD"),
+            Page::Live => json_page(StatusCode::OK, &json!({ "live": true })),
+            Page::Ready => self.ready().await,
+            Page::Metrics => self::page(StatusCode::OK, METRICS, self.0.metrics_text()),
+            Page::Config => json_page(StatusCode::OK, &self.0.effective()),
+            Page::Models => json_page(StatusCode::OK, &self.0.models()),
         }
     }
 }
@@ -126,7 +135,14 @@ fn page(status: StatusCode, content_type: &'static str, text: String) -> Respons
 
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-const PAGES: [&str; 5] = ["/live", "/ready", "/metrics", "/config", "/models"];
+const PAGES: [(&str, Page); 6] = [
+    ("/live", Page::Live),
+    ("/ready", Page::Ready),
+    ("/metrics", Page::Metrics),
+    ("/config", Page::Config),
+    ("/models", Page::Models),
+    (FLUSH, Page::Flush),
+];
 
 /// Where stored answers are forgotten.
 const FLUSH: &str = "/cache/flush";
@@ -134,7 +150,9 @@ const FLUSH: &str = "/cache/flush";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Config, stack::Table, telemetry::Metrics, upstream::Connector};
+    use crate::{
+        body::Piece, config::Config, stack::Table, telemetry::Metrics, upstream::Connector,
+    };
 
     #[test]
     fn a_flush_of_one_model_is_never_one_of_all_by_a_slip() {
@@ -159,15 +177,33 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn only_a_post_flushes() {
+    fn admin() -> Admin {
         let config = "{listeners: [{address: '127.0.0.1:0', upstream: u}],
                        upstreams: {u: {protocol: oip-grpc, endpoints: ['http://u:1']}},
                        models: {m: {cache: {}}}}";
         let (config, metrics) = (Config::read(config).unwrap(), Metrics::new());
         let connector = Connector::new(|_| std::future::pending());
         let table = Table::build(config, None, &metrics, &connector);
-        let admin = Admin::new(Arc::new(State::new(table, metrics)));
+        Admin::new(Arc::new(State::new(table, metrics)))
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_no_page_is_told_which_there_are() {
+        let page = admin().page(&Method::GET, "/", None).await;
+        let (head, mut body) = page.into_parts();
+        assert_eq!(head.status, 404);
+        let piece = std::future::poll_fn(|cx| body.poll_piece(cx)).await;
+        let Some(Ok(Piece::Data(text))) = piece else {
+            panic!("no body");
+        };
+        let told: serde_json::Value = serde_json::from_slice(&text.to_bytes()).unwrap();
+        let pages = ["/live", "/ready", "/metrics", "/config", "/models", FLUSH];
+        assert_eq!(told["pages"], json!(pages));
+    }
+
+    #[tokio::test]
+    async fn only_a_post_flushes() {
+        let admin = admin();
         let status = async |method: Method, path: &str, query: Option<&str>| {
             let page = admin.page(&method, path, query).await;
             let allowed = page.headers().get(header::ALLOW);
@@ -185,6 +221,8 @@ mod tests {
             (&post, "/models", None, (405, "GET, HEAD")),
             (&get, "/models", Some("x=y"), (200, "")),
             (&get, "/cache", None, (404, "")),
+            (&post, "/cache", None, (404, "")),
+            (&post, "/cache/flush/", None, (404, "")),
         ] {
             let (code, allowed) = status(method.clone(), path, query).await;
             assert_eq!((code, &*allowed), expected, "{method} {path} {query:?}");

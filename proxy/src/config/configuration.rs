@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use http::HeaderName;
 use outrigger_filters::{
     batch::{self, InFlight},
     cache::{self, Unit},
@@ -261,10 +262,19 @@ fn model(model: &Model) -> Json {
         shown["arms"] = arms.into();
     }
     if let Some(batch) = &model.batch {
-        shown["batch"] = self::batch(batch, model);
+        shown["batch"] = self::batch(batch);
     }
     if let Some(cache) = &model.cache {
         shown["cache"] = self::cache(cache);
+    }
+    // What one of them ignores, the other one does as well.
+    for section in ["batch", "cache"] {
+        if let Some(shown) = shown.get_mut(section)
+            && !model.ignore_headers.is_empty()
+        {
+            let names = model.ignore_headers.iter().map(HeaderName::as_str);
+            shown["ignore_headers"] = names.collect();
+        }
     }
     shown
 }
@@ -288,7 +298,7 @@ fn cache(cache: &cache::Config) -> Json {
     shown
 }
 
-fn batch(batch: &batch::Config, model: &Model) -> Json {
+fn batch(batch: &batch::Config) -> Json {
     let mut shown = json!({
         "max_delay": format_duration(batch.max_delay),
         "controller": batch.controller.as_str(),
@@ -306,13 +316,6 @@ fn batch(batch: &batch::Config, model: &Model) -> Json {
     });
     if let Some(rows) = batch.max_batch_size {
         shown["max_batch_size"] = rows.into();
-    }
-    if !model.ignore_headers.is_empty() {
-        let names = model
-            .ignore_headers
-            .iter()
-            .map(|name| Json::from(name.as_str()));
-        shown["ignore_headers"] = names.collect();
     }
     shown
 }

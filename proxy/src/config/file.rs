@@ -173,9 +173,9 @@ section! {
         /// The share of requests, and of the model's time, that goes to calls of one request, to see
         /// what batching is worth, and to stop it where it does not pay. Default: 0.005; 0 is off.
         holdout: Share = optional,
-        /// Headers that may differ between the requests of a batch, because the model does not
-        /// see them. Requests whose other headers differ are never merged, and never share a stored
-        /// answer.
+        /// Headers that may differ between the requests of a batch: a merged call has none of them,
+        /// so no answer may depend on them, and the cache ignores them as well. Requests whose other
+        /// headers differ are never merged.
         ignore_headers: Vec<At<HeaderName>> = optional,
     }
 }
@@ -203,17 +203,22 @@ section! {
         /// Whether rows go past the cache while looking them up costs more than it saves: `auto`
         /// (default) or `never`.
         bypass: Bypass = optional,
+        /// Headers on which no answer depends: requests that differ in them share one, and, where
+        /// they are merged, a call, which then has none of them. Other calls go out with them. Those
+        /// of `batch.ignore_headers` are ignored in any case. Requests whose other headers differ
+        /// never share an answer.
+        ignore_headers: Vec<At<HeaderName>> = optional,
     }
 }
 
 section! {
     /// Callers who are told apart.
     struct Tenant {
-        /// The header that names them. Stored answers are never shared by callers whose headers
-        /// differ; this one has a bound of its own besides.
+        /// The header that names them, which is none of those that are ignored. Stored answers are
+        /// never shared by callers whose headers differ; this one has a bound of its own besides.
         header: HeaderName = required,
-        /// Bytes that the answers to one of them take. Left out: an eighth of the cache's
-        /// `max_bytes`.
+        /// Bytes that the answers to one of them take, at least 8KiB. Left out: an eighth of the
+        /// cache's `max_bytes`.
         max_bytes: Size = optional,
     }
 }

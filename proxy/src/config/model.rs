@@ -18,7 +18,8 @@ pub struct Model {
     pub batch: Option<batch::Config>,
     /// What is kept of answers; left out, nothing is.
     pub cache: Option<cache::Config>,
-    /// Headers that may differ between the requests of a batch, and of which the cache knows nothing.
+    /// Headers on which no answer depends, whichever section names them: they may differ between the
+    /// requests of a batch, and the cache knows nothing of them.
     pub ignore_headers: Vec<HeaderName>,
 }
 

@@ -371,12 +371,19 @@ fn models(
             Some(At { value, .. }) => *value,
             None => batch::Config::default().latency_objective,
         };
-        let batch = section.batch.as_ref();
-        let ignored = batch.and_then(|batch| batch.ignore_headers.as_ref());
-        let ignore_headers = ignored
-            .map(|names| headers(names, faults))
-            .unwrap_or_default();
-        let cache = section.cache.as_ref();
+        let (batch, cache) = (section.batch.as_ref(), section.cache.as_ref());
+        let ignored = [
+            batch.and_then(|batch| batch.ignore_headers.as_ref()),
+            cache.and_then(|cache| cache.ignore_headers.as_ref()),
+        ];
+        let mut ignore_headers = Vec::new();
+        for names in ignored.into_iter().flatten() {
+            for name in headers(names, faults) {
+                if !ignore_headers.contains(&name) {
+                    ignore_headers.push(name);
+                }
+            }
+        }
         let model = Model {
             name: name.clone(),
             latency_objective,
@@ -587,6 +594,10 @@ fn tenant(
                     super::units::format_size(cache.max_bytes)
                 );
                 faults.add(&at.place, message);
+            } else if at.value.0 < LEAST_TENANT {
+                let least = super::units::format_size(LEAST_TENANT);
+                let message = format_args!("must be at least {least}: less holds no answer");
+                faults.add(&at.place, message);
             }
             at.value.0
         }
@@ -596,7 +607,7 @@ fn tenant(
     if ignored.contains(&header.value) {
         faults.add(
             &header.place,
-            "tells nobody apart: `batch.ignore_headers` names it",
+            "tells nobody apart: `ignore_headers` names it",
         );
     } else if metadata::role(name) != Role::Caller || CONTROLS.contains(&name) {
         faults.add(
@@ -690,5 +701,7 @@ const LONGEST_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 const MOST_WARM: usize = 10_000;
 /// What share of a cache one tenant has where nothing is said: one of so many.
 const TENANTS: usize = 8;
+/// The smallest share of a tenant, which is what one has of the smallest cache.
+const LEAST_TENANT: usize = LEAST_CACHE / TENANTS;
 /// Headers by which callers speak to the cache, which never sees them as headers.
 const CONTROLS: [&str; 2] = ["cache-control", "pragma"];

@@ -29,7 +29,7 @@ models:
              max_queue_rows: 600, max_queue_bytes: 8MiB, max_batch_bytes: 4MiB,
              ignore_headers: [x-request-id] }
     cache: { max_bytes: 16MiB, ttl: 1h, unit: row, tenant: { header: X-Tenant, max_bytes: 2MiB },
-             warm: 500, bypass: never }
+             warm: 500, bypass: never, ignore_headers: [X-User, X-Request-Id] }
   other: {}
 limits: { max_message: 32MiB, max_gathered: 256MiB, max_queue_rows: 900, max_queue_bytes: 9MiB,
           max_connections: 100, drain: 1.5s }
@@ -136,7 +136,9 @@ fn the_whole_of_the_contract_is_read() {
                 warm: 500,
                 bypass: cache::Bypass::Never,
             }),
-            ignore_headers: vec!["x-request-id".parse().unwrap()],
+            ignore_headers: ["x-request-id", "x-user"]
+                .map(|name| name.parse().unwrap())
+                .to_vec(),
         }
     );
     assert_eq!(config.models["other"].arms, [Arm::same(&name("other"))]);
@@ -492,8 +494,20 @@ fn a_cache_that_could_keep_nothing_or_tell_nobody_apart_is_a_fault() {
             "tenant.max_bytes: is more than the whole cache may take: its `max_bytes` is 64MiB",
         ),
         (
+            "tenant: { header: x-user, max_bytes: 8191 }",
+            "tenant.max_bytes: must be at least 8KiB: less holds no answer",
+        ),
+        (
             "tenant: { header: X-Free }",
-            "tenant.header: tells nobody apart: `batch.ignore_headers` names it",
+            "tenant.header: tells nobody apart: `ignore_headers` names it",
+        ),
+        (
+            "tenant: { header: x-user }, ignore_headers: [x, X-User]",
+            "tenant.header: tells nobody apart: `ignore_headers` names it",
+        ),
+        (
+            "ignore_headers: [a, A]",
+            "ignore_headers[1]: the header is named twice",
         ),
         (
             "tenant: { header: x-request-id }",
@@ -512,10 +526,37 @@ fn a_cache_that_could_keep_nothing_or_tell_nobody_apart_is_a_fault() {
         let faults = faults_with(&format!("models: {{ m: {model} }}"));
         assert_eq!(faults, [format!("models.m.cache.{fault}")]);
     }
-    for cache in ["max_bytes: 64KiB", "ttl: 8760h", "warm: 10000"] {
+    for cache in [
+        "max_bytes: 64KiB",
+        "max_bytes: 64KiB, tenant: { header: x, max_bytes: 8KiB }",
+        "ttl: 8760h",
+        "warm: 10000",
+    ] {
         read(&format!(
             "{LEAST}models: {{ m: {{ cache: {{ {cache} }} }} }}"
         ));
+    }
+}
+
+#[test]
+fn what_the_cache_or_the_batch_ignores_both_do() {
+    for (model, effective) in [
+        ("cache: { ignore_headers: [X-A] }", json!([null, ["x-a"]])),
+        (
+            "cache: {}, batch: { ignore_headers: [x-a] }",
+            json!([["x-a"], ["x-a"]]),
+        ),
+        (
+            "cache: { ignore_headers: [x-b, x-a] }, batch: { ignore_headers: [x-a] }",
+            json!([["x-a", "x-b"], ["x-a", "x-b"]]),
+        ),
+        ("cache: {}, batch: {}", json!([null, null])),
+    ] {
+        let config = read(&format!("{LEAST}models: {{ m: {{ {model} }} }}"));
+        let shown = config.effective();
+        let of = |section: &str| &shown["models"]["m"][section]["ignore_headers"];
+        assert_eq!(json!([of("batch"), of("cache")]), effective, "{model}");
+        assert_eq!(read(&shown.to_string()), config);
     }
 }
 

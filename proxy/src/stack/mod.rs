@@ -17,6 +17,7 @@ mod rename;
 mod replicas;
 mod router;
 mod table;
+mod views;
 mod warm;
 mod watch;
 mod ways;

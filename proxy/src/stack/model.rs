@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use outrigger_filters::{
-    batch::{Batch, BatchLayer, Batchable, BenefitView, Capability, Pays, Room},
+    batch::{Batch, BatchLayer, Batchable, BenefitView, Capability, Room},
     cache::{self, CacheLayer, Flush, Store, Unit},
     inference::{BoxInfer, Error, Form, Infer, Metadata, Request},
 };
@@ -19,6 +19,7 @@ use super::{
     observed::Observed,
     rename::RenameLayer,
     replicas::Replicas,
+    views,
     warm::Warming,
     ways::Ways,
 };
@@ -393,10 +394,10 @@ impl Model {
             "endpoints": endpoints,
         });
         if let Some(benefit) = BenefitView::of_arm(&benefits) {
-            shown["benefit"] = self::benefit(&benefit);
+            shown["benefit"] = views::benefit(&benefit);
         }
         if let Some(view) = self.cache() {
-            shown["cache"] = self::cache(&view);
+            shown["cache"] = views::cache(&view);
         }
         shown
     }
@@ -432,61 +433,6 @@ where
         .layer(option_layer(cache))
         .service(balance);
     BoxCloneSyncService::new(stack)
-}
-
-/// Says what the cache holds and what it is good for.
-fn cache(view: &cache::View) -> serde_json::Value {
-    let says = match view.hit_ratio {
-        _ if view.bypasses => {
-            "looking rows up costs more than it saves: but for a few, they go past the cache"
-                .to_owned()
-        }
-        Some(ratio) => format!("the model is not asked for {:.1} of 100 rows", ratio * 100.),
-        None => "no row was looked up yet".to_owned(),
-    };
-    json!({
-        "says": says,
-        "bytes": view.bytes,
-        "max_bytes": view.max_bytes,
-        "rows": view.rows,
-        "hit_ratio": view.hit_ratio,
-        "hits": view.hits,
-        "joined": view.joined,
-        "misses": view.misses,
-        "bypassed": view.bypassed,
-        "generation": view.generation,
-    })
-}
-
-/// Says what batching brings, in words and in figures; times are seconds.
-fn benefit(view: &BenefitView) -> serde_json::Value {
-    let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
-    let says = match (view.pays, view.speed_up) {
-        (Pays::No { again }, _) => format!(
-            "batching does not pay: requests are sent singly, and batching is tried again in {} s",
-            again.as_secs()
-        ),
-        (_, Some(times)) => {
-            format!("the model answers {times:.2} times as many rows because of batching")
-        }
-        (_, None) => "not known yet".to_owned(),
-    };
-    json!({
-        "says": says,
-        "pays": view.pays.as_str(),
-        "speed_up": view.speed_up,
-        "standard_error": view.error,
-        "held_out": view.hold_outs,
-        "batch_rows": view.batch_rows,
-        "rows_per_second": view.rate,
-        "with": { "seconds_per_row": seconds(view.with), "calls_under_way": view.busy },
-        "without": {
-            "seconds_per_row": seconds(view.without),
-            "calls_under_way": view.busy_without,
-            "p50": seconds(view.alone_p50),
-            "p99": seconds(view.alone_p99),
-        },
-    })
 }
 
 impl<S> Loaded for Batch<S> {

@@ -9,6 +9,10 @@ use outrigger_filters::{
 /// The header by which a caller asks why its answer came as it did, and in which it is told.
 pub(super) const EXPLAIN: HeaderName = HeaderName::from_static("outrigger-explain");
 
+/// Why nothing is looked up or stored of a request that names a label: it is not known yet what that
+/// stands for, and so it would not be seen when it comes to stand for another version.
+pub(super) const LABEL: &str = "label";
+
 /// Tells whether a caller asks for an explanation, and takes the question out of what is sent on.
 pub(super) fn take_question(headers: &mut HeaderMap) -> bool {
     headers.remove(EXPLAIN).is_some_and(|value| value == "1")
@@ -104,6 +108,7 @@ pub(super) fn refusal(error: &(dyn Error + 'static)) -> HeaderValue {
 fn not_stored(reason: &str) -> &'static str {
     match reason {
         "no_store" => "nothing of it shall be stored",
+        LABEL => "the label has not been looked up yet",
         "no_cache" => "the caller wants the model itself to answer",
         "sequence" => "it belongs to a sequence",
         "shared_memory" => "its tensors lie in shared memory",
@@ -253,5 +258,6 @@ mod tests {
         for reason in Apart::ALL {
             assert_ne!(not_stored(reason.name()), "", "{reason:?}");
         }
+        assert_ne!(not_stored(LABEL), "");
     }
 }

@@ -122,13 +122,13 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
     let is_said_anew = model.has_cache()
         && model.upstream().protocol() == Protocol::OipRest
         && model.form(description.as_deref()) == Form::Raw;
+    let mut is_kept_out = false;
     if model.has_cache() {
         // They are for the cache alone: two requests that differ in nothing else are the same.
         parts.head.cache = directives::take(&mut head.headers);
-        if !model.watches(&parts.head.label) {
-            parts.head.cache.no_cache = true;
-            parts.head.cache.no_store = true;
-        }
+        let is_watched = model.watches(&parts.head.label);
+        is_kept_out = !is_watched && !parts.head.cache.no_store;
+        parts.head.cache.no_store |= is_kept_out;
     }
     parts.head.metadata = metadata::of_call(&head.headers);
     let wire = Arc::new(wire::Call {
@@ -142,8 +142,7 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
     request.sort_inputs();
     let mut request = model.without_ignored_headers(request);
     if is_said_anew {
-        // Whoever borrows the fields to change them makes a request, or an answer, forget its message.
-        let _ = &mut *request;
+        request = request.without_wire();
     }
     if let Err(error) = held.grow(request.held_len()) {
         return refused(&mut watch, call.protocol, head.version, &error);
@@ -158,8 +157,15 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
         }
         Ok(mut response) => {
             let back = model.upstream().protocol();
-            if is_said_anew && !response.is_opaque() {
-                let _ = &mut *response;
+            if is_said_anew {
+                response = response.without_wire();
+            }
+            // What its caller did not ask for is not said to be asked for.
+            if is_kept_out
+                && let Some(cache) = &mut response.report.cache
+                && cache.reason == Some("no_store")
+            {
+                cache.reason = Some(explain::LABEL);
             }
             if !is_merged {
                 response.report.batch_reason = Some(Alone::Unbatchable.name());

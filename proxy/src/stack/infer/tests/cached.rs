@@ -14,6 +14,9 @@ use crate::{
 };
 
 const PREDICT: &str = "/tensorflow.serving.PredictionService/Predict";
+const STATUS: &str = "/tensorflow.serving.ModelService/GetModelStatus";
+/// Version 1 is available.
+const AVAILABLE: &[u8] = b"\x0a\x04\x08\x01\x10\x1e";
 const PROTOCOLS: [&str; 4] = ["oip-grpc", "oip-rest", "tfserving-grpc", "tfserving-rest"];
 
 /// A proxy of one listener whose configuration can be changed.
@@ -195,7 +198,7 @@ fn pages(protocol: &str) -> Pages {
         _ => return TWO_VERSIONS,
     };
     let message = message.to_bytes().slice(5..).to_vec();
-    Box::leak(Box::new([(path, &*message.leak())]))
+    Box::leak(Box::new([(path, &*message.leak()), (STATUS, AVAILABLE)]))
 }
 
 fn json(body: &[u8]) -> serde_json::Value {
@@ -333,6 +336,34 @@ async fn a_caller_decides_whether_it_is_answered_from_the_cache() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_label_is_looked_up_before_answers_to_it_are_kept() {
+    let cached = Cached::new("tfserving-grpc", "cache: {unit: request}");
+    cached.learned().await;
+    let result = async |more: &[(&str, &str)]| {
+        let mut parts = parts(&[7]);
+        parts.head.label = "best".into();
+        let message = tfs_grpc::encode_request(&parts).unwrap();
+        let headers = [&[("outrigger-explain", "1")], more].concat();
+        let (status, headers, ..) = cached.call("tfserving-grpc", message, &headers).await;
+        assert_eq!(status, 200);
+        let explained = said(&headers, "outrigger-explain");
+        let reason = explained.split_once(";reason=").map(|(_, reason)| reason);
+        let reason = reason.unwrap_or_default().to_owned();
+        (said(&headers, "outrigger-cache"), reason)
+    };
+    let bypass = |reason: &str| ("bypass".to_owned(), reason.to_owned());
+    let words = "label;note=\"the label has not been looked up yet\"";
+    assert_eq!(result(&[]).await, bypass(words));
+    let no_store = [("cache-control", "no-store")];
+    let words = "no_store;note=\"nothing of it shall be stored\"";
+    assert_eq!(result(&no_store).await, bypass(words));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(result(&[]).await.0, "miss");
+    assert_eq!(result(&[]).await.0, "hit");
+    assert_eq!(result(&no_store).await, bypass(words));
+}
+
+#[tokio::test(start_paused = true)]
 async fn callers_with_other_headers_share_no_answer() {
     let cached = Cached::new("oip-grpc", "cache: {unit: row}");
     let of = |tenant: &'static str| [("x-tenant", tenant), ("x-request-id", tenant)];
@@ -340,6 +371,16 @@ async fn callers_with_other_headers_share_no_answer() {
     assert_eq!(cached.result(&[7], &of("b")).await, "miss");
     assert_eq!(cached.result(&[7], &of("b")).await, "hit");
     assert_eq!(cached.result(&[7], &[("x-tenant", "a")]).await, "hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_header_that_the_cache_ignores_keeps_nobody_apart() {
+    let ignoring = "cache: {unit: row, ignore_headers: [X-User]}";
+    let cached = Cached::new("oip-grpc", ignoring);
+    let of = |user: &'static str, tenant: &'static str| [("x-user", user), ("x-tenant", tenant)];
+    assert_eq!(cached.result(&[7], &of("a", "1")).await, "miss");
+    assert_eq!(cached.result(&[7], &of("b", "1")).await, "hit");
+    assert_eq!(cached.result(&[7], &of("b", "2")).await, "miss");
 }
 
 #[tokio::test(start_paused = true)]
@@ -357,6 +398,7 @@ async fn stored_answers_survive_a_reload_that_leaves_them_right() {
     for model in [
         "cache: {unit: row}, batch: {ignore_headers: [x-tenant]}",
         "cache: {unit: row, ttl: 1m}, batch: {ignore_headers: [x-tenant]}",
+        "cache: {unit: row, ttl: 1m, ignore_headers: [x-user]}, batch: {ignore_headers: [x-tenant]}",
         "cache: {unit: row, ttl: 1m}, arms: {m: {upstream: u, model: other}}",
     ] {
         cached.reload(model);
