@@ -209,9 +209,8 @@ impl Collided {
         let response = echo(request);
         let answers = frame::cut(&response, 1, *by_row).unwrap();
         let entry = Entry::new(
-            entries.keys(),
             asking.question,
-            &asking.sent[0].row,
+            &asking.sent[0],
             entries.frame(&response, *by_row),
             answers.iter().map(|cells| &cells[0]),
             entries.term(DIGEST, 0),
