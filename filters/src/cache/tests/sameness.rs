@@ -317,6 +317,25 @@ fn requests_of_one_digest_share_nothing() {
     }
 }
 
+#[test]
+fn long_rows_of_one_digest_share_nothing() {
+    let store = Collided::new(true);
+    let long = |last: u8| {
+        let mut data = vec![1; 5000];
+        data.push(last);
+        with(request("a", &[1]), |parts| {
+            parts.inputs[0].shape = Shape::new([1, 5001]);
+            parts.inputs[0].data = Bytes::from(data).into();
+        })
+    };
+    let asking = store.begin(&long(1));
+    assert!(store.is_under_way(&long(1)));
+    assert!(!store.is_under_way(&long(2)));
+    store.land(asking, &long(1));
+    assert!(store.is_stored(&long(1)));
+    assert!(!store.is_stored(&long(2)));
+}
+
 fn any_row() -> impl Strategy<Value = Vec<u8>> {
     // Few values and lengths, so that many are nearly the same.
     prop::collection::vec(0_u8..2, 1..5)
