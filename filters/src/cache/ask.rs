@@ -203,7 +203,7 @@ fn is_all(sources: &Sources, waiting: &Waiting) -> bool {
 pub(super) struct Leading {
     store: Store,
     asking: Asking,
-    tenant: u64,
+    tenant: u32,
     /// Whether its caller says how long it may wait in the server's queue.
     is_hurried: bool,
     sent_at: Instant,

@@ -27,8 +27,10 @@ pub(in crate::cache) struct Entry {
     parts: u16,
     /// Whether it was asked for since it was last looked at by its tenant's quota.
     pub(super) touched: bool,
+    /// The memory that it takes, which is asked for often.
+    bytes: u32,
     /// A digest of its caller's name; 0 where callers are not told apart.
-    pub(super) tenant: u64,
+    pub(super) tenant: u32,
     /// Moments are microseconds from the store's beginning.
     stored: u64,
     expires: u64,
@@ -49,7 +51,7 @@ pub(in crate::cache) struct Found {
 pub(in crate::cache) struct Term {
     pub(in crate::cache) stored: u64,
     pub(in crate::cache) expires: u64,
-    pub(in crate::cache) tenant: u64,
+    pub(in crate::cache) tenant: u32,
 }
 
 impl Entry {
@@ -89,8 +91,13 @@ impl Entry {
         }
         blob.extend_from_slice(&table);
         let share = Counted::take_on(&question) + Counted::take_on(&frame);
+        let parts = u16::try_from(share / PART).unwrap_or(u16::MAX);
+        // Its node of the list with digest and links, its bytes, and what counts who shares them.
+        let node = of_page(size_of::<Self>() + LINKS);
+        let bytes = node + of_page(blob.len()) + of_page(SHARED) + usize::from(parts) * PART;
         Some(Self {
-            parts: u16::try_from(share / PART).unwrap_or(u16::MAX),
+            parts,
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
             question,
             frame,
             blob: blob.into(),
@@ -144,12 +151,10 @@ impl Entry {
         Some((self.question.clone(), row))
     }
 
-    /// Returns the memory that it takes but for its slot in the table: its node of the list with
-    /// digest and links, its bytes, what counts who shares them, and its share of what it has in
-    /// common with others.
+    /// Returns the memory that it takes but for its slot in the table, with its share of what it has
+    /// in common with others.
     pub(super) fn bytes(&self) -> usize {
-        let node = of_page(size_of::<Self>() + LINKS);
-        node + of_page(self.blob.len()) + of_page(SHARED) + self.share()
+        self.bytes as usize
     }
 
     /// Returns its share of question and frame, which others may hold, too.

@@ -268,7 +268,7 @@ impl Entries {
     }
 
     /// Returns for how long an answer is stored that comes now, to a row with this digest.
-    pub(super) fn term(&self, digest: u64, tenant: u64) -> Term {
+    pub(super) fn term(&self, digest: u64, tenant: u32) -> Term {
         let stored = self.now();
         // Up to a tenth less, so that what came together does not go together.
         let ttl = micros(self.ttl);
@@ -355,14 +355,14 @@ impl Entries {
     }
 
     /// Returns a digest of whose request it is; 0 where callers are not told apart.
-    pub(super) fn tenant_of(&self, request: &Request) -> u64 {
+    pub(super) fn tenant_of(&self, request: &Request) -> u32 {
         let Some((header, _)) = &self.tenant else {
             return 0;
         };
         let mut headers = request.head.metadata.iter();
         let named = headers.find(|(name, _)| name == header);
         let name = named.map(|(_, value)| &**value).unwrap_or_default();
-        self.tenants.hash_one(name) | 1
+        self.tenants.hash_one(name) as u32 | 1
     }
 
     fn count(&self, turnover: Turnover) {

@@ -46,6 +46,8 @@ struct Segment {
     shares: usize,
     /// The most entries there have been: tables do not shrink.
     most: usize,
+    /// Bytes of the table that finds them.
+    table: usize,
 }
 
 /// What has been found under a digest.
@@ -289,7 +291,7 @@ impl Shard {
 
     /// Lets a tenant's entries go, first those that came first, but for those that were asked for
     /// since they were looked at last.
-    fn make_room_of(&mut self, tenant: u64, most: usize, turnover: &mut Turnover) {
+    fn make_room_of(&mut self, tenant: u32, most: usize, turnover: &mut Turnover) {
         while self.tenants.bytes_of(tenant) > most {
             let Some(digest) = self.tenants.next(tenant) else {
                 return;
@@ -363,6 +365,7 @@ impl Segment {
             bytes: 0,
             shares: 0,
             most: 0,
+            table: 0,
         }
     }
 
@@ -370,7 +373,10 @@ impl Segment {
         self.bytes += entry.bytes();
         self.shares += entry.share();
         self.entries.put(digest, entry);
-        self.most = self.most.max(self.entries.len());
+        if self.entries.len() > self.most {
+            self.most = self.entries.len();
+            self.table = table(self.most, SLOT);
+        }
     }
 
     fn pop(&mut self, digest: u64) -> Option<Entry> {
@@ -389,7 +395,7 @@ impl Segment {
 
     /// Returns the memory of the entries and of the table that finds them.
     fn memory(&self) -> usize {
-        self.bytes + table(self.most, SLOT)
+        self.bytes + self.table
     }
 }
 

@@ -7,7 +7,7 @@ use super::size::{allocated, table};
 /// What each tenant holds of a shard, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Tenants {
-    held: HashMap<u64, Held, RandomState>,
+    held: HashMap<u32, Held, RandomState>,
     /// The most there have been: tables do not shrink.
     most: usize,
     /// Room for digests in all orders.
@@ -24,12 +24,12 @@ struct Held {
 
 impl Tenants {
     /// Returns the bytes that a tenant's entries take.
-    pub(super) fn bytes_of(&self, tenant: u64) -> usize {
+    pub(super) fn bytes_of(&self, tenant: u32) -> usize {
         self.held.get(&tenant).map_or(0, |held| held.bytes)
     }
 
     /// Counts an entry.
-    pub(super) fn add(&mut self, tenant: u64, digest: u64, bytes: usize) {
+    pub(super) fn add(&mut self, tenant: u32, digest: u64, bytes: usize) {
         let held = self.held.entry(tenant).or_default();
         held.bytes += bytes;
         held.entries += 1;
@@ -40,7 +40,7 @@ impl Tenants {
     }
 
     /// Counts an entry no more; its digest is forgotten when its turn comes.
-    pub(super) fn remove(&mut self, tenant: u64, bytes: usize) {
+    pub(super) fn remove(&mut self, tenant: u32, bytes: usize) {
         if let Some(held) = self.held.get_mut(&tenant) {
             held.bytes = held.bytes.saturating_sub(bytes);
             held.entries = held.entries.saturating_sub(1);
@@ -52,12 +52,12 @@ impl Tenants {
     }
 
     /// Takes the digest that is first in a tenant's turn.
-    pub(super) fn next(&mut self, tenant: u64) -> Option<u64> {
+    pub(super) fn next(&mut self, tenant: u32) -> Option<u64> {
         self.held.get_mut(&tenant)?.order.pop_front()
     }
 
     /// Puts a digest at the end of its tenant's turn.
-    pub(super) fn again(&mut self, tenant: u64, digest: u64) {
+    pub(super) fn again(&mut self, tenant: u32, digest: u64) {
         if let Some(held) = self.held.get_mut(&tenant) {
             let room = held.order.capacity();
             held.order.push_back(digest);
@@ -67,7 +67,7 @@ impl Tenants {
 
     /// Forgets the digests whose entries are gone, where they are more than the others; `is_there`
     /// knows which are there.
-    pub(super) fn tidy(&mut self, tenant: u64, is_there: impl Fn(u64) -> bool) {
+    pub(super) fn tidy(&mut self, tenant: u32, is_there: impl Fn(u64) -> bool) {
         if let Some(held) = self.held.get_mut(&tenant)
             && held.order.len() > 2 * held.entries + SLACK
         {
@@ -82,7 +82,7 @@ impl Tenants {
         if self.most == 0 {
             return 0;
         }
-        allocated(self.room * size_of::<u64>()) + table(self.most, size_of::<(u64, Held)>())
+        allocated(self.room * size_of::<u64>()) + table(self.most, size_of::<(u32, Held)>())
     }
 }
 
