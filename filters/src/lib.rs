@@ -8,3 +8,4 @@ pub mod cache;
 pub mod inference;
 #[cfg(test)]
 mod random;
+pub mod select;
