@@ -1,6 +1,8 @@
 //! What is fuzzed: one function per target. Each takes any bytes, and panics where a promise of
 //! the codecs is broken. `proxy/tests/corpus.rs` runs the same functions over the corpus.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use bytes::Bytes;
 use outrigger::codec::{
     grpc::{Encoding, FrameReader, message, timeout},
@@ -13,15 +15,18 @@ use outrigger::codec::{
     },
     tfs_rest,
 };
-use outrigger_filters::inference::{
-    Datatype, Form, Method, Payload, RequestParts, ResponseParts, Signature, Tensor, TensorSpec,
+use outrigger_filters::{
+    inference::{
+        Datatype, Form, Method, Payload, RequestParts, ResponseParts, Signature, Tensor, TensorSpec,
+    },
+    select::{Keys, Refused, Token},
 };
 
 /// What takes any bytes.
 pub type Target = fn(&[u8]);
 
 /// The targets by name.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("oip_request", oip_request),
     ("oip_response", oip_response),
     ("grpc_frame", grpc_frame),
@@ -34,6 +39,7 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("json", json),
     ("oip_rest_request", oip_rest_request),
     ("oip_rest_response", oip_rest_response),
+    ("prediction_id", prediction_id),
 ];
 
 /// A request that is read is, when written anew and read again, the same request.
@@ -491,6 +497,23 @@ pub fn oip_rest_response(input: &[u8]) {
         assert_eq!(second.unknown, first.unknown);
         assert_eq!(second.model, first.model);
     }
+}
+
+/// What is read of a prediction id is, when written anew and read again, the same; a text that
+/// nobody signed is no id.
+pub fn prediction_id(input: &[u8]) {
+    let keys = Keys::new(b"a key that is long enough", None).expect("it is long enough");
+    if let Ok(text) = std::str::from_utf8(input) {
+        let opened = Token::open(text, &keys, UNIX_EPOCH, Duration::MAX);
+        assert!(matches!(opened, Err(Refused::Malformed | Refused::Foreign)));
+    }
+    let Some(first) = Token::decode(input) else {
+        return;
+    };
+    assert_eq!(Token::decode(&first.encode()).as_ref(), Some(&first));
+    let opened = Token::open(&first.seal(&keys), &keys, UNIX_EPOCH, Duration::MAX);
+    // Arms without end are no id.
+    assert!(opened == Ok(first) || input.len() > 2048);
 }
 
 fn rest_body(input: &[u8]) -> Option<(Bytes, Option<usize>)> {

@@ -1,11 +1,15 @@
 //! Selection over the arms of a model, by what feedback has taught.
 
 mod config;
+mod keys;
 mod loss;
 mod state;
+mod token;
 
 pub use self::{
     config::{Arm, Config, Context, Policy},
+    keys::{Keys, ShortKey},
     loss::Loss,
     state::{Available, Evidence, Learned, State},
+    token::{Chosen, Refused, Token},
 };
