@@ -3,6 +3,7 @@
 mod config;
 mod keys;
 mod loss;
+mod policy;
 mod state;
 mod token;
 
@@ -10,6 +11,7 @@ pub use self::{
     config::{Arm, Config, Context, Policy},
     keys::{Keys, ShortKey},
     loss::Loss,
+    policy::{Rule, Selector, Shares},
     state::{Available, Evidence, Learned, State},
     token::{Chosen, Refused, Token},
 };

@@ -3,7 +3,10 @@ use std::ops::{AddAssign, Sub};
 /// What was learned of a model's arms, from all feedback or from that of one context.
 ///
 /// Everything in it is a sum, so that what several replicas learn at the same time adds up: each
-/// works on its own copy, and tells the others by how much it changed.
+/// works on its own copy, and tells the others what it added. Nothing is taken away but by
+/// [`Rule`], which is applied by each who adds, and never told.
+///
+/// [`Rule`]: super::Rule
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
     /// What was learned of each arm, in the order of the configuration.
@@ -13,10 +16,14 @@ pub struct State {
 /// What was learned of one arm, or by how much that has changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Learned {
-    /// What the policy goes by: the logarithm of the weight, or a discounted sum of losses.
+    /// What the policy goes by: the logarithm of the weight, or the sum of the latest losses.
     pub score: f64,
-    /// The discounted number of losses in the score, where the policy discounts.
+    /// The number of losses in the score, where that is their sum.
     pub trials: f64,
+    /// The sum of the losses of a longer time, where the policy remembers how an arm used to be.
+    pub past_score: f64,
+    /// Their number.
+    pub past_trials: f64,
     /// How many losses were told.
     pub observations: f64,
     /// Their sum.
@@ -52,6 +59,67 @@ impl State {
     }
 }
 
+impl Learned {
+    /// What its numbers are called where they are kept, in the order of [`Learned::numbers`].
+    pub const NAMES: [&str; 6] = [
+        "score",
+        "trials",
+        "past_score",
+        "past_trials",
+        "observations",
+        "loss",
+    ];
+
+    /// Returns all of its numbers.
+    pub const fn numbers(&self) -> [f64; 6] {
+        [
+            self.score,
+            self.trials,
+            self.past_score,
+            self.past_trials,
+            self.observations,
+            self.loss,
+        ]
+    }
+
+    /// Tells whether its numbers can be computed with.
+    pub(super) fn is_sane(&self) -> bool {
+        self.numbers().iter().all(|number| number.abs() < ABSURD)
+    }
+
+    /// Makes sums what they can be: of as many losses from 0 to 1 as are counted. Tells whether
+    /// they were something else.
+    pub(super) fn repair(&mut self, score_is_sum: bool) -> bool {
+        let mut broken = false;
+        let mut sum_of = |sum: &mut f64, count: &mut f64| {
+            // Rounding is no fault.
+            broken |= *count < -ROUNDING || *sum < -ROUNDING || *sum > *count + ROUNDING;
+            *count = count.max(0.);
+            *sum = sum.clamp(0., *count);
+        };
+        sum_of(&mut self.loss, &mut self.observations);
+        sum_of(&mut self.past_score, &mut self.past_trials);
+        if score_is_sum {
+            sum_of(&mut self.score, &mut self.trials);
+        }
+        broken
+    }
+}
+
+impl From<[f64; 6]> for Learned {
+    fn from(numbers: [f64; 6]) -> Self {
+        let [score, trials, past_score, past_trials, observations, loss] = numbers;
+        Self {
+            score,
+            trials,
+            past_score,
+            past_trials,
+            observations,
+            loss,
+        }
+    }
+}
+
 impl AddAssign<&Self> for State {
     fn add_assign(&mut self, change: &Self) {
         for (arm, change) in self.arms.iter_mut().zip(&change.arms) {
@@ -75,6 +143,8 @@ impl AddAssign for Learned {
     fn add_assign(&mut self, change: Self) {
         self.score += change.score;
         self.trials += change.trials;
+        self.past_score += change.past_score;
+        self.past_trials += change.past_trials;
         self.observations += change.observations;
         self.loss += change.loss;
     }
@@ -87,6 +157,8 @@ impl Sub for Learned {
         Self {
             score: self.score - before.score,
             trials: self.trials - before.trials,
+            past_score: self.past_score - before.past_score,
+            past_trials: self.past_trials - before.past_trials,
             observations: self.observations - before.observations,
             loss: self.loss - before.loss,
         }
@@ -144,3 +216,9 @@ impl Available {
         (0..Self::MOST).filter(move |arm| self.has(*arm))
     }
 }
+
+/// More than any sum ever comes to.
+const ABSURD: f64 = 1e15;
+
+/// By how much sums may be off that were added up in different orders.
+const ROUNDING: f64 = 1e-3;
