@@ -84,6 +84,19 @@ pub struct Arm {
     pub shadow: Option<f64>,
 }
 
+/// A value of a default output.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DefaultValue {
+    /// A number, written with a fraction or an exponent.
+    Number(f64),
+    /// A whole number.
+    Integer(i64),
+    /// True or false.
+    Bool(bool),
+    /// Text, for the bytes of a string.
+    Text(ByteString),
+}
+
 impl Policy {
     /// Returns the name that the configuration knows it by.
     pub const fn as_str(self) -> &'static str {

@@ -8,7 +8,7 @@ mod state;
 mod token;
 
 pub use self::{
-    config::{Arm, Config, Context, Policy},
+    config::{Arm, Config, Context, DefaultValue, Policy},
     keys::{Keys, ShortKey},
     loss::Loss,
     policy::{Rule, Selector, Shares},

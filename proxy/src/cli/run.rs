@@ -50,7 +50,8 @@ impl Run {
     pub fn source(self) -> Result<Source, Faults> {
         match (self.config, self.listen, self.upstream) {
             (None, Some(listen), Some(upstream)) => {
-                Config::drop_in(listen, upstream, self.protocol, self.admin).map(Source::Flags)
+                Config::drop_in(listen, upstream, self.protocol, self.admin)
+                    .map(|config| Source::Flags(Box::new(config)))
             }
             (config, _, _) => {
                 // Without a file there is a listener and an upstream: clap sees to it.

@@ -6,22 +6,25 @@ use http::HeaderName;
 use outrigger_filters::{
     batch::{self, InFlight},
     cache::{self, Unit},
+    select::{self, DefaultValue, Loss, Policy},
 };
 use serde_json::{Map, Value as Json, json};
 
 use super::fault::{Collector, Faults, Place, Position};
+use super::leaf::LossKind;
 use super::read::Read;
 use super::resolve::Surroundings;
 use super::units::{format_duration, format_size};
 use super::{
-    Admin, ClientTls, Endpoint, HttpVersion, Identity, Limits, Listener, Model, Name, Protocol,
-    ServerTls, Telemetry, Upstream, document, file, resolve, secret,
+    Admin, Arm, ClientTls, Deadline, Endpoint, Feedback, HttpVersion, Identity, Limits, Listener,
+    Model, Name, Protocol, Redis, SelectionLog, ServerTls, State, Telemetry, Upstream, document,
+    file, resolve, secret,
 };
 
 /// A configuration that holds together: every name leads somewhere, every bound is one.
 ///
 /// Two that are equal ask for the same, so a reload can tell what to keep.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where clients come in, at least one.
     pub listeners: Vec<Listener>,
@@ -35,6 +38,10 @@ pub struct Config {
     pub limits: Limits,
     /// What is told about requests.
     pub telemetry: Telemetry,
+    /// How feedback is known for our own.
+    pub feedback: Feedback,
+    /// Where what selection has learned is kept.
+    pub state: State,
 }
 
 impl Config {
@@ -111,6 +118,8 @@ impl Config {
             models: BTreeMap::new(),
             limits: Limits::default(),
             telemetry: Telemetry::default(),
+            feedback: Feedback::default(),
+            state: State::default(),
         };
         match admin {
             Some(admin) => config.with_admin(admin),
@@ -138,6 +147,12 @@ impl Config {
         faults.finish(Some(self), "")
     }
 
+    /// Whether anything is selected, and so may be learned.
+    #[must_use]
+    pub fn selects(&self) -> bool {
+        self.models.values().any(|model| model.selection.is_some())
+    }
+
     /// The configuration with every default written out and every secret masked, in the form of
     /// the file.
     #[must_use]
@@ -160,6 +175,17 @@ impl Config {
         }
         if !self.models.is_empty() {
             effective["models"] = section(&self.models, model);
+        }
+        // Where nothing is selected, neither has a meaning.
+        if self.selects() {
+            effective["feedback"] = feedback(&self.feedback);
+            match &self.state {
+                State::Memory => {}
+                State::Redis(state) => effective["state"] = redis(state),
+                State::Directory(directory) => {
+                    effective["state"] = json!({ "directory": path(directory) });
+                }
+            }
         }
         masked(effective)
     }
@@ -256,10 +282,22 @@ fn model(model: &Model) -> Json {
         if let Some(version) = &arm.version {
             shown["version"] = version.as_str().into();
         }
+        if model.selection.is_some() {
+            share(arm, &mut shown);
+        }
         arms.insert(arm.name.to_string(), shown);
     }
     if !arms.is_empty() {
         shown["arms"] = arms.into();
+    }
+    if let Some(selection) = &model.selection {
+        shown["selection"] = self::selection(selection);
+        if let Some(log) = &model.selection_log {
+            shown["selection"]["log"] = self::log(log);
+        }
+    }
+    if let Some(deadline) = &model.deadline {
+        shown["deadline"] = self::deadline(deadline);
     }
     if let Some(batch) = &model.batch {
         shown["batch"] = self::batch(batch);
@@ -274,6 +312,135 @@ fn model(model: &Model) -> Json {
         {
             let names = model.ignore_headers.iter().map(HeaderName::as_str);
             shown["ignore_headers"] = names.collect();
+        }
+    }
+    shown
+}
+
+/// Shows how an arm stands beside the others.
+fn share(arm: &Arm, shown: &mut Json) {
+    match arm.shadow {
+        Some(share) => shown["shadow"] = share.into(),
+        None => {
+            shown["weight"] = arm.weight.into();
+            shown["min_probability"] = arm.min_probability.into();
+            shown["max_probability"] = arm.max_probability.into();
+        }
+    }
+}
+
+fn selection(selection: &select::Config) -> Json {
+    let mut shown = json!({
+        "policy": selection.policy.as_str(),
+        "ensemble": selection.ensemble,
+        "freeze": selection.freeze,
+        "failure_loss": match selection.failure {
+            Some(loss) => Json::from(loss),
+            None => "ignore".into(),
+        },
+    });
+    match selection.policy {
+        Policy::Fixed => {}
+        Policy::EpsilonGreedy { epsilon, discount } => {
+            shown["epsilon"] = epsilon.into();
+            shown["discount"] = discount.into();
+        }
+        Policy::Exp3 {
+            learning_rate,
+            exploration,
+            share,
+        } => {
+            shown["learning_rate"] = learning_rate.into();
+            shown["exploration"] = exploration.into();
+            shown["share"] = share.into();
+        }
+        Policy::Exp4 {
+            learning_rate,
+            share,
+        } => {
+            shown["learning_rate"] = learning_rate.into();
+            shown["share"] = share.into();
+        }
+        Policy::Thompson { discount } => shown["discount"] = discount.into(),
+    }
+    let (loss, scale) = match selection.loss {
+        Loss::ZeroOne => (LossKind::ZeroOne, None),
+        Loss::Absolute { scale } => (LossKind::Absolute, Some(scale)),
+        Loss::Squared { scale } => (LossKind::Squared, Some(scale)),
+        Loss::Log { scale } => (LossKind::Log, Some(scale)),
+    };
+    shown["loss"] = loss.as_str().into();
+    if let Some(scale) = scale {
+        shown["loss_scale"] = scale.into();
+    }
+    if let Some(context) = &selection.context {
+        shown["context"] = json!({
+            "header": &*context.header,
+            "max_contexts": context.max_contexts,
+        });
+    }
+    if let Some(label) = &selection.label {
+        shown["label"] = (&**label).into();
+    }
+    if let Some(seed) = selection.seed {
+        shown["seed"] = seed.into();
+    }
+    shown
+}
+
+fn log(log: &SelectionLog) -> Json {
+    json!({
+        "path": path(&log.path),
+        "max_bytes": format_size(log.max_bytes),
+        "files": log.files,
+        "sample": log.sample,
+    })
+}
+
+fn deadline(deadline: &Deadline) -> Json {
+    let mut shown = json!({});
+    if !deadline.default_output.is_empty() {
+        let outputs = deadline.default_output.iter();
+        let outputs = outputs.map(|(name, values)| {
+            let values = values.iter().map(|value| match value {
+                DefaultValue::Number(number) => Json::from(*number),
+                DefaultValue::Integer(number) => (*number).into(),
+                DefaultValue::Bool(value) => (*value).into(),
+                DefaultValue::Text(text) => (&**text).into(),
+            });
+            (name.to_string(), values.collect())
+        });
+        shown["default_output"] = outputs.collect::<Map<_, _>>().into();
+    }
+    if let Some(confidence) = deadline.min_confidence {
+        shown["min_confidence"] = confidence.into();
+    }
+    shown
+}
+
+fn feedback(feedback: &Feedback) -> Json {
+    let mut shown = json!({ "max_age": format_duration(feedback.max_age) });
+    for (key, file) in [
+        ("key", &feedback.key),
+        ("previous_key", &feedback.previous_key),
+    ] {
+        if let Some(file) = file {
+            shown[key] = path(file);
+        }
+    }
+    shown
+}
+
+fn redis(redis: &Redis) -> Json {
+    let mut shown = json!({
+        "redis": redis.url.to_string(),
+        "prefix": redis.prefix.as_str(),
+        "interval": format_duration(redis.interval),
+        "context_ttl": format_duration(redis.context_ttl),
+    });
+    for (key, file) in [("password_file", &redis.password_file), ("ca", &redis.ca)] {
+        if let Some(file) = file {
+            shown[key] = path(file);
         }
     }
     shown

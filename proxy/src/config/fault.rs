@@ -159,6 +159,14 @@ impl Collector {
         });
     }
 
+    /// Whether something within the section is at fault already.
+    pub(super) fn is_within(&self, section: &Place) -> bool {
+        self.list.iter().any(|fault| {
+            let path = fault.place.path.strip_prefix(&section.path);
+            path.is_some_and(|rest| rest.starts_with('.'))
+        })
+    }
+
     /// Hands over what was read, or everything that is wrong with it.
     pub(super) fn finish<T>(mut self, read: Option<T>, text: &str) -> Result<T, Faults> {
         match read {

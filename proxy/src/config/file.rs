@@ -9,11 +9,15 @@ use http::HeaderName;
 use outrigger_filters::{
     batch::{Cancel, Controller, InFlight, Share},
     cache::{Bypass, Unit},
+    select::{DefaultValue, Policy},
 };
 
-use super::leaf::{ClientAuth, Count, FilePath, ServerName, Size};
+use super::leaf::{
+    ClientAuth, Count, FailureLoss, FilePath, Fraction, LossKind, Perhaps, Positive, ServerName,
+    Shadow, Size, Weight,
+};
 use super::read::{At, Named, section};
-use super::{Endpoint, HttpVersion, Name, Protocol};
+use super::{Endpoint, HttpVersion, Name, Protocol, RedisUrl};
 
 section! {
     /// The configuration of Outrigger.
@@ -31,9 +35,11 @@ section! {
         limits: Limits = optional,
         /// What is told about requests.
         telemetry: Telemetry = optional,
-    }
-    later {
-        state: "model selection",
+        /// How feedback is known for our own. Only where a model has `selection`.
+        feedback: Feedback = optional,
+        /// Where what selection has learned is kept. Left out: in memory, for as long as the process
+        /// lives. Only where a model has `selection`.
+        state: State = optional,
     }
 }
 
@@ -112,17 +118,19 @@ section! {
     struct Model {
         /// What 99 of 100 requests shall keep to, queue and model together. Default: 20ms.
         latency_objective: Duration = optional,
-        /// The models that may answer, by a name of your own; in this version one.
-        /// Left out: the model of the same name at the listener's upstream.
+        /// The models that may answer, by a name of your own, at most 64. Left out: the model of the
+        /// same name at the listener's upstream.
         arms: Named<Name, Arm> = optional,
         /// Merges concurrent requests into one call. Left out: off.
         batch: Batch = optional,
         /// Answers from what the model has answered before, row by row. Left out: off.
         cache: Cache = optional,
-    }
-    later {
-        selection: "model selection",
-        deadline: "deadlines",
+        /// Which arm answers a request, and what is learned from feedback. Left out: by the arms'
+        /// weights, where there are several arms or a default output, and without a prediction id
+        /// where there are not.
+        selection: Selection = optional,
+        /// What is answered where there is no answer worth giving.
+        deadline: Deadline = optional,
     }
 }
 
@@ -135,6 +143,111 @@ section! {
         model: Name = required,
         /// The version to ask for, in quotes. Left out: what the client asks for.
         version: Name = optional,
+        /// Its share beside those of the other arms: of the choices of policy `fixed`, and of what
+        /// the others begin with. Left out: 1.
+        weight: Weight = optional,
+        /// The least probability with which it is chosen while it is up. Left out: 0.
+        min_probability: Fraction = optional,
+        /// The greatest probability with which it is chosen while others are up. Left out: 1.
+        max_probability: Fraction = optional,
+        /// The share of requests of which it gets a copy that nobody waits for; `true` is all of
+        /// them. Such an arm never answers, and nothing is learned of it but how often it agrees.
+        /// Left out: it answers.
+        shadow: Shadow = optional,
+    }
+}
+
+section! {
+    /// Which arm answers a request, and what is learned from feedback.
+    struct Selection {
+        /// How arms are chosen: `fixed` (default) by their weights, `epsilon-greedy` mostly the one
+        /// with the least mean loss, `exp3` by weights that fall with the losses of those that were
+        /// chosen, `thompson` by the probability that an arm is the best. With `exp4` all arms
+        /// answer, and vote with weights that fall with their losses.
+        policy: Perhaps<Policy> = optional,
+        /// How fast weights fall, more than 0 and at most 10; of `exp3` (left out: 0.2) and of
+        /// `exp4` (left out: 0.3).
+        learning_rate: Positive = optional,
+        /// The share of choices that are made evenly among all arms; of `exp3`. Left out: 0.01.
+        exploration: Fraction = optional,
+        /// What each update gives of the weights evenly to all arms, so that none is lost for good,
+        /// at most 0.5; of `exp3` (left out: 0.0001) and of `exp4` (left out: 0.01).
+        share: Fraction = optional,
+        /// What a loss still counts after another one; 1 forgets nothing. Of `epsilon-greedy`, where
+        /// it goes by losses of the same arm (left out: 0.99), and of `thompson`, where it goes by
+        /// those of any (left out: 0.995).
+        discount: Fraction = optional,
+        /// The share of choices that are made evenly among all arms; of `epsilon-greedy`. Left out:
+        /// 0.05.
+        epsilon: Fraction = optional,
+        /// Whether all arms answer, and their answers are put together: a vote on labels, the mean of
+        /// numbers. For policy `fixed`; with `exp4` it is always so. Default: false.
+        ensemble: bool = optional,
+        /// Tells callers apart by a header, and learns for each of them apart. Left out: all alike.
+        context: Context = optional,
+        /// The output that is judged. Left out: the first.
+        label: Name = optional,
+        /// How far an answer is from the truth that feedback brings: `zero-one` (default) for
+        /// labels, `absolute` or `squared` for numbers, `log` for the scores of labels.
+        loss: Perhaps<LossKind> = optional,
+        /// What is as bad as anything worse: a distance, for `absolute` and `squared` (left out: 1),
+        /// or a loss in nats, for `log` (left out: that of a probability of 1 in 100).
+        loss_scale: Positive = optional,
+        /// What an arm loses, from 0 to 1, when its call fails by its own fault, or `ignore`: nothing
+        /// is learned of it. Default: 1.0.
+        failure_loss: FailureLoss = optional,
+        /// Whether nothing is learned for the time being. Default: false.
+        freeze: bool = optional,
+        /// Where random choices begin, so that they can be repeated. Left out: somewhere else at
+        /// each start.
+        seed: Count = optional,
+        /// Writes down what was chosen, with which probability, and what came of it, to judge other
+        /// policies by. Left out: nothing is written.
+        log: SelectionLog = optional,
+    }
+}
+
+section! {
+    /// Callers for each of whom is learned apart. One who is new begins with what was learned of all.
+    struct Context {
+        /// The header that names them. It may be one of `ignore_headers`: then callers are told apart
+        /// by it for the choice alone, and share calls and stored answers.
+        header: HeaderName = required,
+        /// How many are remembered in memory, at most 10000000; those who were not seen for the
+        /// longest time are forgotten first, or looked up again where `state` is shared.
+        /// Default: 100000.
+        max_contexts: NonZeroUsize = optional,
+    }
+}
+
+section! {
+    /// A log of choices and of what came of them, a JSON object a line.
+    struct SelectionLog {
+        /// The file, which belongs to this model alone.
+        path: FilePath = required,
+        /// Bytes of the file, at least 64KiB; beyond them it is renamed, and another one is begun.
+        /// Default: 64MiB.
+        max_bytes: Size = optional,
+        /// Files that are kept, with the one that is written to; at most 1000. Default: 4.
+        files: NonZeroUsize = optional,
+        /// The share of requests that are written down. Default: 1.0.
+        sample: Fraction = optional,
+    }
+}
+
+section! {
+    /// What is answered where there is no answer worth giving.
+    struct Deadline {
+        /// The answer to a row, by outputs, that is given when no arm has answered, or none well
+        /// enough: the values of one row, like `label: [0]`. Left out: there is none.
+        default_output: Named<Name, Vec<At<DefaultValue>>> = optional,
+        /// The share of an ensemble's weights that must agree with an answer, or the default output
+        /// is given. Left out: every answer is given.
+        min_confidence: Fraction = optional,
+    }
+    later {
+        default: "deadlines",
+        quorum: "deadlines",
     }
 }
 
@@ -254,5 +367,45 @@ section! {
     later {
         otlp: "traces",
         sample_ratio: "traces",
+    }
+}
+
+section! {
+    /// How feedback is known for our own: the prediction id that comes back with it is signed.
+    struct Feedback {
+        /// The file of the key, of at least 16 bytes, which all replicas share. Left out: a random
+        /// one, so that feedback must come to the process that has answered.
+        key: FilePath = optional,
+        /// The file of the key that was used before, whose ids are still taken.
+        previous_key: FilePath = optional,
+        /// How old a prediction id may be, at most a year. Default: 24h.
+        max_age: Duration = optional,
+    }
+}
+
+section! {
+    /// Where what selection has learned is kept: in a Redis that all replicas share, or in a
+    /// directory. No request waits for either.
+    struct State {
+        /// The URL of Redis: `redis://[user:password@]host:port/database`,
+        /// `redis+sentinel://host:port,host:port/master/database` or
+        /// `redis+cluster://host:port,host:port`; with TLS `rediss` instead of `redis`. What is no
+        /// letter or figure of a user or password is written as in `%40`. A password is better kept
+        /// in a file.
+        redis: RedisUrl = optional,
+        /// The file of the password of Redis.
+        password_file: FilePath = optional,
+        /// The file of the authorities of the certificates of Redis. Left out: the system's.
+        ca: FilePath = optional,
+        /// What the names of keys in Redis begin with; who shares it, shares what is learned.
+        /// Default: outrigger.
+        prefix: Name = optional,
+        /// How often differences are exchanged with Redis, from 10ms to 1m. Default: 250ms.
+        interval: Duration = optional,
+        /// How long Redis remembers a caller who was not heard of, at least 1m. Default: 720h.
+        context_ttl: Duration = optional,
+        /// The directory, instead of Redis: a file for each model, which this process alone writes
+        /// to.
+        directory: FilePath = optional,
     }
 }

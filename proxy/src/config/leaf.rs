@@ -5,10 +5,12 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytestring::ByteString;
 use http::HeaderName;
 use outrigger_filters::{
     batch::{Cancel, Controller, InFlight, Share},
     cache::{Bypass, Unit},
+    select::{DefaultValue, Policy},
 };
 use rustls::pki_types;
 use serde_json::{Value as Json, json};
@@ -16,7 +18,7 @@ use serde_json::{Value as Json, json};
 use super::document::Scalar;
 use super::read::{Leaf, unknown};
 use super::units;
-use super::{Endpoint, HttpVersion, Name, Protocol};
+use super::{Endpoint, HttpVersion, Name, Protocol, RedisUrl};
 
 /// A size in bytes that is not zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +42,40 @@ pub(super) enum ClientAuth {
 /// A name that a certificate may be for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ServerName(pub(super) pki_types::ServerName<'static>);
+
+/// A part of a whole, from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Fraction(pub(super) f64);
+
+/// A number that is not negative.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Weight(pub(super) f64);
+
+/// A number that is more than 0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Positive(pub(super) f64);
+
+/// The share of requests of which an arm gets a copy; `None` where it answers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Shadow(pub(super) Option<f64>);
+
+/// What a failure counts as; `None` where it does not count.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct FailureLoss(pub(super) Option<f64>);
+
+/// The name of a way to judge answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LossKind {
+    ZeroOne,
+    Absolute,
+    Squared,
+    Log,
+}
+
+/// A value on which others depend, or what is wrong with it: who reads the others has to know that
+/// it was written, so that one fault does not bring further ones.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Perhaps<T>(pub(super) Result<T, String>);
 
 impl Leaf for Name {
     const WANTED: &'static str = "a name";
@@ -343,6 +379,189 @@ impl Leaf for ServerName {
     }
 }
 
+impl<T: Leaf> Leaf for Perhaps<T> {
+    const WANTED: &'static str = T::WANTED;
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        Ok(Self(T::parse(scalar)))
+    }
+
+    fn schema() -> Json {
+        <T as Leaf>::schema()
+    }
+}
+
+impl Leaf for Fraction {
+    const WANTED: &'static str = "a number from 0 to 1, like 0.05";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let share = number(scalar).filter(|share| (0. ..=1.).contains(share));
+        share.map(Self).ok_or_else(needs::<Self>)
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "number", "minimum": 0, "maximum": 1 })
+    }
+}
+
+impl Leaf for Weight {
+    const WANTED: &'static str = "a number, at least 0, like 9";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let weight = number(scalar).filter(|weight| (0. ..=MOST).contains(weight));
+        weight.map(Self).ok_or_else(needs::<Self>)
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "number", "minimum": 0, "maximum": MOST })
+    }
+}
+
+impl Leaf for Positive {
+    const WANTED: &'static str = "a number of more than 0, like 0.2";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let value = number(scalar).filter(|value| (LEAST..=MOST).contains(value));
+        value.map(Self).ok_or_else(needs::<Self>)
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "number", "minimum": LEAST, "maximum": MOST })
+    }
+}
+
+impl Leaf for Shadow {
+    const WANTED: &'static str = "true, false or a number of more than 0 and at most 1, like 0.1";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        match scalar.boolean() {
+            Some(all) => Ok(Self(all.then_some(1.))),
+            None => {
+                let share = number(scalar).filter(|share| *share > 0. && *share <= 1.);
+                share.map(Some).map(Self).ok_or_else(needs::<Self>)
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "type": ["number", "boolean"], "exclusiveMinimum": 0, "maximum": 1 })
+    }
+}
+
+impl Leaf for FailureLoss {
+    const WANTED: &'static str = "a number from 0 to 1, or ignore";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        match scalar.text.as_str() {
+            "ignore" => Ok(Self(None)),
+            _ => <Fraction as Leaf>::parse(scalar)
+                .map(|loss| Self(Some(loss.0)))
+                .map_err(|_| needs::<Self>()),
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "anyOf": [<Fraction as Leaf>::schema(), { "const": "ignore" }] })
+    }
+}
+
+impl Leaf for Policy {
+    const WANTED: &'static str = "a policy, like exp3";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let name = text::<Self>(scalar)?;
+        let known = Self::USUAL.map(Self::as_str);
+        Self::USUAL
+            .into_iter()
+            .find(|policy| policy.as_str() == name)
+            .ok_or_else(|| unknown("policy", name, known.into_iter()))
+    }
+
+    fn schema() -> Json {
+        json!({ "enum": Self::USUAL.map(Self::as_str) })
+    }
+}
+
+impl LossKind {
+    pub(super) const ALL: [Self; 4] = [Self::ZeroOne, Self::Absolute, Self::Squared, Self::Log];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::ZeroOne => "zero-one",
+            Self::Absolute => "absolute",
+            Self::Squared => "squared",
+            Self::Log => "log",
+        }
+    }
+}
+
+impl Leaf for LossKind {
+    const WANTED: &'static str = "a loss, like zero-one";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let name = text::<Self>(scalar)?;
+        let known = Self::ALL.map(Self::as_str);
+        Self::ALL
+            .into_iter()
+            .find(|loss| loss.as_str() == name)
+            .ok_or_else(|| unknown("loss", name, known.into_iter()))
+    }
+
+    fn schema() -> Json {
+        json!({ "enum": Self::ALL.map(Self::as_str) })
+    }
+}
+
+impl Leaf for DefaultValue {
+    const WANTED: &'static str = "a number, true, false or text";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        if let Some(value) = scalar.boolean() {
+            return Ok(Self::Bool(value));
+        }
+        if !scalar.is_number() {
+            return Ok(Self::Text(ByteString::from(scalar.text.as_str())));
+        }
+        if let Ok(whole) = scalar.text.parse() {
+            return Ok(Self::Integer(whole));
+        }
+        let digits = scalar.text.trim_start_matches(['+', '-']);
+        let whole = digits.bytes().all(|byte| byte.is_ascii_digit());
+        // A whole number that is cut to what a floating one can hold is another number.
+        let value = number(scalar).filter(|_| !whole);
+        value.map(Self::Number).ok_or_else(|| {
+            format!(
+                "{}; no whole number of more than 64 bits, and none that is not finite",
+                needs::<Self>()
+            )
+        })
+    }
+
+    fn schema() -> Json {
+        json!({ "type": ["number", "boolean", "string"] })
+    }
+}
+
+impl Leaf for RedisUrl {
+    const WANTED: &'static str = "a URL like redis://127.0.0.1:6379/0";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let message = |message: String| format!("{}; {message}", needs::<Self>());
+        text::<Self>(scalar)?.parse().map_err(message)
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "string", "pattern": "^rediss?([+](sentinel|cluster))?://[^?# ]+$" })
+    }
+}
+
+/// A finite number.
+fn number(scalar: &Scalar) -> Option<f64> {
+    let number: f64 = scalar.is_number().then(|| scalar.text.parse().ok())??;
+    // Of two zeros the one without a sign, which is shown as it is written.
+    number.is_finite().then_some(number + 0.)
+}
+
 /// The text of a scalar that YAML does not take for something else.
 fn text<T: Leaf>(scalar: &Scalar) -> Result<&str, String> {
     match scalar {
@@ -361,3 +580,8 @@ fn text<T: Leaf>(scalar: &Scalar) -> Result<&str, String> {
 fn needs<T: Leaf>() -> String {
     format!("needs {}", T::WANTED)
 }
+
+/// The least that is told from nothing.
+const LEAST: f64 = 1e-9;
+/// The most that is not a slip, and that sums of are finite.
+const MOST: f64 = 1e9;

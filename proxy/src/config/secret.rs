@@ -1,6 +1,30 @@
 //! Keeps passwords out of what is shown.
 
 use std::borrow::Cow;
+use std::fmt;
+
+/// A text that is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Hides a text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, for whom it is meant.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(MASK)
+    }
+}
 
 /// Replaces the password of every URL in the text.
 ///
@@ -30,7 +54,13 @@ pub fn mask(text: &str) -> Cow<'_, str> {
 fn next_password(text: &str) -> Option<(&str, &str, &str)> {
     let start = text.find(SEPARATOR)? + SEPARATOR.len();
     let authority = text.get(start..)?;
-    let ends = |c: char| c.is_whitespace() || matches!(c, '/' | '"' | '\'' | '<' | '>' | '?' | '#');
+    // Passwords of Redis are often written as they are, with slashes and all.
+    let before = text.get(..start)?;
+    let redis = REDIS.iter().any(|scheme| before.ends_with(scheme));
+    let ends = |c: char| match c {
+        '/' | '?' | '#' => !redis,
+        _ => c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>'),
+    };
     let authority = authority.get(..authority.find(ends).unwrap_or(authority.len()))?;
     let (from, to) = match authority.rfind('@') {
         // An empty password where the authority ends: nothing to hide, and the search goes on.
@@ -47,7 +77,9 @@ fn next_password(text: &str) -> Option<(&str, &str, &str)> {
 }
 
 const SEPARATOR: &str = "://";
-const MASK: &str = "***";
+pub(super) const MASK: &str = "***";
+/// How URLs of Redis begin.
+const REDIS: [&str; 4] = ["redis://", "rediss://", "+sentinel://", "+cluster://"];
 
 #[cfg(test)]
 mod tests {
@@ -60,6 +92,14 @@ mod tests {
             ("redis://me:se@cret@host", "redis://me:***@host"),
             ("http://token@host:1", "http://***@host:1"),
             (
+                "{ redis: redis://:a/b#@host/0 }",
+                "{ redis: redis://:***@host/0 }",
+            ),
+            (
+                "redis+sentinel://me:a?b@h:1,i:2/m",
+                "redis+sentinel://me:***@h:1,i:2/m",
+            ),
+            (
                 "[\"http://a:b@c\", \"http://d:e@f\"]",
                 "[\"http://a:***@c\", \"http://d:***@f\"]",
             ),
@@ -67,6 +107,11 @@ mod tests {
         for (text, shown) in cases {
             assert_eq!(mask(text), shown);
         }
+    }
+
+    #[test]
+    fn a_secret_is_not_shown_by_mistake() {
+        assert_eq!(format!("{:?}", Some(Secret::new("sesame"))), "Some(***)");
     }
 
     #[test]

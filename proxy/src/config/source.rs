@@ -20,7 +20,7 @@ pub enum Source {
         admin: Option<SocketAddr>,
     },
     /// The command line alone; it never changes.
-    Flags(Config),
+    Flags(Box<Config>),
 }
 
 /// No configuration came of a source.
@@ -56,7 +56,7 @@ impl Source {
     pub fn read(&self) -> Result<Config, Error> {
         match self {
             Self::File { path, .. } => Ok(self.parse(contents(path)?)?),
-            Self::Flags(config) => Ok(config.clone()),
+            Self::Flags(config) => Ok(Config::clone(config)),
         }
     }
 
@@ -67,7 +67,7 @@ impl Source {
     pub fn read_whole(&self) -> Result<Config, Error> {
         match self {
             Self::File { path, .. } => Ok(self.parse_at(Some(UnixTime::now()), &contents(path)?)?),
-            Self::Flags(config) => Ok(config.clone()),
+            Self::Flags(config) => Ok(Config::clone(config)),
         }
     }
 
@@ -95,8 +95,23 @@ impl Source {
                     });
                 config.map_err(|faults| faults.of(path.display().to_string()))
             }
-            Self::Flags(config) => Ok(config.clone()),
+            Self::Flags(config) => Ok(Config::clone(config)),
         }
+    }
+}
+
+/// Reads a file that has no more than so many bytes.
+pub(super) fn at_most(path: &Path, bytes: usize) -> io::Result<Vec<u8>> {
+    let mut contents = Vec::new();
+    File::open(path)?
+        .take(bytes as u64 + 1)
+        .read_to_end(&mut contents)?;
+    match contents.len() > bytes {
+        true => Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it is larger than {}", super::format_size(bytes)),
+        )),
+        false => Ok(contents),
     }
 }
 

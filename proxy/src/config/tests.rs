@@ -2,6 +2,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use outrigger_filters::select::{self, DefaultValue, Loss, Policy};
 use outrigger_filters::{batch, cache};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
@@ -23,7 +24,15 @@ models:
   digits:
     latency_objective: 20ms
     arms:
-      svm: { upstream: triton, model: digits_svm, version: "3" }
+      svm: { upstream: triton, model: digits_svm, version: "3", weight: 9, min_probability: 0.05,
+             max_probability: 0.9 }
+      forest: { upstream: triton, model: digits_forest }
+      new: { upstream: triton, model: digits_new, shadow: 0.1 }
+    selection: { policy: exp3, learning_rate: 0.05, exploration: 0.01, share: 0.001, label: digit,
+                 context: { header: X-User, max_contexts: 1000 }, loss: absolute, loss_scale: 10,
+                 failure_loss: ignore, freeze: true, seed: 7,
+                 log: { path: choices.jsonl, max_bytes: 1MiB, files: 2, sample: 0.5 } }
+    deadline: { default_output: { digit: [0], scores: [0.1, 1], name: [none], known: [false] } }
     batch: { max_batch_size: 512, max_delay: 2ms, controller: aimd, max_in_flight: auto,
              split: true, default_priority: 3, cancel: abandoned, holdout: 0.02,
              max_queue_rows: 600, max_queue_bytes: 8MiB, max_batch_bytes: 4MiB,
@@ -31,9 +40,18 @@ models:
     cache: { max_bytes: 16MiB, ttl: 1h, unit: row, tenant: { header: X-Tenant, max_bytes: 2MiB },
              warm: 500, bypass: never, ignore_headers: [X-User, X-Request-Id] }
   other: {}
+  votes:
+    arms:
+      a: { upstream: triton, model: a }
+      b: { upstream: triton, model: b }
+    selection: { policy: exp4 }
+    deadline: { default_output: { digit: [-1] }, min_confidence: 0.6 }
 limits: { max_message: 32MiB, max_gathered: 256MiB, max_queue_rows: 900, max_queue_bytes: 9MiB,
           max_connections: 100, drain: 1.5s }
 telemetry: { access_log: true }
+feedback: { key: key, previous_key: old, max_age: 48h }
+state: { redis: "rediss://h:6380/2", password_file: password, ca: ca.crt, prefix: ours,
+         interval: 100ms, context_ttl: 24h }
 "#;
 
 /// What every configuration needs; more may follow.
@@ -105,12 +123,64 @@ fn the_whole_of_the_contract_is_read() {
         Model {
             name: name("digits"),
             latency_objective: Duration::from_millis(20),
-            arms: vec![Arm {
-                name: name("svm"),
-                upstream: Some(name("triton")),
-                model: name("digits_svm"),
-                version: Some(name("3")),
-            }],
+            arms: vec![
+                Arm {
+                    name: name("svm"),
+                    upstream: Some(name("triton")),
+                    model: name("digits_svm"),
+                    version: Some(name("3")),
+                    weight: 9.,
+                    min_probability: 0.05,
+                    max_probability: 0.9,
+                    shadow: None,
+                },
+                Arm {
+                    upstream: Some(name("triton")),
+                    model: name("digits_forest"),
+                    ..Arm::same(&name("forest"))
+                },
+                Arm {
+                    upstream: Some(name("triton")),
+                    model: name("digits_new"),
+                    shadow: Some(0.1),
+                    ..Arm::same(&name("new"))
+                },
+            ],
+            selection: Some(select::Config {
+                policy: Policy::Exp3 {
+                    learning_rate: 0.05,
+                    exploration: 0.01,
+                    share: 0.001,
+                },
+                ensemble: false,
+                context: Some(select::Context {
+                    header: "x-user".into(),
+                    max_contexts: 1000,
+                }),
+                label: Some("digit".into()),
+                loss: Loss::Absolute { scale: 10. },
+                failure: None,
+                freeze: true,
+                seed: Some(7),
+            }),
+            selection_log: Some(SelectionLog {
+                path: "choices.jsonl".into(),
+                max_bytes: 1 << 20,
+                files: 2,
+                sample: 0.5,
+            }),
+            deadline: Some(Deadline {
+                default_output: vec![
+                    ("digit".into(), vec![DefaultValue::Integer(0)]),
+                    (
+                        "scores".into(),
+                        vec![DefaultValue::Number(0.1), DefaultValue::Integer(1)],
+                    ),
+                    ("name".into(), vec![DefaultValue::Text("none".into())]),
+                    ("known".into(), vec![DefaultValue::Bool(false)]),
+                ],
+                min_confidence: None,
+            }),
             batch: Some(batch::Config {
                 latency_objective: Duration::from_millis(20),
                 max_batch_size: Some(512),
@@ -144,6 +214,13 @@ fn the_whole_of_the_contract_is_read() {
     assert_eq!(config.models["other"].arms, [Arm::same(&name("other"))]);
     assert_eq!(config.models["other"].batch, None);
     assert_eq!(config.models["other"].cache, None);
+    assert_eq!(config.models["other"].selection, None);
+    assert_eq!(config.models["other"].deadline, None);
+    let votes = config.models["votes"].selection.as_ref().expect("votes");
+    assert!(votes.ensemble, "as always with exp4");
+    assert_eq!(votes.policy, Policy::USUAL[3]);
+    let deadline = config.models["votes"].deadline.as_ref().expect("a default");
+    assert_eq!(deadline.min_confidence, Some(0.6));
     assert_eq!(
         config.limits,
         Limits {
@@ -156,13 +233,38 @@ fn the_whole_of_the_contract_is_read() {
         }
     );
     assert_eq!(config.telemetry, Telemetry { access_log: true });
+    assert_eq!(
+        config.feedback,
+        Feedback {
+            key: Some("key".into()),
+            previous_key: Some("old".into()),
+            max_age: Duration::from_secs(48 * 3600),
+        }
+    );
+    assert_eq!(
+        config.state,
+        State::Redis(Redis {
+            url: "rediss://h:6380/2".parse().expect("a URL"),
+            password_file: Some("password".into()),
+            ca: Some("ca.crt".into()),
+            prefix: name("ours"),
+            interval: Duration::from_millis(100),
+            context_ttl: Duration::from_secs(24 * 3600),
+        })
+    );
 }
 
 #[test]
 fn what_is_left_out_has_its_default() {
     let config = read(&format!(
-        "{LEAST}models: {{ digits: {{ batch: {{}}, cache: {{}} }} }}"
+        "{LEAST}models: {{ digits: {{ batch: {{}}, cache: {{}}, selection: {{}} }} }}"
     ));
+    assert_eq!(config.feedback, Feedback::default());
+    assert_eq!(config.state, State::Memory);
+    assert_eq!(
+        config.models["digits"].selection,
+        Some(select::Config::default())
+    );
     assert_eq!(config.admin, None);
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.telemetry, Telemetry::default());
@@ -180,11 +282,20 @@ fn what_is_left_out_has_its_default() {
 #[test]
 fn json_is_accepted() {
     let yaml = read(WHOLE);
-    assert_eq!(
-        read(&serde_json::to_string_pretty(&yaml.effective()).unwrap()),
-        yaml
-    );
-    assert_eq!(read(&yaml.effective().to_string()), yaml);
+    let pretty = serde_json::to_string_pretty(&yaml.effective()).unwrap();
+    assert_eq!(read(&pretty), by_name(yaml));
+}
+
+/// The configuration with its lists of named things in the order of names, which is that of what is
+/// in effect.
+fn by_name(mut config: Config) -> Config {
+    for model in config.models.values_mut() {
+        model.arms.sort_by(|a, b| a.name.cmp(&b.name));
+        if let Some(deadline) = &mut model.deadline {
+            deadline.default_output.sort_by(|(a, _), (b, _)| a.cmp(b));
+        }
+    }
+    config
 }
 
 #[test]
@@ -194,9 +305,17 @@ fn what_is_in_effect_reads_as_itself() {
         LEAST,
         &format!("{LEAST}models: {{ a: {{ batch: {{}}, cache: {{}} }} }}"),
         &format!("{LEAST}models: {{ a: {{ cache: {{ tenant: {{ header: x-user }} }} }} }}"),
+        &format!(
+            "{LEAST}models: {{ a: {{ selection: {{ log: {{ path: f }} }}, deadline: {{}} }} }}"
+        ),
+        &format!("{LEAST}models: {{ a: {{ selection: {{}} }} }}\nstate: {{ directory: d }}"),
+        &format!(
+            "{LEAST}models: {{ a: {{ selection: {{ context: {{ header: x }} }} }} }}\n\
+             feedback: {{}}\nstate: {{ redis: 'redis+sentinel://h,i:1/m' }}"
+        ),
     ] {
         let config = read(text);
-        assert_eq!(read(&config.effective().to_string()), config);
+        assert_eq!(read(&config.effective().to_string()), by_name(config));
     }
 }
 
@@ -290,21 +409,15 @@ fn a_fault_shows_its_line() {
 #[test]
 fn what_belongs_to_later_versions_is_a_fault_that_says_so() {
     for (more, path) in [
-        ("state: { redis: 'redis://h' }", "state"),
         ("telemetry: { otlp: 'http://h:4317' }", "telemetry.otlp"),
         ("telemetry: { sample_ratio: 0.1 }", "telemetry.sample_ratio"),
         (
-            "models: { m: { selection: { policy: exp3 } } }",
-            "models.m.selection",
-        ),
-        (
             "models: { m: { deadline: { default: 50ms } } }",
-            "models.m.deadline",
+            "models.m.deadline.default",
         ),
         (
-            "models: { m: { arms: { a: { upstream: triton, model: a }, \
-             b: { upstream: triton, model: b } } } }",
-            "models.m.arms",
+            "models: { m: { deadline: { quorum: 2 } } }",
+            "models.m.deadline.quorum",
         ),
     ] {
         let faults = faults_with(more);
@@ -627,7 +740,7 @@ fn a_name_with_dots_is_told_from_a_path() {
         faults_with("models: { a.b: { kind: 1 } }"),
         [
             "models.\"a.b\".kind: unknown key `kind`; known are `latency_objective`, `arms`, `batch`, \
-         `cache`"
+         `cache`, `selection`, `deadline`"
         ]
     );
 }
@@ -757,7 +870,8 @@ fn every_key_of_the_schema_is_known_to_the_reader_and_no_other() {
 #[test]
 fn the_schema_tells_the_defaults_that_are_in_effect() {
     let effective = read(&format!(
-        "{LEAST}models: {{ m: {{ batch: {{}}, cache: {{}} }} }}"
+        "{LEAST}models: {{ m: {{ batch: {{}}, cache: {{}}, selection: {{ \
+         context: {{ header: x }}, log: {{ path: f }} }} }} }}\nstate: {{ redis: 'redis://h' }}"
     ));
     let effective = effective.effective();
     let mut told = 0;
@@ -783,7 +897,7 @@ fn the_schema_tells_the_defaults_that_are_in_effect() {
         assert_eq!(value, default, "{path:?}");
         told += 1;
     });
-    assert!(told >= 10, "{told}");
+    assert!(told >= 20, "{told}");
 }
 
 fn faults_of(value: &Json) -> String {
@@ -897,7 +1011,13 @@ proptest! {
         let end = (at + removed).min(WHOLE.len());
         let text = format!("{}{inserted}{}", &WHOLE[..at], &WHOLE[end..]);
         match Config::read(&text) {
-            Ok(config) => prop_assert_eq!(read(&config.effective().to_string()), config),
+            Ok(config) => {
+                let shown = config.effective().to_string();
+                // What is masked is not what was written.
+                if !shown.contains("***") {
+                    prop_assert_eq!(by_name(read(&shown)), by_name(config));
+                }
+            }
             Err(faults) => for fault in faults.iter() {
                 let line = fault.position().expect("a place").line;
                 prop_assert!((1..=text.split('\n').count() + 1).contains(&line), "{}", faults);
@@ -1049,4 +1169,520 @@ limits: { drain: soon }
     // A reload has the last good files to go on with.
     let faults = source.parse(text).expect_err("a fault");
     assert_eq!(faults.count(), 1);
+}
+
+/// The faults of a model with two arms that answer and one that does not, and these sections.
+fn faults_of_model(more: &str) -> Vec<String> {
+    faults_with(&format!(
+        "models: {{ m: {{ arms: {{ a: {{ upstream: triton, model: a }}, \
+         b: {{ upstream: triton, model: b }}, \
+         c: {{ upstream: triton, model: c, shadow: true }} }}, {more} }} }}"
+    ))
+}
+
+/// The faults of arms that say these things.
+fn faults_of_arms(arms: &[&str], more: &str) -> Vec<String> {
+    let arms = arms.iter().enumerate().map(|(index, arm)| {
+        let comma = if arm.is_empty() { "" } else { ", " };
+        format!(
+            "{}: {{ upstream: triton, model: x{comma}{arm} }}",
+            ('a'..).nth(index).unwrap()
+        )
+    });
+    let arms: Vec<String> = arms.collect();
+    faults_with(&format!(
+        "models: {{ m: {{ arms: {{ {} }}, {more} }} }}",
+        arms.join(", ")
+    ))
+}
+
+#[test]
+fn several_arms_are_chosen_from_by_their_weights_unless_it_says_otherwise() {
+    let config = read(&format!(
+        "{LEAST}models: {{ m: {{ arms: {{ z: {{ upstream: triton, model: x, weight: 9 }}, \
+         a: {{ upstream: triton, model: y, shadow: false }}, \
+         s: {{ upstream: triton, model: s, shadow: true }} }} }}, \
+         one: {{ deadline: {{ default_output: {{ y: [1.5] }} }} }} }}"
+    ));
+    let model = &config.models["m"];
+    let arms: Vec<_> = model.arms.iter().map(Arm::selectable).collect();
+    let names: Vec<&str> = arms.iter().map(|arm| &*arm.name).collect();
+    assert_eq!(names, ["z", "a", "s"], "in the order of the file");
+    assert_eq!(arms[0].weight, 9.);
+    assert_eq!((arms[1].shadow, arms[2].shadow), (None, Some(1.)));
+    assert_eq!(model.selection, Some(select::Config::default()));
+    assert!(
+        config.models["one"].selection.is_some(),
+        "there is something else to give"
+    );
+}
+
+#[test]
+fn settings_that_the_policy_does_not_have_are_faults() {
+    for (selection, fault) in [
+        (
+            "learning_rate: 0.1",
+            "learning_rate: policy `fixed` has no `learning_rate`",
+        ),
+        (
+            "policy: exp3, epsilon: 0.1",
+            "epsilon: policy `exp3` has no `epsilon`",
+        ),
+        (
+            "policy: exp3, discount: 0.1",
+            "discount: policy `exp3` has no `discount`",
+        ),
+        (
+            "policy: exp4, exploration: 0.1",
+            "exploration: policy `exp4` has no `exploration`",
+        ),
+        (
+            "policy: thompson, share: 0.1",
+            "share: policy `thompson` has no `share`",
+        ),
+        (
+            "policy: epsilon-greedy, learning_rate: 0.1",
+            "learning_rate: policy `epsilon-greedy` has no `learning_rate`",
+        ),
+        ("loss_scale: 2", "loss_scale: loss `zero-one` has no scale"),
+        (
+            "policy: exp3, ensemble: true",
+            "ensemble: policy `exp3` chooses one arm; all answer with `fixed` and `exp4`",
+        ),
+        (
+            "policy: exp4, ensemble: false",
+            "ensemble: with policy `exp4` all arms answer",
+        ),
+        // What is of a policy that nobody knows is not told of as well.
+        (
+            "policy: exp5, learning_rate: 0.1, ensemble: true",
+            "policy: unknown policy `exp5`; did you mean `exp3`?",
+        ),
+        (
+            "loss: absolut, loss_scale: 2",
+            "loss: unknown loss `absolut`; did you mean `absolute`?",
+        ),
+    ] {
+        let faults = faults_of_model(&format!("selection: {{ {selection} }}"));
+        assert_eq!(faults, [format!("models.m.selection.{fault}")]);
+    }
+}
+
+#[test]
+fn settings_of_selection_out_of_their_range_are_faults() {
+    for (selection, fault) in [
+        (
+            "policy: exp3, learning_rate: 0",
+            "learning_rate: needs a number of more than 0, like 0.2",
+        ),
+        (
+            "policy: exp3, learning_rate: 11",
+            "learning_rate: must be at most 10",
+        ),
+        (
+            "policy: exp3, exploration: 1.1",
+            "exploration: needs a number from 0 to 1, like 0.05",
+        ),
+        (
+            "policy: exp3, exploration: '0.1'",
+            "exploration: needs a number from 0 to 1, like 0.05",
+        ),
+        (
+            "policy: exp3, share: 0.6",
+            "share: must be at most 0.5: more forgets what it is told",
+        ),
+        (
+            "policy: thompson, discount: 0",
+            "discount: must be more than 0: nothing would be learned",
+        ),
+        (
+            "policy: epsilon-greedy, epsilon: .nan",
+            "epsilon: needs a number from 0 to 1, like 0.05",
+        ),
+        (
+            "loss: squared, loss_scale: -1",
+            "loss_scale: needs a number of more than 0, like 0.2",
+        ),
+        (
+            "failure_loss: 2",
+            "failure_loss: needs a number from 0 to 1, or ignore",
+        ),
+        ("seed: -1", "seed: needs a whole number"),
+        ("context: {}", "context: `header` is missing"),
+        (
+            "context: { header: x, max_contexts: 10000001 }",
+            "context.max_contexts: must be at most 10000000",
+        ),
+        (
+            "context: { header: Connection }",
+            "context.header: tells nobody apart: it says nothing of who asks, and is not looked at",
+        ),
+        (
+            "context: { header: traceparent }",
+            "context.header: tells nobody apart: it says nothing of who asks, and is not looked at",
+        ),
+        ("log: {}", "log: `path` is missing"),
+        (
+            "log: { path: f, max_bytes: 1KiB }",
+            "log.max_bytes: must be at least 64KiB",
+        ),
+        (
+            "log: { path: f, files: 0 }",
+            "log.files: needs a whole number, at least 1",
+        ),
+        (
+            "log: { path: f, files: 1001 }",
+            "log.files: must be at most 1000",
+        ),
+        (
+            "log: { path: f, sample: 0 }",
+            "log.sample: must be more than 0; leave `log` out to write nothing",
+        ),
+    ] {
+        let faults = faults_of_model(&format!("selection: {{ {selection} }}"));
+        assert_eq!(faults, [format!("models.m.selection.{fault}")]);
+    }
+    // By it callers are told apart for the choice, and not for the rest.
+    read(&format!(
+        "{LEAST}models: {{ m: {{ selection: {{ context: {{ header: x }} }}, \
+         cache: {{ ignore_headers: [x] }} }} }}"
+    ));
+}
+
+#[test]
+fn arms_that_cannot_stand_beside_each_other_are_faults() {
+    let both = "selection: {}";
+    for (arms, more, fault) in [
+        (
+            &["min_probability: 0.6", "min_probability: 0.5"][..],
+            both,
+            "arms: the least probabilities are more than 1 together",
+        ),
+        (
+            &["max_probability: 0.6", "max_probability: 0.3"],
+            both,
+            "arms: the greatest probabilities are less than 1 together",
+        ),
+        (
+            &["min_probability: 0.6, max_probability: 0.5", ""],
+            both,
+            "arms.a.min_probability: is more than `max_probability`, which is 0.5",
+        ),
+        (
+            &["weight: 0", "weight: 0", "shadow: true"],
+            both,
+            "arms: one of the arms that answer needs a `weight`",
+        ),
+        (
+            &["weight: -1", ""],
+            both,
+            "arms.a.weight: needs a number, at least 0, like 9",
+        ),
+        (
+            &["weight: .inf", ""],
+            both,
+            "arms.a.weight: needs a number, at least 0, like 9",
+        ),
+        (
+            &["shadow: 0.5, weight: 1", ""],
+            both,
+            "arms.a.weight: means nothing to a shadow, which is never chosen",
+        ),
+        (
+            &["shadow: 0", ""],
+            both,
+            "arms.a.shadow: needs true, false or a number of more than 0 and at most 1, like 0.1",
+        ),
+        (
+            &["shadow: true", "shadow: 0.1"],
+            both,
+            "arms: all of them are shadows: none answers",
+        ),
+        (
+            &["weight: 2"],
+            "cache: {}",
+            "arms.a.weight: means nothing: the model has one arm and no `selection`",
+        ),
+        (
+            &["", "shadow: true"],
+            "selection: { policy: exp4 }",
+            "selection.policy: needs several arms: one has nobody to agree with",
+        ),
+        (
+            &[""],
+            "selection: { ensemble: true }",
+            "selection.ensemble: needs several arms: one has nobody to agree with",
+        ),
+    ] {
+        let found = faults_of_arms(arms, more);
+        assert_eq!(found, [format!("models.m.{fault}")], "{arms:?}");
+    }
+    let many = |count: usize| {
+        let arms = (0..count).map(|arm| format!("a{arm}: {{ upstream: triton, model: x }}"));
+        let arms = arms.collect::<Vec<_>>().join(", ");
+        format!("{LEAST}models: {{ m: {{ arms: {{ {arms} }} }} }}")
+    };
+    assert_eq!(read(&many(64)).models["m"].arms.len(), 64);
+    let found = Config::read(many(65)).expect_err("a fault").to_string();
+    assert!(
+        found.contains("models.m.arms: a model has at most 64 arms"),
+        "{found}"
+    );
+    let tenths = "min_probability: 0.1, max_probability: 0.1, weight: 0.1";
+    let tenths: Vec<String> = (0..10)
+        .map(|a| format!("a{a}: {{ upstream: triton, model: x, {tenths} }}"))
+        .collect();
+    read(&format!(
+        "{LEAST}models: {{ m: {{ arms: {{ {} }} }} }}",
+        tenths.join(", ")
+    ));
+}
+
+#[test]
+fn a_default_output_that_is_no_row_or_never_given_is_a_fault() {
+    for (deadline, fault) in [
+        (
+            "default_output: {}",
+            "default_output: needs at least one entry",
+        ),
+        (
+            "default_output: { y: [] }",
+            "default_output.y: needs at least one entry",
+        ),
+        ("default_output: { y: 0 }", "default_output.y: needs a list"),
+        (
+            "default_output: { y: [[0]] }",
+            "default_output.y[0]: needs a number, true, false or text, not a list",
+        ),
+        (
+            "default_output: { y: [0, a] }",
+            "default_output.y: an output holds numbers, or texts, or true and false, not some of \
+             each",
+        ),
+        (
+            "default_output: { y: [.inf] }",
+            "default_output.y[0]: needs a number, true, false or text; no whole number of more \
+             than 64 bits, and none that is not finite",
+        ),
+        (
+            "default_output: { y: [9223372036854775808] }",
+            "default_output.y[0]: needs a number, true, false or text; no whole number of more \
+             than 64 bits, and none that is not finite",
+        ),
+        (
+            "default_output: { y: [0] }, min_confidence: 0.5",
+            "min_confidence: needs an ensemble, with `selection.policy: exp4` or \
+             `selection.ensemble: true`: one arm alone has no confidence",
+        ),
+        (
+            "min_confidence: 0.5",
+            "min_confidence: needs `default_output`: there is nothing to give instead",
+        ),
+        (
+            "default_output: { y: [0] }, min_confidence: 0",
+            "min_confidence: must be more than 0; left out, every answer is given",
+        ),
+        (
+            "default_output: { y: [0] }, min_confidence: 1.5",
+            "min_confidence: needs a number from 0 to 1, like 0.05",
+        ),
+    ] {
+        let faults = faults_of_model(&format!("deadline: {{ {deadline} }}"));
+        assert_eq!(faults, [format!("models.m.deadline.{fault}")]);
+    }
+}
+
+#[test]
+fn values_of_a_default_output_are_what_they_are_written_as() {
+    use DefaultValue::{Bool, Integer, Number, Text};
+    let config = read(&format!(
+        "{LEAST}models: {{ m: {{ deadline: {{ default_output: {{ \
+         x: [-1, 9223372036854775807, 1.0, 1e3], y: ['1', a, 'true'], z: [true] }} }} }} }}"
+    ));
+    let deadline = config.models["m"]
+        .deadline
+        .as_ref()
+        .expect("a default output");
+    let values: Vec<_> = deadline
+        .default_output
+        .iter()
+        .map(|(_, values)| values.as_slice())
+        .collect();
+    let text = |text: &str| Text(text.into());
+    assert_eq!(
+        values,
+        [
+            &[Integer(-1), Integer(i64::MAX), Number(1.), Number(1000.)][..],
+            &[text("1"), text("a"), text("true")],
+            &[Bool(true)],
+        ]
+    );
+    assert_eq!(read(&config.effective().to_string()), config);
+}
+
+#[test]
+fn what_is_said_of_feedback_and_state_has_to_mean_something() {
+    const SELECTS: &str = "models: { m: { selection: {} } }\n";
+    for (more, found) in [
+        (
+            "feedback: {}",
+            "feedback: means nothing: no model has `selection`",
+        ),
+        (
+            "state: { directory: d }",
+            "state: means nothing: no model has `selection`",
+        ),
+    ] {
+        assert_eq!(faults_with(more), [found]);
+    }
+    for (more, found) in [
+        (
+            "feedback: { previous_key: k }",
+            "feedback.previous_key: needs a `key` beside it: without one, ids are signed with a \
+             random key",
+        ),
+        (
+            "feedback: { key: k, previous_key: k }",
+            "feedback.previous_key: is the file of `key`",
+        ),
+        (
+            "feedback: { max_age: 0 }",
+            "feedback.max_age: must be more than 0: no feedback comes at once",
+        ),
+        (
+            "feedback: { max_age: 8761h }",
+            "feedback.max_age: must be at most 8760h, which is a year",
+        ),
+        ("state: {}", "state: needs `redis` or `directory`"),
+        (
+            "state: { redis: 'redis://h', directory: d }",
+            "state.directory: is instead of `redis`, not beside it",
+        ),
+        (
+            "state: { directory: d, interval: 1s }",
+            "state.interval: is for `redis`, and means nothing to a directory",
+        ),
+        (
+            "state: { redis: 'http://h' }",
+            "state.redis: needs a URL like redis://127.0.0.1:6379/0; the scheme must be redis, \
+             redis+sentinel, redis+cluster, or with TLS rediss, rediss+sentinel, rediss+cluster",
+        ),
+        (
+            "state: { redis: 'redis://h', ca: c }",
+            "state.ca: no TLS is spoken; write rediss instead of redis",
+        ),
+        (
+            "state: { redis: 'redis://:sesame@h', password_file: f }",
+            "state.password_file: the URL has a password already",
+        ),
+        (
+            "state: { redis: 'redis://h', prefix: 'a{b' }",
+            "state.prefix: must not hold braces: they say what a cluster keeps together",
+        ),
+        (
+            "state: { redis: 'redis://h', interval: 5ms }",
+            "state.interval: must be from 10ms to 1m",
+        ),
+        (
+            "state: { redis: 'redis://h', context_ttl: 1s }",
+            "state.context_ttl: must be at least 1m",
+        ),
+    ] {
+        assert_eq!(faults_with(&format!("{SELECTS}{more}")), [found]);
+    }
+    let two = "models: { m: { selection: { log: { path: f } } }, n: { selection: { log: { path: f } } } }";
+    assert_eq!(
+        faults_with(two),
+        ["models.n.selection.log.path: `models.m.selection.log.path` is written to it already"]
+    );
+}
+
+#[test]
+fn a_password_of_redis_is_kept_and_not_shown() {
+    let config = read(&format!(
+        "{LEAST}models: {{ m: {{ selection: {{}} }} }}\n\
+         state: {{ redis: 'redis://me:sesame@h' }}"
+    ));
+    assert_eq!(
+        config.effective()["state"]["redis"],
+        "redis://me:***@h:6379/0"
+    );
+    assert!(!format!("{config:?}").contains("sesame"));
+    let State::Redis(redis) = &config.state else {
+        panic!("{:?}", config.state);
+    };
+    let password = redis
+        .password()
+        .expect("no file is read")
+        .expect("a password");
+    assert_eq!(password.reveal(), "sesame");
+    let faults = faults_with("state: { redis: 'redis://:sesa/me@h' }").concat();
+    assert!(!faults.contains("sesa"), "{faults}");
+    let faults = Config::read(format!("{LEAST}state: {{ redis: 'redis://:sesa/me@h' }}"));
+    let faults = faults.expect_err("faults").to_string();
+    assert!(!faults.contains("sesa"), "{faults}");
+}
+
+#[test]
+fn files_of_selection_are_looked_at_where_files_are() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = directory.path();
+    let with = |state: &str| {
+        let text = format!(
+            "{LEAST}models: {{ m: {{ selection: {{ log: {{ path: logs/choices.jsonl }} }} }} }}\n\
+             feedback: {{ key: short, previous_key: missing }}\nstate: {{ {state} }}\n"
+        );
+        let path = at.join("proxy.yaml");
+        fs::write(&path, text).expect("a file");
+        Source::File { path, admin: None }
+    };
+    fs::write(at.join("short"), "fifteen bytes..").expect("a file");
+    fs::write(at.join("empty"), "\n").expect("a file");
+    fs::write(at.join("password"), "sesame\n").expect("a file");
+    for (state, found) in [
+        ("directory: nowhere", "nowhere: there is no such directory"),
+        ("directory: short", "short: is no directory"),
+        (
+            "redis: 'redis://h', password_file: empty",
+            "empty: cannot be read: it is empty",
+        ),
+        (
+            "redis: 'redis://h', password_file: missing",
+            "missing: cannot be read: there is no such file",
+        ),
+        (
+            "redis: 'rediss://h', ca: short",
+            "short: is not in PEM form: no line begins with `-----BEGIN`",
+        ),
+    ] {
+        fs::write(at.join("short"), "fifteen bytes..").expect("a file");
+        let source = with(state);
+        let error = source.read_whole().expect_err("faults").to_string();
+        let shown = at.display();
+        for found in [
+            format!("{shown}/{found}"),
+            format!("feedback.key: {shown}/short: a key of 15 bytes is too short: it needs 16"),
+            format!(
+                "feedback.previous_key: {shown}/missing: cannot be read: there is no such file"
+            ),
+            format!("selection.log.path: {shown}/logs: there is no such directory"),
+        ] {
+            assert!(error.contains(&found), "{found}: {error}");
+        }
+        source.read().expect("no file is looked at");
+    }
+    fs::write(at.join("short"), "sixteen bytes...").expect("a file");
+    fs::write(at.join("missing"), "sixteen bytes too").expect("a file");
+    fs::create_dir(at.join("logs")).expect("a directory");
+    for state in [
+        "directory: logs",
+        "redis: 'redis://h', password_file: password",
+    ] {
+        let config = with(state).read_whole();
+        let config = config.unwrap_or_else(|error| panic!("{error}"));
+        if let State::Redis(redis) = &config.state {
+            let password = redis.password().expect("a file").expect("a password");
+            assert_eq!(password.reveal(), "sesame", "without the end of its line");
+        }
+    }
 }

@@ -1,5 +1,8 @@
 //! From sections of the file to a [`Config`] that cannot be wrong, or to what is wrong with it.
 
+mod selection;
+mod shared;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -10,10 +13,11 @@ use http::HeaderName;
 use outrigger_filters::{batch, cache};
 use rustls::pki_types::{ServerName, UnixTime};
 
+use self::selection::Written;
 use super::fault::{Collector, Place};
 use super::file;
 use super::leaf;
-use super::read::{At, Named, not_yet, unknown};
+use super::read::{At, Named, unknown};
 use super::{
     Admin, Arm, ClientAuth, ClientTls, Config, Endpoint, HttpVersion, Identity, Limits, Listener,
     Model, Name, Protocol, ServerTls, Telemetry, Upstream,
@@ -49,7 +53,7 @@ pub(super) fn resolve(
 ) -> Option<Config> {
     let upstreams = Upstreams::of(file.upstreams.as_ref());
     let listeners = listeners(file, &upstreams, surroundings, faults);
-    let models = models(file, &upstreams, faults);
+    let models = models(file, &upstreams, surroundings, faults);
     let defined = self::upstreams(file.upstreams.as_ref(), surroundings, faults);
     unused(file, faults);
     let admin = file.admin.as_ref().and_then(|admin| admin.address.as_ref());
@@ -65,6 +69,15 @@ pub(super) fn resolve(
             address: address.value,
         }
     });
+    let sections = file.models.iter().flat_map(|models| models.0.iter());
+    let selects = sections
+        .clone()
+        .any(|(_, model)| Written::of(model).selects());
+    let logs =
+        sections.filter_map(|(_, model)| model.selection.as_ref()?.log.as_ref()?.path.as_ref());
+    shared::logs(logs, surroundings, faults);
+    let feedback = shared::feedback(file.feedback.as_ref(), selects, surroundings, faults);
+    let state = shared::state(file.state.as_ref(), selects, surroundings, faults);
     Some(Config {
         listeners: listeners?,
         admin,
@@ -72,6 +85,8 @@ pub(super) fn resolve(
         models,
         limits: limits(file.limits.as_ref(), faults),
         telemetry: telemetry(file.telemetry.as_ref()),
+        feedback,
+        state: state?,
     })
 }
 
@@ -352,6 +367,7 @@ fn unused(file: &file::File, faults: &mut Collector) {
 fn models(
     file: &file::File,
     upstreams: &Upstreams<'_>,
+    surroundings: Surroundings<'_>,
     faults: &mut Collector,
 ) -> BTreeMap<Name, Model> {
     let mut models = BTreeMap::new();
@@ -384,10 +400,16 @@ fn models(
                 }
             }
         }
+        let written = Written::of(section);
+        selection::check_arms(written, faults);
+        let selection = selection::selection(written, faults);
         let model = Model {
             name: name.clone(),
             latency_objective,
             arms,
+            selection_log: selection::log(written, surroundings, faults),
+            deadline: selection::deadline(written, selection.as_ref(), faults),
+            selection,
             batch: batch.map(|section| self::batch(section, latency_objective, faults)),
             cache: cache.map(|section| self::cache(section, &ignore_headers, faults)),
             ignore_headers,
@@ -402,12 +424,6 @@ fn arms(
     upstreams: &Upstreams<'_>,
     faults: &mut Collector,
 ) -> Vec<Arm> {
-    if section.0.len() > 1 {
-        faults.add(
-            &section.place,
-            not_yet("arms: more than one", "model selection"),
-        );
-    }
     let mut arms = Vec::new();
     for (name, section) in &section.0 {
         let upstream = section.upstream.as_ref();
@@ -416,15 +432,15 @@ fn arms(
             check_version(protocol, version, faults);
         }
         if let (Some(upstream), Some(model)) = (&section.upstream, &section.model) {
-            arms.push(Arm {
-                name: name.clone(),
+            let version = section.version.as_ref();
+            let mut arm = Arm {
                 upstream: Some(upstream.value.clone()),
                 model: model.value.clone(),
-                version: section
-                    .version
-                    .as_ref()
-                    .map(|version| version.value.clone()),
-            });
+                version: version.map(|version| version.value.clone()),
+                ..Arm::same(name)
+            };
+            selection::share(section, &mut arm);
+            arms.push(arm);
         }
     }
     arms
