@@ -183,6 +183,11 @@ impl Available {
         arm < Self::MOST && self.0 >> arm & 1 == 1
     }
 
+    /// Tells whether all of these arms may be chosen.
+    pub const fn has_all(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
+    }
+
     /// Leaves an arm out.
     #[must_use]
     pub const fn without(self, arm: usize) -> Self {

@@ -286,7 +286,7 @@ impl Selector {
 
 impl Rule {
     /// Applies the rule to a state of finite numbers.
-    fn apply(&self, state: &mut State) {
+    pub(super) fn apply(&self, state: &mut State) {
         if let Some(span) = self.span {
             let scores = state.arms.iter().map(|arm| arm.score);
             let top = scores.fold(f64::NEG_INFINITY, f64::max);

@@ -1,0 +1,186 @@
+use std::hash::BuildHasher;
+
+use bytestring::ByteString;
+use foldhash::fast::RandomState;
+use lru::LruCache;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::{Learned, Shares, State};
+
+/// What was learned of contexts: of so many, those that were asked for last.
+///
+/// Of five arms and names of 20 bytes a context takes about 430 bytes: 240 for the numbers and 40
+/// for the shares, which are one allocation, 80 for the entry, 40 for the name and the rest for its
+/// place in the table.
+#[derive(Debug)]
+pub(super) struct Contexts {
+    shards: Box<[Mutex<Shard>]>,
+    hasher: RandomState,
+}
+
+/// Some of the contexts.
+#[derive(Debug)]
+pub(super) struct Shard {
+    entries: LruCache<Box<str>, Context, RandomState>,
+    most: usize,
+    /// Contexts of which the keeper is to be asked.
+    wanted: Vec<ByteString>,
+}
+
+/// A context.
+#[derive(Debug)]
+pub(super) struct Context {
+    /// All numbers of all arms, and then the share of each; nothing if nothing is known.
+    numbers: Box<[f64]>,
+    /// How many parcels were ever added to what is known.
+    pub(super) version: u64,
+    /// The round in which the keeper was last to be asked.
+    pub(super) round: u32,
+}
+
+impl Contexts {
+    /// Makes room for so many.
+    pub(super) fn new(most: usize) -> Self {
+        // A shard is worth its lock only if it holds some; the last one used stays then.
+        let shards = (most / SHARD).clamp(1, SHARDS);
+        let each = most.div_ceil(shards);
+        let shard = || {
+            Mutex::new(Shard {
+                entries: LruCache::unbounded_with_hasher(RandomState::default()),
+                most: each,
+                wanted: Vec::new(),
+            })
+        };
+        Self {
+            shards: (0..shards).map(|_| shard()).collect(),
+            hasher: RandomState::default(),
+        }
+    }
+
+    /// Returns the shard that a context belongs to.
+    pub(super) fn of(&self, context: &str) -> MutexGuard<'_, Shard> {
+        let hash = self.hasher.hash_one(context);
+        self.shards[(hash >> 32) as usize % self.shards.len()].lock()
+    }
+
+    /// Returns how many there are.
+    pub(super) fn len(&self) -> usize {
+        let shards = self.shards.iter();
+        shards.map(|shard| shard.lock().entries.len()).sum()
+    }
+
+    /// Returns the contexts that are wanted, at most so many.
+    pub(super) fn wanted(&self, most: usize) -> Vec<ByteString> {
+        let mut wanted = Vec::new();
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            let taken = shard.wanted.len().min(most - wanted.len());
+            wanted.extend(shard.wanted.drain(..taken));
+        }
+        wanted
+    }
+
+    /// Goes through all that is known, a shard at a time.
+    pub(super) fn each(&self, mut visit: impl FnMut(&str, State, u64)) {
+        for shard in &self.shards {
+            let copy: Vec<_> = {
+                let shard = shard.lock();
+                let known = shard.entries.iter().rev();
+                known
+                    .filter_map(|(name, context)| {
+                        Some((name.clone(), context.state()?, context.version))
+                    })
+                    .collect()
+            };
+            for (name, state, version) in copy {
+                visit(&name, state, version);
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// Returns a context, as the last one that was used.
+    pub(super) fn get(&mut self, name: &str) -> Option<&mut Context> {
+        self.entries.get_mut(name)
+    }
+
+    /// Returns a context, without a trace.
+    pub(super) fn peek(&self, name: &str) -> Option<&Context> {
+        self.entries.peek(name)
+    }
+
+    /// Sets what is known of a context; the one that was used least recently may have to go.
+    pub(super) fn put(&mut self, name: &str, context: Context) {
+        match self.entries.get_mut(name) {
+            Some(entry) => *entry = context,
+            None => {
+                self.entries.put(name.into(), context);
+                while self.entries.len() > self.most {
+                    self.entries.pop_lru();
+                }
+            }
+        }
+    }
+
+    /// Has the keeper be asked for a context; not if too many are waiting.
+    pub(super) fn want(&mut self, name: &str, round: u32) {
+        if self.wanted.len() >= WANTED {
+            return;
+        }
+        self.wanted.push(name.into());
+        match self.entries.get_mut(name) {
+            Some(context) => context.round = round,
+            None => self.put(name, Context::unknown(round)),
+        }
+    }
+}
+
+impl Context {
+    /// Makes a context from what is known of it.
+    pub(super) fn new(state: &State, shares: &Shares, version: u64, round: u32) -> Self {
+        let numbers = state.arms.iter().flat_map(Learned::numbers);
+        Self {
+            numbers: numbers.chain(shares.iter().copied()).collect(),
+            version,
+            round,
+        }
+    }
+
+    fn unknown(round: u32) -> Self {
+        Self {
+            numbers: Box::default(),
+            version: 0,
+            round,
+        }
+    }
+
+    /// Returns the probabilities of all arms.
+    pub(super) fn shares(&self) -> Option<&[f64]> {
+        let arms = self.numbers.len() / (NUMBERS + 1);
+        (arms > 0).then(|| &self.numbers[arms * NUMBERS..])
+    }
+
+    /// Returns what was learned.
+    pub(super) fn state(&self) -> Option<State> {
+        let arms = self.numbers.len() / (NUMBERS + 1);
+        let (numbers, _) = self.numbers.as_chunks::<NUMBERS>();
+        (arms > 0).then(|| State {
+            arms: numbers[..arms]
+                .iter()
+                .map(|arm| Learned::from(*arm))
+                .collect(),
+        })
+    }
+}
+
+const NUMBERS: usize = Learned::NAMES.len();
+
+/// The most shards: more than there are workers that could wait for each other.
+const SHARDS: usize = 64;
+
+/// The fewest contexts of a shard.
+const SHARD: usize = 64;
+
+/// The most contexts of a shard that wait to be asked for.
+const WANTED: usize = 256;

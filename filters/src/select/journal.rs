@@ -1,0 +1,591 @@
+use std::{
+    collections::{HashMap, VecDeque},
+    mem,
+    sync::Arc,
+};
+
+use bytestring::ByteString;
+use smallvec::SmallVec;
+
+use super::{Backlog, Base, Id, Kept, Parcel, Part, Repeated, Selector, State, Version};
+
+/// What was learned and is not kept yet, and what is known of what is.
+///
+/// Of each state there is a ledger. A difference goes through it like this:
+///
+/// ```text
+///          put            send              kept
+/// feedback ---> waiting ---------> sent ------------> kept, and held for a while
+///                         frozen    |  ^                  |
+///                                   '--'                  | the keeper has lost it
+///                                refused: without         |
+///                                what was counted before  '---> sent
+/// ```
+///
+/// What was sent is sent again as it was, under the same number, until the keeper says that it has
+/// it: a reply that was lost does no harm.
+#[derive(Debug)]
+pub(super) struct Journal {
+    ledgers: HashMap<Option<ByteString>, Ledger, foldhash::fast::RandomState>,
+    /// The number of the last parcel.
+    last: u64,
+    /// How many answers have come.
+    round: u64,
+    /// How many differences are waiting or sent, in all ledgers.
+    entries: usize,
+    most: usize,
+    /// The round in which folding did not make room.
+    full: Option<u64>,
+    /// Feedback that another replica had told the keeper of first.
+    taken_back: u64,
+    /// Parcels that the keeper lost and was told of again.
+    brought_again: u64,
+    /// How often the keeper was told what it once knew.
+    restored: u64,
+}
+
+/// What is known of one state.
+#[derive(Debug)]
+struct Ledger {
+    /// What the keeper had when it was last asked.
+    shared: State,
+    version: Version,
+    /// A state with all of its clocks; it is what the keeper is given if it knows less.
+    base: Arc<Base>,
+    /// Whether the keeper is given the base the next time.
+    restore: bool,
+    waiting: Vec<Entry>,
+    sent: VecDeque<Sent>,
+    kept: VecDeque<(u64, Arc<Parcel>)>,
+    /// The round of the last answer that had this state.
+    seen: u64,
+    /// The round in which something was kept the last time.
+    written: u64,
+}
+
+/// What feedback has changed.
+#[derive(Debug)]
+struct Entry {
+    difference: State,
+    ids: SmallVec<[Id; 1]>,
+}
+
+/// Entries that are sent together.
+#[derive(Debug)]
+struct Sent {
+    entries: Vec<Entry>,
+    parcel: Arc<Parcel>,
+}
+
+/// What is known of a state after an answer.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// With all that is not kept yet.
+    pub(super) state: State,
+    pub(super) version: Version,
+    /// Whether there is something to tell the keeper at once.
+    pub(super) urgent: bool,
+}
+
+/// So many differences wait to be kept that no more are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl Journal {
+    /// Takes that many differences before it folds them, and that many ledgers with some.
+    pub(super) fn new(most: usize, prior: State) -> Self {
+        let mut ledgers = HashMap::default();
+        ledgers.insert(None, Ledger::new(prior, Version::default(), 0));
+        Self {
+            ledgers,
+            last: 0,
+            round: 0,
+            entries: 0,
+            most,
+            full: None,
+            taken_back: 0,
+            brought_again: 0,
+            restored: 0,
+        }
+    }
+
+    /// Makes room for one more difference of these many states.
+    pub(super) fn make_room(&mut self, states: usize) -> Result<(), Full> {
+        if self.entries + states <= self.most {
+            return Ok(());
+        }
+        // Folding goes through all ledgers: it has to be worth it for a while.
+        if self.full != Some(self.round) {
+            for (context, ledger) in &mut self.ledgers {
+                self.entries -= ledger.fold(context.as_ref().map_or(ENTRIES, |_| FOLDED));
+            }
+            if self.entries + states <= self.most / 4 * 3 {
+                return Ok(());
+            }
+            self.full = Some(self.round);
+        }
+        Err(Full)
+    }
+
+    /// Adds a difference to those of a state, which was `before`, at that version.
+    pub(super) fn put(
+        &mut self,
+        context: Option<&ByteString>,
+        (before, version): (&State, Version),
+        difference: State,
+        id: Option<Id>,
+    ) {
+        let key = context.cloned();
+        let round = self.round;
+        let ledger = self
+            .ledgers
+            .entry(key)
+            .or_insert_with(|| Ledger::new(before.clone(), version, round));
+        let ids = id.into_iter().collect();
+        ledger.waiting.push(Entry { difference, ids });
+        self.entries += 1;
+    }
+
+    /// Returns what is to be sent: of all states together first, then of contexts with something
+    /// to tell, and asks for those that are wanted.
+    pub(super) fn parts(&mut self, wanted: impl IntoIterator<Item = ByteString>) -> Vec<Part> {
+        let mut parts = Vec::new();
+        let mut last = self.last;
+        let round = self.round;
+        let mut part = |context: &Option<ByteString>, ledger: &mut Ledger| {
+            ledger.freeze(&mut last);
+            Part {
+                context: context.clone(),
+                known: ledger.version,
+                // A state that was never kept is not there, most likely.
+                base: (ledger.restore || ledger.version.count == 0).then(|| ledger.base.clone()),
+                clocks: context.is_none() && round.is_multiple_of(SAVEPOINT),
+                after: ledger.kept.back().map_or(0, |(_, parcel)| parcel.number),
+                parcels: ledger.sent.iter().map(|sent| sent.parcel.clone()).collect(),
+            }
+        };
+        let mut rows = 0;
+        if let Some(ledger) = self.ledgers.get_mut(&None) {
+            parts.push(part(&None, ledger));
+        }
+        for (context, ledger) in &mut self.ledgers {
+            if context.is_some() && ledger.has_business(self.round) && rows < PARTS {
+                rows += 1;
+                parts.push(part(context, ledger));
+            }
+        }
+        for context in wanted {
+            let context = Some(context);
+            let ledger = self.ledgers.get(&context);
+            if ledger.is_none_or(|ledger| !ledger.has_business(self.round)) {
+                parts.push(Part {
+                    known: ledger.map_or_else(Version::default, |ledger| ledger.version),
+                    context,
+                    base: None,
+                    clocks: false,
+                    after: 0,
+                    parcels: Vec::new(),
+                });
+            }
+        }
+        self.last = last;
+        parts
+    }
+
+    /// Begins with the answers to a batch.
+    pub(super) fn begin(&mut self) {
+        self.round += 1;
+    }
+
+    /// Takes one answer. `known` is what is known of a state that has no ledger, if anything is.
+    ///
+    /// Returns `None` where nothing is new.
+    pub(super) fn absorb(
+        &mut self,
+        part: &Part,
+        kept: Kept,
+        known: impl FnOnce() -> Option<(State, Version)>,
+        selector: &Selector,
+    ) -> Option<Known> {
+        let round = self.round;
+        let Some(ledger) = self.ledgers.get_mut(&part.context) else {
+            return self.meet(part, kept, known, selector);
+        };
+        let urgent = match kept {
+            Kept::Same => {
+                ledger.seen = round;
+                // A context may have left memory since it was last told.
+                part.context.as_ref()?;
+                false
+            }
+            Kept::Missing => {
+                // What was never kept and has nothing to tell is nothing to keep.
+                ledger.restore = ledger.version.count > 0 || !ledger.is_idle();
+                return None;
+            }
+            Kept::Broken => {
+                ledger.restore = true;
+                return None;
+            }
+            Kept::State { version, .. }
+                if version.count < ledger.version.count
+                    && version.count < ledger.base.version.count =>
+            {
+                // Something is lost of what the keeper once told.
+                ledger.restore = true;
+                self.restored += 1;
+                return None;
+            }
+            Kept::State {
+                state,
+                version,
+                clock,
+                clocks,
+                repeated,
+            } => {
+                ledger.seen = round;
+                ledger.restore = false;
+                ledger.version = version;
+                self.entries -= ledger.has_kept(clock, round);
+                let lost = ledger.has_lost(clock);
+                self.entries += lost;
+                self.brought_again += lost as u64;
+                let repeated = repeated.map_or(0, |repeated| {
+                    let (entries, ids) = ledger.take_back(&repeated);
+                    self.entries -= entries;
+                    self.taken_back += ids as u64;
+                    ids
+                });
+                if let Some(clocks) = clocks {
+                    ledger.base = Arc::new(Base {
+                        state: state.clone(),
+                        version,
+                        clocks,
+                    });
+                }
+                ledger.shared = state;
+                lost > 0 || repeated > 0
+            }
+        };
+        Some(Known {
+            state: ledger.working(selector),
+            version: ledger.version,
+            urgent,
+        })
+    }
+
+    /// Takes the answer of a state that has no ledger.
+    fn meet(
+        &mut self,
+        part: &Part,
+        kept: Kept,
+        known: impl FnOnce() -> Option<(State, Version)>,
+        selector: &Selector,
+    ) -> Option<Known> {
+        // What is known here is newer than what the keeper has: it is given that.
+        let has = match &kept {
+            Kept::State { version, .. } => version.count,
+            _ => 0,
+        };
+        if let Some((state, version)) = known().filter(|(_, version)| version.count > has) {
+            let mut ledger = Ledger::new(state, version, self.round);
+            ledger.restore = true;
+            self.ledgers.insert(part.context.clone(), ledger);
+            return None;
+        }
+        let Kept::State {
+            mut state,
+            version,
+            clocks,
+            ..
+        } = kept
+        else {
+            return None;
+        };
+        if self.ledgers.len() < self.most {
+            let mut ledger = Ledger::new(state.clone(), version, self.round);
+            if let Some(clocks) = clocks {
+                ledger.base = Arc::new(Base {
+                    state: state.clone(),
+                    version,
+                    clocks,
+                });
+            }
+            self.ledgers.insert(part.context.clone(), ledger);
+        }
+        selector.repair(&mut state);
+        Some(Known {
+            state,
+            version,
+            urgent: false,
+        })
+    }
+
+    /// Tells whether a keeper that was just asked is to be asked again at once.
+    pub(super) fn is_urgent(&self, parts: &[Part]) -> bool {
+        parts.iter().any(|part| {
+            self.ledgers
+                .get(&part.context)
+                .is_some_and(|ledger| ledger.restore || ledger.waiting.len() > ENTRIES)
+        })
+    }
+
+    /// Ends with the answers to a batch: what nothing was heard of for long is forgotten.
+    pub(super) fn end(&mut self) {
+        let round = self.round;
+        if round.is_multiple_of(SWEEP) {
+            for ledger in self.ledgers.values_mut() {
+                ledger.let_go(round);
+            }
+            // Those that have nothing to do are a help only if the keeper loses everything.
+            let many = self.ledgers.len() > self.most;
+            self.ledgers.retain(|context, ledger| {
+                context.is_none() || !ledger.is_idle() || ledger.is_of_use(round) && !many
+            });
+        }
+    }
+
+    /// Returns what the keeper had of all contexts together.
+    pub(super) fn base(&self) -> Option<(State, Arc<Base>, Version)> {
+        let ledger = self.ledgers.get(&None)?;
+        Some((ledger.shared.clone(), ledger.base.clone(), ledger.version))
+    }
+
+    /// Begins where another journal is.
+    pub(super) fn begin_with(&mut self, shared: State, base: Base, version: Version) {
+        let mut ledger = Ledger::new(shared, version, self.round);
+        ledger.base = Arc::new(base);
+        self.ledgers.insert(None, ledger);
+    }
+
+    /// Returns the state as it is known here, if there is a ledger of it.
+    pub(super) fn working(
+        &self,
+        context: Option<&ByteString>,
+        selector: &Selector,
+    ) -> Option<(State, Version)> {
+        let ledger = self.ledgers.get(&context.cloned())?;
+        Some((ledger.working(selector), ledger.version))
+    }
+
+    /// Returns how much of it there is.
+    pub(super) fn backlog(&self) -> Backlog {
+        Backlog {
+            unacknowledged: self.entries,
+            states: self.ledgers.len(),
+            duplicates: self.taken_back,
+            brought_again: self.brought_again,
+            restored: self.restored,
+        }
+    }
+}
+
+impl Ledger {
+    fn new(state: State, version: Version, round: u64) -> Self {
+        Self {
+            base: Arc::new(Base {
+                state: state.clone(),
+                version,
+                clocks: Box::default(),
+            }),
+            shared: state,
+            version,
+            restore: false,
+            waiting: Vec::new(),
+            sent: VecDeque::new(),
+            kept: VecDeque::new(),
+            seen: round,
+            written: 0,
+        }
+    }
+
+    /// Puts what waits into a parcel, unless several are on their way.
+    fn freeze(&mut self, last: &mut u64) {
+        if self.waiting.is_empty() || self.sent.len() >= PARCELS {
+            return;
+        }
+        let rest = self.waiting.split_off(self.waiting.len().min(ENTRIES));
+        let entries = mem::replace(&mut self.waiting, rest);
+        *last += 1;
+        self.sent.push_back(Sent::new(*last, entries));
+    }
+
+    /// Tells whether there is something to tell the keeper, or to ask whether it still has it.
+    fn has_business(&self, round: u64) -> bool {
+        let unverified = !self.kept.is_empty() && self.seen < self.written + VERIFY;
+        !self.is_idle() || self.restore || unverified && round >= self.written + VERIFY
+    }
+
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.sent.is_empty()
+    }
+
+    fn is_of_use(&self, round: u64) -> bool {
+        self.has_business(round) || round < self.seen + REMEMBERED
+    }
+
+    /// Lets go of parcels that the keeper has had for so long that it will not lose them any more.
+    fn let_go(&mut self, round: u64) {
+        let most = self.kept.len().saturating_sub(HELD);
+        self.kept.drain(..most);
+        while self
+            .kept
+            .front()
+            .is_some_and(|(kept, _)| kept + AGE < round)
+        {
+            self.kept.pop_front();
+        }
+    }
+
+    /// Takes note of what the keeper has, and returns how many entries that were.
+    fn has_kept(&mut self, clock: u64, round: u64) -> usize {
+        let mut entries = 0;
+        let has = |sent: &Sent| sent.parcel.number <= clock;
+        while self.sent.front().is_some_and(has)
+            && let Some(sent) = self.sent.pop_front()
+        {
+            entries += sent.entries.len();
+            self.written = round;
+            self.kept.push_back((round, sent.parcel));
+        }
+        entries
+    }
+
+    /// Takes back what the keeper has lost, to send it again, and returns how many parcels.
+    fn has_lost(&mut self, clock: u64) -> usize {
+        let mut lost = 0;
+        let lacks = |(_, parcel): &(u64, Arc<Parcel>)| parcel.number > clock;
+        while self.kept.back().is_some_and(lacks)
+            && let Some((_, parcel)) = self.kept.pop_back()
+        {
+            lost += 1;
+            let entries = vec![Entry {
+                difference: parcel.difference.clone(),
+                ids: parcel.ids.iter().copied().collect(),
+            }];
+            self.sent.push_front(Sent { entries, parcel });
+        }
+        lost
+    }
+
+    /// Takes feedback out of a parcel that was counted before; returns how many entries that were,
+    /// and how many ids.
+    fn take_back(&mut self, repeated: &Repeated) -> (usize, usize) {
+        let number = repeated.number;
+        let Some(place) = self
+            .sent
+            .iter()
+            .position(|sent| sent.parcel.number == number)
+        else {
+            return (0, 0);
+        };
+        let sent = &mut self.sent[place];
+        let known = repeated.ids.iter();
+        let known: Vec<Id> = known
+            .filter_map(|id| sent.parcel.ids.get(*id).copied())
+            .collect();
+        let before = sent.entries.len();
+        sent.entries.retain_mut(|entry| {
+            let ids = entry.ids.len();
+            entry.ids.retain(|id| !known.contains(id));
+            // One of several feedbacks cannot be taken out of their sum.
+            ids == entry.ids.len() || !entry.ids.is_empty()
+        });
+        let taken = before - sent.entries.len();
+        match sent.entries.is_empty() {
+            true => drop(self.sent.remove(place)),
+            false => *sent = Sent::new(number, mem::take(&mut sent.entries)),
+        }
+        (taken, known.len())
+    }
+
+    /// Makes one of all entries that wait; returns by how many there are less.
+    ///
+    /// Of the feedback in it so many ids are left: what was told to another replica as well is
+    /// recognised by them, but that must not take more room than there is.
+    fn fold(&mut self, ids: usize) -> usize {
+        let before = self.waiting.len();
+        let mut entries = mem::take(&mut self.waiting).into_iter();
+        if let Some(mut folded) = entries.next() {
+            for entry in entries {
+                folded.difference += &entry.difference;
+                folded.ids.extend(entry.ids);
+            }
+            let forgotten = folded.ids.len().saturating_sub(ids);
+            folded.ids.drain(..forgotten);
+            self.waiting.push(folded);
+        }
+        before - self.waiting.len()
+    }
+
+    /// Returns what the keeper had with all that it does not have.
+    fn working(&self, selector: &Selector) -> State {
+        let mut state = self.shared.clone();
+        selector.repair(&mut state);
+        for sent in &self.sent {
+            state += &sent.parcel.difference;
+            selector.repair(&mut state);
+        }
+        for entry in &self.waiting {
+            state += &entry.difference;
+            selector.repair(&mut state);
+        }
+        state
+    }
+}
+
+impl Sent {
+    fn new(number: u64, entries: Vec<Entry>) -> Self {
+        let mut difference = State::new(
+            entries
+                .first()
+                .map_or(0, |entry| entry.difference.arms.len()),
+        );
+        let mut ids = Vec::new();
+        for entry in &entries {
+            difference += &entry.difference;
+            ids.extend_from_slice(&entry.ids);
+        }
+        let parcel = Arc::new(Parcel {
+            number,
+            difference,
+            ids,
+        });
+        Self { entries, parcel }
+    }
+}
+
+/// Contexts of which a keeper is told at once: a million that wait do not make one message.
+const PARTS: usize = 1024;
+
+/// Parcels of one state on their way at once: more are made when the first has arrived.
+const PARCELS: usize = 4;
+
+/// Differences in one parcel: what a keeper adds in one step, in which it does nothing else.
+const ENTRIES: usize = 1024;
+
+/// Parcels that are held after they were kept, in case the keeper loses them: a minute's at four
+/// rounds a second.
+const HELD: usize = 256;
+
+/// Rounds after which it is not held any more, if nothing else came: less time than that after which
+/// a keeper forgets the clocks of those it has not heard of.
+const AGE: u64 = 2400;
+
+/// Ids that a sum of one context's differences keeps.
+const FOLDED: usize = 8;
+
+/// Rounds after which all clocks are asked for, where they are many: more often than parcels are let
+/// go.
+const SAVEPOINT: u64 = 40;
+
+/// Rounds after which the keeper is asked whether it still has what it kept. A store that copies
+/// itself to its successor later than it answers has done so by then, or never will.
+const VERIFY: u64 = 12;
+
+/// Rounds for which it is remembered what a keeper said of a state: longer than others hold what
+/// may be in it.
+const REMEMBERED: u64 = 240;
+
+/// Rounds after which ledgers are looked through for those that are of no use any more.
+const SWEEP: u64 = 16;

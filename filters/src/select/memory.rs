@@ -1,0 +1,484 @@
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use arc_swap::ArcSwap;
+use bytestring::ByteString;
+use parking_lot::Mutex;
+
+use super::{
+    Available, Base, Batch, Evidence, Full, Id, Learned, Reply, Selector, Shares, State, Topic,
+    Version,
+    contexts::{Context, Contexts},
+    journal::Journal,
+};
+
+/// What was learned of one model: of all requests, and of each of its contexts. A clone is a handle
+/// of the same.
+///
+/// Requests only read what was computed before. What feedback changes is noted for a [`Keeper`], if
+/// there is one, which is told of it in the background: [`Memory::batch`] says what, and
+/// [`Memory::absorb`] takes what it answers.
+///
+/// [`Keeper`]: super::Keeper
+#[derive(Clone, Debug)]
+pub struct Memory(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    selector: Selector,
+    arms: Box<[ByteString]>,
+    all: Available,
+    overall: ArcSwap<Overall>,
+    contexts: Contexts,
+    /// Locked before a shard of the contexts, never while one is locked.
+    notes: Mutex<Notes>,
+    kept: Option<(Arc<Topic>, u64)>,
+    /// How many answers of the keeper have come.
+    round: AtomicU32,
+    /// How much was learned.
+    learned: AtomicU64,
+}
+
+/// What was learned of all requests.
+#[derive(Debug)]
+struct Overall {
+    state: State,
+    shares: Shares,
+}
+
+#[derive(Debug)]
+struct Notes {
+    seen: Seen,
+    journal: Option<Journal>,
+}
+
+/// Feedback that was counted, the last of it.
+#[derive(Debug, Default)]
+struct Seen {
+    ids: HashSet<Id, foldhash::fast::RandomState>,
+    order: VecDeque<Id>,
+}
+
+/// What became of feedback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learnt {
+    /// It was counted.
+    Applied,
+    /// It was counted before; nothing has changed.
+    Duplicate,
+}
+
+/// What there is of a memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct View {
+    /// What was learned of all requests.
+    pub state: State,
+    /// The probabilities of all arms.
+    pub shares: Shares,
+    /// How many contexts are in memory.
+    pub contexts: usize,
+    /// What the keeper is behind; `None` without one.
+    pub journal: Option<Backlog>,
+}
+
+/// What a keeper is behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Differences that it has not said it has; one feedback makes two where there is a context.
+    pub unacknowledged: usize,
+    /// States of which it is known what it has.
+    pub states: usize,
+    /// How much feedback was not counted because others had been told of it before.
+    pub duplicates: u64,
+    /// How many parcels it has lost, and was brought again.
+    pub brought_again: u64,
+    /// How many states it knew less of than it once told.
+    pub restored: u64,
+}
+
+impl Memory {
+    /// Makes the memory of a model of whose arms, shadows left out, nothing is known, with room for
+    /// that many contexts.
+    pub fn new(selector: Selector, max_contexts: usize, arms: Vec<ByteString>) -> Self {
+        let all = Available::first(arms.len());
+        let state = selector.prior();
+        Self(Arc::new(Inner {
+            overall: ArcSwap::from_pointee(Overall {
+                shares: selector.probabilities(&state, all),
+                state,
+            }),
+            selector,
+            arms: arms.into(),
+            all,
+            contexts: Contexts::new(max_contexts),
+            notes: Mutex::new(Notes {
+                seen: Seen::default(),
+                journal: None,
+            }),
+            kept: None,
+            round: AtomicU32::new(0),
+            learned: AtomicU64::new(0),
+        }))
+    }
+
+    /// Has everything noted that a keeper is to be told, which knows this memory by a number that no
+    /// other has, and the model by its name.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is another handle.
+    #[must_use]
+    pub fn kept(self, model: ByteString, policy: &'static str, replica: u64) -> Self {
+        let mut inner = Arc::into_inner(self.0).expect("a memory is prepared before it is shared");
+        inner.kept = Some((
+            Arc::new(Topic {
+                model,
+                policy,
+                arms: inner.arms.clone(),
+                rule: inner.selector.rule(),
+            }),
+            replica,
+        ));
+        let prior = inner.overall.load().state.clone();
+        inner.notes.get_mut().journal = Some(Journal::new(MOST_ENTRIES, prior));
+        Self(Arc::new(inner))
+    }
+
+    /// Returns the probabilities of the arms that are available.
+    ///
+    /// A context of which nothing is known yet gets those of all requests together; the keeper is
+    /// asked for it then.
+    pub fn shares(&self, context: Option<&str>, available: Available) -> Shares {
+        let inner = &*self.0;
+        let whole = available.has_all(inner.all);
+        if let Some(name) = context {
+            let mut shard = inner.contexts.of(name);
+            let round = inner.round.load(Relaxed);
+            let mut stale = inner.kept.is_some();
+            let mut state = None;
+            if let Some(context) = shard.get(name) {
+                stale &= round.wrapping_sub(context.round) >= STALE;
+                if let Some(shares) = context.shares() {
+                    let shares = whole.then(|| Shares::from_slice(shares));
+                    if let (Some(shares), false) = (&shares, stale) {
+                        return shares.clone();
+                    }
+                    state = context.state().map(|state| (state, shares));
+                }
+            }
+            if stale {
+                shard.want(name, round);
+            }
+            drop(shard);
+            match state {
+                Some((_, Some(shares))) => return shares,
+                Some((state, None)) => return inner.selector.probabilities(&state, available),
+                None => {}
+            }
+        }
+        let overall = inner.overall.load();
+        match whole {
+            true => overall.shares.clone(),
+            false => inner.selector.probabilities(&overall.state, available),
+        }
+    }
+
+    /// Learns from feedback, for its context and for all requests, unless feedback of this id was
+    /// learned from before.
+    ///
+    /// # Errors
+    ///
+    /// Fails where so much waits for the keeper that no more can be noted. Nothing has changed then.
+    pub fn learn(
+        &self,
+        context: Option<&str>,
+        evidence: Evidence<'_>,
+        id: Option<Id>,
+    ) -> Result<Learnt, Full> {
+        let inner = &*self.0;
+        let selector = &inner.selector;
+        let mut notes = inner.notes.lock();
+        let Notes { seen, journal } = &mut *notes;
+        if id.is_some_and(|id| seen.has(id)) {
+            return Ok(Learnt::Duplicate);
+        }
+        if let Some(journal) = journal {
+            journal.make_room(1 + usize::from(context.is_some()))?;
+        }
+        if let Some(id) = id {
+            seen.put(id);
+        }
+        let overall = inner.overall.load();
+        let mut state = overall.state.clone();
+        let difference = selector.learn(&mut state, evidence);
+        if let Some(journal) = journal {
+            let before = (&overall.state, Version::default());
+            journal.put(None, before, difference, id);
+        }
+        if let Some(name) = context {
+            let mut shard = inner.contexts.of(name);
+            let known = shard.get(name).map(|it| (it.state(), it.version, it.round));
+            let (known, version, round) = known.unwrap_or((None, 0, inner.round.load(Relaxed)));
+            let key = journal.as_ref().map(|_| ByteString::from(name));
+            // Of a context that has left memory there may still be what the keeper was not told.
+            let known = known.or_else(|| {
+                let (state, _) = journal.as_ref()?.working(key.as_ref(), selector)?;
+                Some(state)
+            });
+            let mut state = known.unwrap_or_else(|| inherited(&overall.state));
+            let before = state.clone();
+            let difference = selector.learn(&mut state, evidence);
+            if let (Some(journal), Some(key)) = (journal, &key) {
+                let version = Version {
+                    count: version,
+                    ..Version::default()
+                };
+                journal.put(Some(key), (&before, version), difference, id);
+            }
+            let shares = selector.probabilities(&state, inner.all);
+            shard.put(name, Context::new(&state, &shares, version, round));
+        }
+        inner.set(state);
+        inner.learned.fetch_add(1, Relaxed);
+        Ok(Learnt::Applied)
+    }
+
+    /// Returns what was learned of a context, or of all requests. Of a context of which nothing is
+    /// known, it is what it would begin with.
+    pub fn state(&self, context: Option<&str>) -> State {
+        let overall = self.0.overall.load();
+        let Some(name) = context else {
+            return overall.state.clone();
+        };
+        let state = self.0.contexts.of(name).peek(name).and_then(Context::state);
+        state.unwrap_or_else(|| inherited(&overall.state))
+    }
+
+    /// Returns what there is.
+    pub fn view(&self) -> View {
+        let overall = self.0.overall.load();
+        let notes = self.0.notes.lock();
+        View {
+            state: overall.state.clone(),
+            shares: overall.shares.clone(),
+            contexts: self.0.contexts.len(),
+            journal: notes.journal.as_ref().map(Journal::backlog),
+        }
+    }
+
+    /// Returns the selector.
+    pub fn selector(&self) -> &Selector {
+        &self.0.selector
+    }
+
+    /// Returns the names of the arms, in the order of all states.
+    pub fn arms(&self) -> &[ByteString] {
+        &self.0.arms
+    }
+
+    /// Returns how often something was learned from feedback: nothing else changes what is to be
+    /// kept.
+    pub fn learned(&self) -> u64 {
+        self.0.learned.load(Relaxed)
+    }
+
+    /// Tells whether the keeper has everything, as far as it has said so; so it is without one.
+    pub fn is_acknowledged(&self) -> bool {
+        let notes = self.0.notes.lock();
+        let journal = notes.journal.as_ref();
+        journal.is_none_or(|journal| journal.backlog().unacknowledged == 0)
+    }
+
+    /// Returns what the keeper is to be told and asked; `None` if there is no keeper.
+    ///
+    /// The next batch is to be made when this one is absorbed or has failed: what it tells is told
+    /// again otherwise, which does no harm.
+    pub fn batch(&self) -> Option<Batch> {
+        let (topic, replica) = self.0.kept.as_ref()?;
+        let wanted = self.0.contexts.wanted(MOST_WANTED);
+        let mut notes = self.0.notes.lock();
+        Some(Batch {
+            topic: topic.clone(),
+            replica: *replica,
+            parts: notes.journal.as_mut()?.parts(wanted),
+        })
+    }
+
+    /// Takes what the keeper answered to a batch. Tells whether it is to be asked again at once.
+    pub fn absorb(&self, batch: &Batch, reply: Reply) -> bool {
+        let inner = &*self.0;
+        let mut notes = inner.notes.lock();
+        let Some(journal) = &mut notes.journal else {
+            return false;
+        };
+        journal.begin();
+        let round = inner.round.fetch_add(1, Relaxed).wrapping_add(1);
+        let mut urgent = false;
+        for (part, kept) in batch.parts.iter().zip(reply.parts) {
+            let name = part.context.as_deref();
+            let known = || {
+                let shard = inner.contexts.of(name?);
+                let context = shard.peek(name?)?;
+                let version = Version {
+                    count: context.version,
+                    ..Version::default()
+                };
+                Some((context.state()?, version))
+            };
+            let Some(known) = journal.absorb(part, kept, known, &inner.selector) else {
+                continue;
+            };
+            urgent |= known.urgent;
+            let Some(name) = name else {
+                inner.set(known.state);
+                continue;
+            };
+            let mut shard = inner.contexts.of(name);
+            // What has left memory stays out, unless it was asked for.
+            if part.parcels.is_empty() || shard.peek(name).is_some() {
+                let shares = inner.selector.probabilities(&known.state, inner.all);
+                let count = known.version.count;
+                shard.put(name, Context::new(&known.state, &shares, count, round));
+            }
+        }
+        journal.end();
+        urgent || journal.is_urgent(&batch.parts)
+    }
+
+    /// Goes through all that was learned: of all requests, then of each context, beginning with
+    /// those that were used least recently.
+    pub fn each(&self, mut visit: impl FnMut(Option<&str>, &State)) {
+        visit(None, &self.0.overall.load().state);
+        self.0
+            .contexts
+            .each(|name, state, _| visit(Some(name), &state));
+    }
+
+    /// Returns by what feedback is known that was counted, the latest last.
+    pub fn counted(&self) -> Vec<Id> {
+        self.0.notes.lock().seen.order.iter().copied().collect()
+    }
+
+    /// Remembers what was learned by another memory, of a context or of all requests. Tells whether
+    /// all of it made sense.
+    pub fn put(&self, context: Option<&str>, mut state: State) -> bool {
+        let inner = &*self.0;
+        let _notes = inner.notes.lock();
+        let sane = !inner.selector.repair(&mut state);
+        match context {
+            None => inner.set(state),
+            Some(name) => {
+                let shares = inner.selector.probabilities(&state, inner.all);
+                let context = Context::new(&state, &shares, 0, inner.round.load(Relaxed));
+                inner.contexts.of(name).put(name, context);
+            }
+        }
+        sane
+    }
+
+    /// Remembers that feedback was counted.
+    pub fn put_counted(&self, ids: impl IntoIterator<Item = Id>) {
+        let seen = &mut self.0.notes.lock().seen;
+        ids.into_iter().for_each(|id| seen.put(id));
+    }
+
+    /// Begins where another memory of the same model is, whose arms and policy may be others.
+    ///
+    /// What only the other one knows, and the keeper was not told, stays there: it is to be asked
+    /// for batches until it is acknowledged.
+    pub fn begin_with(&self, other: &Self) {
+        let same = |name: &ByteString| other.0.arms.iter().position(|arm| arm == name);
+        let places: Vec<_> = self.0.arms.iter().map(same).collect();
+        let prior = self.0.selector.prior();
+        let policy = |memory: &Self| memory.0.kept.as_ref().map(|(topic, _)| topic.policy);
+        let comparable = match (policy(self), policy(other)) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            _ => self.0.selector.rule().span.is_some() == other.0.selector.rule().span.is_some(),
+        };
+        let translated = |state: &State| State {
+            arms: places
+                .iter()
+                .zip(&prior.arms)
+                .map(|(place, prior)| match place {
+                    None => *prior,
+                    Some(place) if comparable => state.arms[*place],
+                    Some(place) => Learned {
+                        observations: state.arms[*place].observations,
+                        loss: state.arms[*place].loss,
+                        ..*prior
+                    },
+                })
+                .collect(),
+        };
+        other.each(|context, state| {
+            self.put(context, translated(state));
+        });
+        self.put_counted(other.counted());
+        let base = {
+            let notes = other.0.notes.lock();
+            notes.journal.as_ref().and_then(Journal::base)
+        };
+        if let (Some((shared, base, version)), true) = (base, comparable)
+            && let Some(journal) = &mut self.0.notes.lock().journal
+        {
+            let base = Base {
+                state: translated(&base.state),
+                version: base.version,
+                clocks: base.clocks.clone(),
+            };
+            journal.begin_with(translated(&shared), base, version);
+        }
+    }
+}
+
+impl Inner {
+    fn set(&self, state: State) {
+        let shares = self.selector.probabilities(&state, self.all);
+        self.overall.store(Arc::new(Overall { state, shares }));
+    }
+}
+
+impl Seen {
+    fn has(&self, id: Id) -> bool {
+        self.ids.contains(&id)
+    }
+
+    fn put(&mut self, id: Id) {
+        if self.ids.insert(id) {
+            self.order.push_back(id);
+            if self.order.len() > MOST_SEEN
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.ids.remove(&oldest);
+            }
+        }
+    }
+}
+
+/// Returns what a context begins with: what was learned of all, of which nothing was told by it.
+fn inherited(overall: &State) -> State {
+    let mut state = overall.clone();
+    for arm in &mut state.arms {
+        arm.observations = 0.;
+        arm.loss = 0.;
+    }
+    state
+}
+
+/// Differences of a model that wait for the keeper one by one: some 20 MB. Those of one state are
+/// added up beyond that.
+const MOST_ENTRIES: usize = 65_536;
+
+/// Contexts for which the keeper is asked at once.
+const MOST_WANTED: usize = 1024;
+
+/// Feedback by which repeated feedback is known without a keeper: some 5 MB.
+const MOST_SEEN: usize = 131_072;
+
+/// Rounds after which a context that is used is asked for again: others may have learned of it.
+const STALE: u32 = 2;
