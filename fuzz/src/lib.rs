@@ -5,6 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use outrigger::codec::{
+    feedback::{Outcome, Subject, Told, decode_json, decode_message},
     grpc::{Encoding, FrameReader, message, timeout},
     oip_grpc::{
         Peek, decode_request, decode_response, encode_request, encode_response, model_name,
@@ -26,7 +27,7 @@ use outrigger_filters::{
 pub type Target = fn(&[u8]);
 
 /// The targets by name.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("oip_request", oip_request),
     ("oip_response", oip_response),
     ("grpc_frame", grpc_frame),
@@ -40,6 +41,7 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("oip_rest_request", oip_rest_request),
     ("oip_rest_response", oip_rest_response),
     ("prediction_id", prediction_id),
+    ("feedback", feedback),
 ];
 
 /// A request that is read is, when written anew and read again, the same request.
@@ -514,6 +516,36 @@ pub fn prediction_id(input: &[u8]) {
     let opened = Token::open(&first.seal(&keys), &keys, UNIX_EPOCH, Duration::MAX);
     // Arms without end are no id.
     assert!(opened == Ok(first) || input.len() > 2048);
+}
+
+/// What is read of a report, as JSON or as a message, is something that can be learned from.
+pub fn feedback(input: &[u8]) {
+    let input = Bytes::copy_from_slice(input);
+    let reports = [
+        decode_json(&input, |_| Form::Raw),
+        decode_json(&input, |_| Form::Rows),
+        decode_message(&input),
+    ];
+    for item in reports.into_iter().flatten().flat_map(|report| {
+        assert!(!report.items.is_empty());
+        report.items
+    }) {
+        assert!(item.row.is_none() || !item.outcome.is_rows());
+        match &item.outcome {
+            Outcome::Loss(Told::Whole(loss)) => assert!((0. ..=1.).contains(loss)),
+            Outcome::Loss(told @ Told::Rows(rows)) => {
+                let rows = u32::try_from(rows.len()).expect("rows are bounded");
+                let mean = told.mean(None, rows).expect("it is of all rows");
+                assert!((0. ..=1.).contains(&mean));
+            }
+            Outcome::Label(Told::Whole(_)) => {}
+            Outcome::Label(Told::Rows(rows)) => assert!(rows.iter().any(Option::is_some)),
+        }
+        if let Subject::Inputs { request, .. } = &item.subject {
+            assert!(matches!(item.outcome, Outcome::Label(_)));
+            assert!(!request.inputs.is_empty());
+        }
+    }
 }
 
 fn rest_body(input: &[u8]) -> Option<(Bytes, Option<usize>)> {

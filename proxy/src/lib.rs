@@ -10,6 +10,7 @@ pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod detect;
+pub mod feedback;
 pub mod io;
 pub mod listen;
 pub mod probe;

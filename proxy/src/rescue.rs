@@ -132,6 +132,7 @@ fn known(cause: &(dyn Error + 'static)) -> Option<Verdict> {
 /// Tells whether the caller's message is at fault, or cannot be said in the server's protocol.
 fn is_malformed(cause: &(dyn Error + 'static)) -> bool {
     cause.is::<codec::bridge::Unsayable>()
+        || cause.is::<codec::feedback::Malformed>()
         || cause.is::<codec::oip_grpc::Malformed>()
         || cause.is::<codec::oip_rest::Malformed>()
         || cause.is::<codec::tfs_grpc::Malformed>()

@@ -1,6 +1,7 @@
 #![doc = include_str!("README.md")]
 
 pub mod bridge;
+pub mod feedback;
 pub mod grpc;
 pub mod json;
 pub mod oip_grpc;

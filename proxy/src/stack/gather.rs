@@ -16,7 +16,7 @@ pub(crate) struct Gathered(AtomicUsize);
 
 /// What one call holds of the bytes of the process; given back on drop.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(crate) struct Held {
     gathered: Arc<Gathered>,
     max_gathered: usize,
     len: usize,
@@ -37,7 +37,7 @@ pub(super) struct Gathering {
 
 /// A body without frames, as far as it has come.
 #[derive(Debug)]
-pub(super) struct Whole {
+pub(crate) struct Whole {
     pieces: Payload,
     /// Small pieces behind the others, to be joined.
     small: BytesMut,
@@ -58,7 +58,7 @@ struct Kept {
 
 impl Held {
     /// Begins with nothing.
-    pub(super) fn new(gathered: Arc<Gathered>, max_gathered: usize) -> Self {
+    pub(crate) fn new(gathered: Arc<Gathered>, max_gathered: usize) -> Self {
         Self {
             gathered,
             max_gathered,
@@ -197,7 +197,7 @@ impl Gathering {
 
 impl Whole {
     /// Begins with nothing.
-    pub(super) fn new(held: Held) -> Self {
+    pub(crate) fn new(held: Held) -> Self {
         Self {
             pieces: Payload::new(),
             small: BytesMut::new(),
@@ -210,7 +210,7 @@ impl Whole {
     /// # Errors
     ///
     /// Says that all calls together hold too much.
-    pub(super) fn push(&mut self, data: &Payload) -> Result<(), GatheredTooMuch> {
+    pub(crate) fn push(&mut self, data: &Payload) -> Result<(), GatheredTooMuch> {
         for piece in data.pieces() {
             if piece.len() < SMALL {
                 self.small.extend_from_slice(piece);
@@ -223,12 +223,12 @@ impl Whole {
     }
 
     /// Returns the bytes that have come.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.pieces.len() + self.small.len()
     }
 
     /// Returns the body in one piece, copied only where it came in several, and what counts it.
-    pub(super) fn finish(mut self) -> (Bytes, Held) {
+    pub(crate) fn finish(mut self) -> (Bytes, Held) {
         self.flush();
         (self.pieces.to_bytes(), self.held)
     }

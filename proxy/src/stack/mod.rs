@@ -22,6 +22,7 @@ mod warm;
 mod watch;
 mod ways;
 
+pub(crate) use self::gather::{Held, Whole};
 pub use self::{
     gather::GatheredTooMuch,
     infer::{NotConfigured, NotKnown, NotOneMessage, Query, TooLarge},

@@ -12,6 +12,7 @@ mod tensor;
 mod tests;
 mod text;
 
+pub(in crate::codec) use self::request::decode_inputs;
 pub use self::{
     body::Body,
     malformed::{Fault, Malformed},

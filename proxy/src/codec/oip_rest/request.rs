@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 use outrigger_filters::inference::{
-    Form, Parameter, Parameters, Payload, RequestParts, RequestedOutput,
+    Form, Parameter, Parameters, Payload, RequestParts, RequestedOutput, Tensor,
 };
 
 use super::{
@@ -80,6 +80,19 @@ pub fn decode_request(
     reply.id = request.head.id.clone();
     reply.outputs.sort_by(|a, b| a.0.cmp(&b.0));
     Ok((request, reply))
+}
+
+/// Reads the inputs of a request by themselves, all of them in JSON.
+pub(in crate::codec) fn decode_inputs(
+    json: &Bytes,
+    wanted: Form,
+) -> Result<Vec<Tensor>, Malformed> {
+    let (json, mut binary) = body::cut(json, None)?;
+    let mut request = RequestParts::default();
+    let mut reader = Reader::new(&json);
+    read_inputs(&mut reader, &json, &mut binary, wanted, &mut request)?;
+    reader.end()?;
+    Ok(request.inputs)
 }
 
 /// Writes a request: canonical inputs as binary tensors, those that are text as JSON. Where one is

@@ -345,6 +345,12 @@ impl std::error::Error for Query {}
 #[derive(Debug)]
 pub struct NotKnown(());
 
+impl NotKnown {
+    pub(crate) fn new() -> Self {
+        Self(())
+    }
+}
+
 impl std::fmt::Display for NotKnown {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("content-encoding: the body is compressed in a way that is not known")

@@ -333,6 +333,12 @@ fn refused(
 #[derive(Debug)]
 pub struct NotOneMessage(());
 
+impl NotOneMessage {
+    pub(crate) fn new() -> Self {
+        Self(())
+    }
+}
+
 impl std::fmt::Display for NotOneMessage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("the call has not exactly one whole message")
