@@ -436,13 +436,13 @@ fn write(tensor: &mut Tensor, like: &Tensor, numbers: &[f64]) {
     for number in numbers {
         element::put_float(like.datatype, *number, &mut data);
     }
+    if tensor.form.is_text() || tensor.datatype != like.datatype {
+        tensor.form = Form::Raw;
+    }
     tensor.datatype = like.datatype;
     tensor.shape = like.shape.clone();
     tensor.parameters = without_size(&tensor.parameters);
     tensor.data = bytes::Bytes::from(data).into();
-    if tensor.form.is_text() {
-        tensor.form = Form::Raw;
-    }
 }
 
 /// Sums of the same weights may differ by so much of them.

@@ -45,13 +45,19 @@ pub(super) fn whole(value: f64) -> Option<i128> {
     (value.fract() == 0. && value.abs() <= MOST).then_some(value as i128)
 }
 
+/// The most characters of a text that are shown.
+const SHOWN: usize = 64;
+
 impl std::fmt::Display for Value {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Bool(value) => write!(f, "{value}"),
             Self::Integer(value) => write!(f, "{value}"),
             Self::Number(value) => write!(f, "{value}"),
-            Self::String(value) => write!(f, "{:?}", &**value),
+            Self::String(value) => match value.char_indices().nth(SHOWN) {
+                None => write!(f, "{:?}", &**value),
+                Some((end, _)) => write!(f, "{:?} and more", value.get(..end).unwrap_or_default()),
+            },
         }
     }
 }

@@ -1,6 +1,12 @@
 //! What is looked at in answers: labels, losses, ensembles, defaults, differences.
 
+mod defaults;
+mod difference;
+mod element;
 mod ensemble;
+mod label;
+mod loss;
+mod properties;
 
 use std::sync::Arc;
 
