@@ -147,7 +147,7 @@ struct Choir<'a> {
     asked: f64,
 }
 
-type Voices<'a> = SmallVec<[Voice<'a>; 8]>;
+type Voices<'a> = SmallVec<[Voice<'a>; 4]>;
 
 /// What each voice says of each row.
 #[derive(Debug)]
