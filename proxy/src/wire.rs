@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use outrigger_filters::inference::RequestParts;
+use tokio::time::Instant;
 
-use crate::{config::Protocol, upstream::Description};
+use crate::{detect::Inference, upstream::Description};
 
 /// A call: the message that a request was read from, and what is known of it besides.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
-    /// What the caller speaks.
-    pub(crate) protocol: Protocol,
+    /// What is asked of whom, in which protocol.
+    pub(crate) inference: Inference,
     /// The headers.
     pub(crate) headers: HeaderMap,
     /// The message, decompressed; of gRPC without the five bytes before it.
@@ -20,6 +22,12 @@ pub(crate) struct Call {
     pub(crate) json_len: Option<usize>,
     /// What the server says of the model, where the message was read by it.
     pub(crate) description: Option<Arc<Description>>,
+    /// When it came.
+    pub(crate) received: Instant,
+    /// The bytes of the longest message that is read as a whole.
+    pub(crate) max_message: usize,
+    /// What is asked, where it came in no message of its own.
+    pub(crate) said: Option<Arc<RequestParts>>,
 }
 
 /// The answer that a response was read from.

@@ -15,6 +15,7 @@ mod payload;
 mod request;
 mod response;
 mod rows;
+mod selected;
 mod shape;
 mod signature;
 mod status;
@@ -36,6 +37,7 @@ pub use self::{
         BINARY_DATA_SIZE, Cells, Indivisible, NoRows, Uneven, concat, divide, join, join_cell,
         select, split, without_size,
     },
+    selected::{DefaultReason, SelectionReport},
     shape::Shape,
     signature::{Signature, TensorSpec},
     status::Status,

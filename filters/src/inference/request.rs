@@ -139,6 +139,12 @@ impl Request {
         self
     }
 
+    /// Forbids that anything of the request or its answer is stored; the message stays the same.
+    pub fn never_stored(mut self) -> Self {
+        self.parts.head.cache.no_store = true;
+        self
+    }
+
     /// Takes the request apart; its wire form is lost.
     pub fn into_parts(self) -> RequestParts {
         self.parts

@@ -5,7 +5,7 @@ use std::{
 
 use bytestring::ByteString;
 
-use super::{CacheReport, Metadata, Parameters, Payload, Tensor, Wire};
+use super::{CacheReport, Metadata, Parameters, Payload, SelectionReport, Tensor, Wire};
 
 /// A model's answer.
 ///
@@ -43,7 +43,7 @@ pub struct ResponseParts {
 }
 
 /// What filters did for one answer: it becomes headers where a filter acted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     /// Rows of the upstream call that this answer came with.
     pub batch_rows: Option<usize>,
@@ -59,6 +59,8 @@ pub struct Report {
     pub upstream: Option<Duration>,
     /// What the cache did; left out where there is none.
     pub cache: Option<CacheReport>,
+    /// Which arm answered; left out where none is selected.
+    pub selection: Option<Box<SelectionReport>>,
 }
 
 impl Response {

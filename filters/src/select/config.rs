@@ -97,6 +97,18 @@ pub enum DefaultValue {
     Text(ByteString),
 }
 
+impl Context {
+    /// Returns by which name the context of a caller is known: what its header says, or a digest
+    /// where that is too long to stand in every prediction id.
+    pub fn name(said: &str) -> ByteString {
+        match said.len() <= LONGEST_NAME {
+            true => said.into(),
+            // One that cannot be made up: nobody learns for another one.
+            false => blake3::hash(said.as_bytes()).to_hex().as_str().into(),
+        }
+    }
+}
+
 impl Policy {
     /// Returns the name that the configuration knows it by.
     pub const fn as_str(self) -> &'static str {
@@ -157,3 +169,7 @@ impl Arm {
         }
     }
 }
+
+/// Bytes of the longest name of a context that is kept as it is: identifiers of any kind are
+/// shorter.
+const LONGEST_NAME: usize = 128;

@@ -1,4 +1,4 @@
-//! Selection over the arms of a model, by what feedback has taught.
+#![doc = include_str!("README.md")]
 
 mod config;
 mod contexts;
@@ -6,14 +6,24 @@ mod defaults;
 pub mod difference;
 mod element;
 pub mod ensemble;
+mod error;
+mod feedback;
+mod future;
+mod health;
 mod journal;
 mod keeper;
 mod keys;
 pub mod label;
+mod learner;
+mod ledger;
 pub mod loss;
 mod memory;
+mod metrics;
 mod policy;
 mod pool;
+mod random;
+mod service;
+mod shadow;
 #[cfg(test)]
 mod sharing_tests;
 mod state;
@@ -26,6 +36,9 @@ pub use self::{
     defaults::{Defaults, Like, NoDefault},
     difference::Difference,
     ensemble::Combined,
+    error::{Blame, DeadlineExpired, NoArm},
+    feedback::{Applied, Feedback, Outcome, Rejected},
+    future::ResponseFuture,
     journal::Full,
     keeper::{
         Base, Batch, BoxFuture, Id, Keeper, Kept, Parcel, Part, Repeated, Reply, Topic, Unkept,
@@ -33,10 +46,15 @@ pub use self::{
     },
     keys::{Keys, ShortKey},
     label::{Prediction, Predictions},
+    learner::{Learner, Parts, Standing},
+    ledger::{Choice, Ledger, Lesson},
     loss::Loss,
     memory::{Backlog, Learnt, Memory, View},
+    metrics::{Handles, Metrics, Told},
     policy::{Rule, Selector, Shares},
     pool::Pool,
+    service::Select,
+    shadow::ShadowView,
     state::{Available, Evidence, Learned, State},
     surprise::Surprise,
     token::{Chosen, Refused, Token},

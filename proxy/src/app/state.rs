@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     config::format_duration,
-    stack::{Model, Table},
+    stack::{Arm, Table},
     telemetry::Metrics,
     upstream,
 };
@@ -76,12 +76,17 @@ impl State {
     pub fn models(&self) -> Value {
         let table = self.table();
         let mut models = Map::new();
-        for (arm, model) in arms(&table) {
-            let entry = models.entry(model.name()).or_insert_with(|| {
-                let objective = format_duration(model.config().latency_objective);
+        for (name, arm) in arms(&table) {
+            let entry = models.entry(arm.model()).or_insert_with(|| {
+                let objective = format_duration(arm.latency_objective());
                 json!({ "objective": objective, "arms": {} })
             });
-            entry["arms"][arm] = model.view();
+            entry["arms"][name] = arm.view();
+        }
+        for model in table.models() {
+            if let Some(entry) = models.get_mut(model.name()) {
+                model.show_selection(entry);
+            }
         }
         models.into()
     }
@@ -103,13 +108,13 @@ impl State {
             }
         }
         let mut flushed = Map::new();
-        for (arm, flushes) in arms(&table) {
-            if model.is_some_and(|model| model != flushes.name()) {
+        for (name, arm) in arms(&table) {
+            if model.is_some_and(|model| model != arm.model()) {
                 continue;
             }
-            if let Some(rows) = flushes.flush(Flush::Asked) {
-                let entry = flushed.entry(flushes.name()).or_insert_with(|| json!({}));
-                entry[arm] = rows.into();
+            if let Some(rows) = arm.flush(Flush::Asked) {
+                let entry = flushed.entry(arm.model()).or_insert_with(|| json!({}));
+                entry[name] = rows.into();
             }
         }
         Ok(flushed.into())
@@ -123,10 +128,10 @@ impl State {
         let table = self.table();
         let asked = table.upstreams().map(|upstream| {
             let models: Vec<_> = table
-                .models()
-                .filter(|model| Arc::ptr_eq(model.upstream(), upstream))
-                .map(|model| {
-                    let (name, version) = model.served_as();
+                .arms()
+                .filter(|arm| Arc::ptr_eq(arm.upstream(), upstream))
+                .map(|arm| {
+                    let (name, version) = arm.served_as();
                     (name.to_owned(), version.to_owned())
                 })
                 .collect();
@@ -137,10 +142,10 @@ impl State {
             .into_iter()
             .flatten()
             .collect();
-        for model in table.models().filter(|model| !model.is_learned()) {
+        for arm in table.arms().filter(|arm| !arm.is_learned()) {
             missing.push(format!(
                 "model {}: not known yet whether it takes batches",
-                model.name()
+                arm.model()
             ));
         }
         missing.sort();
@@ -149,21 +154,21 @@ impl State {
 }
 
 /// Returns all stacks with the names of their arms, each name once for a model.
-fn arms(table: &Table) -> Vec<(String, &Model)> {
+fn arms(table: &Table) -> Vec<(String, &Arm)> {
     // Which of two arms of one name goes by it alone must not change from look to look.
-    let mut sorted: Vec<&Model> = table.models().map(Arc::as_ref).collect();
-    sorted.sort_unstable_by_key(|model| (model.name(), model.upstream().name()));
-    let mut named: Vec<(String, &Model)> = Vec::with_capacity(sorted.len());
-    for model in sorted {
+    let mut sorted: Vec<&Arm> = table.arms().map(Arc::as_ref).collect();
+    sorted.sort_unstable_by_key(|arm| (arm.model(), arm.upstream().name(), arm.name()));
+    let mut named: Vec<(String, &Arm)> = Vec::with_capacity(sorted.len());
+    for arm in sorted {
         // One model behind two listeners with servers of their own has an arm on each.
         let is_taken = named
             .iter()
-            .any(|(arm, other)| other.name() == model.name() && arm == model.arm());
-        let arm = match is_taken {
-            true => format!("{}@{}", model.arm(), model.upstream().name()),
-            false => model.arm().to_owned(),
+            .any(|(name, other)| other.model() == arm.model() && name == arm.name());
+        let name = match is_taken {
+            true => format!("{}@{}", arm.name(), arm.upstream().name()),
+            false => arm.name().to_owned(),
         };
-        named.push((arm, model));
+        named.push((name, arm));
     }
     named
 }

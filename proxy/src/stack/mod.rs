@@ -1,11 +1,13 @@
 //! Where filters are placed: from a listener's table to a model's stack.
 
+mod arm;
 mod balance;
 mod control;
 mod describe;
 mod gather;
 mod infer;
 mod kept;
+mod learning;
 #[cfg(test)]
 mod losing;
 mod model;
@@ -16,7 +18,9 @@ mod passthrough;
 mod rename;
 mod replicas;
 mod router;
+mod selection;
 mod table;
+mod teach;
 mod views;
 mod warm;
 mod watch;
@@ -24,6 +28,7 @@ mod ways;
 
 pub(crate) use self::gather::{Held, Whole};
 pub use self::{
+    arm::Arm,
     gather::GatheredTooMuch,
     infer::{NotConfigured, NotKnown, NotOneMessage, Query, TooLarge},
     model::Model,

@@ -1,261 +1,104 @@
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use outrigger_filters::{
-    batch::{Batch, BatchLayer, Batchable, BenefitView, Capability, Room},
-    cache::{self, CacheLayer, Flush, Store, Unit},
-    inference::{BoxInfer, Error, Form, Infer, Metadata, Request},
-};
+use outrigger_filters::{inference::Response, select::Learner};
 use serde_json::json;
-use tokio::{runtime::Handle, time::Instant};
-use tower::{
-    Layer as _, ServiceBuilder,
-    util::{BoxCloneSyncService, option_layer},
-};
 
-use super::{
-    balance::{Balance, Loaded},
-    control::Keeps,
-    kept::Kept,
-    observed::Observed,
-    rename::RenameLayer,
-    replicas::Replicas,
-    views,
-    warm::Warming,
-    ways::Ways,
-};
+use super::{Arm, selection::Selection, views};
 use crate::{
-    config::{self, Limits, Protocol},
+    config::{self, Protocol},
     telemetry::{Metrics, Requests},
-    upstream::{Client, Description, Learned, Upstream, verdict},
 };
 
-/// A call to one endpoint, of which it is seen what becomes of it.
-type Call = Observed<Client>;
-
-/// A model of the configuration on one upstream: its stack of filters, and what they learned.
-///
-/// ```text
-/// rename -> cache -> balance -> [per endpoint: batch -> observed -> upstream]
-///      '--> cache -> balance -> [per endpoint: observed -> upstream], for versions that take no
-///                                batches: whole requests, in the same store
-/// ```
+/// A model of the configuration: the arms that may answer for it.
 #[derive(Debug)]
 pub struct Model {
-    name: config::Name,
     config: config::Model,
-    arm: config::Arm,
-    upstream: Arc<Upstream>,
-    ways: Ways,
-    /// What the model has answered, where that is kept.
-    kept: Option<Kept>,
-    /// Who asks again for what was asked for last, where that is configured.
-    warming: Option<Warming>,
-    /// The endpoints, and which are left out.
-    replicas: Arc<Replicas>,
-    calls: Vec<Call>,
-    batches: Vec<Batch<Call>>,
-    /// What the server says of the model; asking ends with the stack.
-    learned: Learned,
+    /// At least one.
+    arms: Box<[Arc<Arm>]>,
+    /// Which of them is asked; left out where there is nothing to choose and nothing to learn.
+    selection: Option<Selection>,
     /// The counts of requests, by what their callers speak.
     requests: [Arc<Requests>; Protocol::ALL.len()],
 }
 
 impl Model {
-    /// Builds a model's stack; must run within the control runtime, where the server is asked
-    /// whether the model takes batches.
-    ///
-    /// Of the model's last stack, what is stored is taken over, unless what has changed could make
-    /// a stored answer a wrong one.
-    pub(super) fn build(
+    /// Puts a model together of its arms, of which the first speaks for all where one has to;
+    /// `None` where there are none.
+    pub(super) fn new(
         config: &config::Model,
-        arm: &config::Arm,
-        upstream: &Arc<Upstream>,
-        limits: &Limits,
-        room: &Arc<Room>,
+        arms: Vec<Arc<Arm>>,
+        learner: Option<Learner>,
         metrics: &Metrics,
-        last: Option<&Self>,
-    ) -> Self {
-        let kept = last.and_then(|last| {
-            let kept = last.kept.clone().filter(|_| {
-                Arc::ptr_eq(&last.upstream, upstream)
-                    && last.arm == *arm
-                    && last.config.cache == config.cache
-                    // An answer may be that to a header which was ignored until now.
-                    && last.config.ignore_headers == config.ignore_headers
-            })?;
-            // The store goes by what was learned: it must not learn it anew.
-            Some((kept, last.learned.capability().clone()))
-        });
-        let (kept, capability) = kept.unzip();
-        let learned = Learned::new(
-            Handle::current(),
-            upstream.clone(),
-            arm.model.clone(),
-            arm.version.clone(),
-            capability.unwrap_or_else(|| Capability::new(Batchable::Unasked)),
-        );
-        let is_taken_over = kept.is_some();
-        let kept = config.cache.as_ref().map(|cache| {
-            kept.unwrap_or_else(|| {
-                let cache = cache::Config {
-                    unit: unit(cache, config),
-                    ..cache.clone()
-                };
-                let handles = metrics.cache().handles(&config.name, &arm.name);
-                let store = Store::new(cache, learned.capability().clone(), handles);
-                Kept::new(store, upstream.clone(), arm, &learned)
-            })
-        });
-        let cache = kept.as_ref().zip(config.cache.as_ref());
-        let cache = cache.map(|(kept, cache)| {
-            CacheLayer::with_store(kept.store().clone()).with_unit(unit(cache, config))
-        });
-        let duration = metrics.upstream(upstream.name());
-        let replicas = Replicas::new(&config.name, upstream, metrics);
-        let endpoints = upstream.endpoints().iter().enumerate();
-        let calls: Vec<Call> = endpoints
-            .map(|(index, endpoint)| {
-                let client = Client::new(
-                    upstream.clone(),
-                    endpoint.clone(),
-                    learned.clone(),
-                    limits.max_message,
-                    duration.clone(),
-                );
-                Observed::new(client, replicas.clone(), index)
-            })
-            .collect();
-        let mut batches = Vec::new();
-        let rename = RenameLayer::new(config, arm);
-        let single = Balance::new(replicas.clone(), calls.clone());
-        let whole = cache.clone().map(|cache| cache.with_unit(Unit::Request));
-        let (usual, alone) = match &config.batch {
-            Some(batch) => {
-                let handles = metrics.batch().handles(&config.name, &arm.name);
-                let layer = BatchLayer::new(batch.clone(), learned.capability().clone(), handles)
-                    .with_verdict(verdict)
-                    .within(room.clone());
-                batches = calls.iter().map(|call| layer.layer(call.clone())).collect();
-                let balance = Balance::new(replicas.clone(), batches.iter().cloned());
-                let usual = stack(rename.as_ref(), cache.clone(), balance);
-                (usual, Some(stack(rename.as_ref(), whole, single)))
-            }
-            None => {
-                let alone = whole.map(|whole| stack(rename.as_ref(), Some(whole), single.clone()));
-                (stack(rename.as_ref(), cache.clone(), single), alone)
-            }
-        };
-        if config.batch.is_some() || cache.is_some() {
-            learned.begin();
-        }
-        let ways = Ways::new(usual, alone, learned.clone(), config);
-        let store = kept.as_ref().map(Kept::store);
-        let warming = store.filter(|store| store.config().warm > 0);
-        let warming = warming.map(|store| {
-            let warming = Warming::begin(store, ways.clone());
-            // What was taken over is the last stack's until this one is in force.
-            if !is_taken_over {
-                warming.follow(store);
-            }
-            warming
-        });
-        Self {
-            name: config.name.clone(),
+    ) -> Option<Self> {
+        let selection = learner.and_then(|learner| Selection::new(learner, &arms));
+        (!arms.is_empty()).then(|| Self {
             config: config.clone(),
-            arm: arm.clone(),
-            upstream: upstream.clone(),
-            ways,
-            kept,
-            warming,
-            replicas,
-            calls,
-            batches,
-            learned,
+            selection,
+            arms: arms.into(),
             requests: Protocol::ALL
                 .map(|protocol| Arc::new(metrics.requests(&config.name, protocol.as_str()))),
-        }
+        })
     }
-}
 
-impl Model {
     /// Returns the name that clients send.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.config.name
     }
 
-    /// Returns the settings that the stack was built from.
-    pub(crate) fn config(&self) -> &config::Model {
-        &self.config
+    /// Returns who may answer, in the order of the configuration.
+    pub fn arms(&self) -> &[Arc<Arm>] {
+        &self.arms
     }
 
-    /// Ends all waiting for company, from now on.
-    pub(super) fn drain(&self) {
-        self.batches.iter().for_each(Batch::drain);
+    /// Returns the arm in whose form a request is read, and whose server is asked what the model
+    /// is: the first one that answers.
+    pub(super) fn primary(&self) -> &Arc<Arm> {
+        primary(&self.arms).unwrap_or(&self.arms[0])
     }
 
-    /// Returns the upstream that serves the model.
-    pub fn upstream(&self) -> &Arc<Upstream> {
-        &self.upstream
+    /// Returns who says which arm is asked, where there is something to choose or to learn.
+    pub(super) fn selection(&self) -> Option<&Selection> {
+        self.selection.as_ref()
     }
 
-    /// Returns the model's name on its server.
-    pub fn served_as(&self) -> (&str, &str) {
-        (
-            &self.arm.model,
-            self.arm.version.as_deref().unwrap_or_default(),
-        )
+    /// Returns what was learned of the arms, where something is.
+    pub fn learner(&self) -> Option<&Learner> {
+        Some(self.selection.as_ref()?.learner())
     }
 
-    /// Returns what its server says of it.
-    pub(super) fn learned(&self) -> &Learned {
-        &self.learned
+    /// Brings the gauges of selection up to date.
+    pub(super) fn show(&self) {
+        if let Some(selection) = &self.selection {
+            selection.learner().show(selection.available());
+        }
     }
 
-    /// Tells whether the configuration says which version is asked for.
-    pub(super) fn pins_version(&self) -> bool {
-        self.arm.version.is_some()
-    }
-
-    /// Tells whether the server knows the model under another name than the callers, or is asked for
-    /// a version of the configuration's.
-    pub(super) fn is_renamed(&self) -> bool {
-        self.arm.model != self.name || self.arm.version.is_some()
-    }
-
-    /// Returns the stack for requests that name this version; a clone shares its queues. Tells
-    /// besides whether they are merged where that is configured.
-    pub(super) fn stack(&self, version: &str, label: &str) -> (BoxInfer, bool) {
-        let (way, is_merged) = self.ways.of(version, label);
-        (way.clone(), is_merged)
-    }
-
-    /// Tells whether answers are kept.
-    pub(super) fn has_cache(&self) -> bool {
-        self.kept.is_some()
-    }
-
-    /// Tells whether a stored answer to a request that names a label would be forgotten in time when
-    /// the label comes to stand for another version; the label is looked for from now on.
-    pub(super) fn watches(&self, label: &str) -> bool {
-        let kept = self.kept.as_ref();
-        kept.is_none_or(|kept| kept.covers(label))
-    }
-
-    /// Forgets all stored answers, and returns how many there were; `None` where none are kept.
-    /// What was asked for last is asked again soon, as far as the configuration says.
-    pub fn flush(&self, why: Flush) -> Option<usize> {
-        self.kept.as_ref().map(|kept| kept.store().flush(why))
-    }
-
-    /// Sees to what is stored from now on, in place of the stack that it was taken over from.
-    pub(super) fn take_over(&self) {
-        let Some(kept) = &self.kept else {
+    /// Adds to what `/models` shows of the model how its arms stand.
+    pub fn show_selection(&self, shown: &mut serde_json::Value) {
+        let Some(selection) = &self.selection else {
             return;
         };
-        kept.belongs_to(&self.learned);
-        if let Some(warming) = &self.warming {
-            warming.follow(kept.store());
+        let (learner, up) = (selection.learner(), selection.available());
+        let standings = learner.standings(None, up);
+        for (index, standing) in standings.iter().enumerate() {
+            let arm = &mut shown["arms"][&*standing.arm];
+            arm["weight"] = json!(standing.weight);
+            arm["probability"] = json!(standing.probability);
+            arm["observations"] = json!(standing.observations);
+            arm["loss"] = json!(standing.loss);
+            arm["up"] = json!(up.has(index));
         }
+        for shadow in selection.shadows() {
+            shown["arms"][&*shadow.arm]["shadow"] = views::shadow(&shadow);
+        }
+        shown["selection"] = views::selection(learner);
+    }
+
+    /// Returns the arm whose answer this is.
+    pub(super) fn answered_by(&self, response: &Response) -> &Arc<Arm> {
+        let selected = response.report.selection.as_ref();
+        let arm = selected.and_then(|selected| self.arms.get(selected.index));
+        arm.unwrap_or_else(|| self.primary())
     }
 
     /// Returns the counts of its requests from callers who speak a protocol.
@@ -267,194 +110,11 @@ impl Model {
     /// the server speaks what the caller speaks. They are passed through like those for a model
     /// that is not named.
     pub(super) fn is_plain(&self, protocol: Protocol) -> bool {
-        self.config.batch.is_none()
-            && self.config.cache.is_none()
-            && self.arm.upstream.is_none()
-            && !self.is_renamed()
-            && self.upstream.protocol() == protocol
-    }
-
-    /// Returns what the server says of the version that a caller's request names, where the request
-    /// or its answer is read by it; it is waited for where the two speak different protocols.
-    ///
-    /// # Errors
-    ///
-    /// Fails where something would have no name or datatype without, and the server does not say
-    /// it; with the server's own reason.
-    pub(super) async fn description(
-        &self,
-        caller: Protocol,
-        version: &str,
-        label: &str,
-    ) -> Result<Option<Arc<Description>>, Error> {
-        let server = self.upstream.protocol();
-        // Theirs is the only JSON that leaves names and datatypes out.
-        let named = [caller, server].contains(&Protocol::TfservingRest);
-        Ok(match (named, caller == server) {
-            (true, true) => self.learned.of(version, label),
-            (true, false) => Some(self.learned.wait_of(version, label).await?),
-            // The form of tensors is the same for all versions.
-            (false, true) => self.learned.description(),
-            (false, false) if server == Protocol::OipRest => self.learned.wait().await.ok(),
-            (false, false) => None,
-        })
-    }
-
-    /// Returns the form in which the server takes tensors: requests of all protocols are brought
-    /// into it, and so can share a call.
-    pub(super) fn form(&self, description: Option<&Description>) -> Form {
-        match self.upstream.protocol() {
-            Protocol::OipGrpc | Protocol::TfservingGrpc => Form::Raw,
-            Protocol::OipRest if description.is_some_and(|known| known.binary) => Form::Raw,
-            Protocol::OipRest => Form::Flat,
-            Protocol::TfservingRest => Form::Rows,
-        }
-    }
-
-    /// Takes the headers that may differ within a batch out of what decides who shares one, or a
-    /// stored answer.
-    pub(super) fn without_ignored_headers(&self, request: Request) -> Request {
-        let ignored = |name: &str| {
-            self.config
-                .ignore_headers
-                .iter()
-                .any(|header| header == name)
-        };
-        if !request.head.metadata.iter().any(|(name, _)| ignored(name)) {
-            return request;
-        }
-        let kept = request
-            .head
-            .metadata
-            .iter()
-            .filter(|(name, _)| !ignored(name))
-            .cloned();
-        let kept = Metadata::new(kept.collect());
-        request.with_metadata(kept)
-    }
-
-    /// Tells whether the model's server has been asked what the model can take; some servers do
-    /// not say.
-    pub fn is_learned(&self) -> bool {
-        let asked = self.config.batch.is_some() || self.config.cache.is_some();
-        !asked || self.learned.capability().get() != Batchable::Unasked
-    }
-
-    /// Returns what batching brings at each endpoint.
-    pub fn benefits(&self) -> impl Iterator<Item = BenefitView> {
-        self.batches.iter().map(|batch| batch.view().benefit)
-    }
-
-    /// Returns what is stored and what came of it, where answers are kept.
-    pub fn cache(&self) -> Option<cache::View> {
-        self.kept.as_ref().map(|kept| kept.store().view())
-    }
-
-    /// Shows what was learned, for `/models`.
-    pub fn view(&self) -> serde_json::Value {
-        let now = Instant::now();
-        let mut benefits = Vec::new();
-        let endpoints: Vec<_> = (self.calls.iter().enumerate())
-            .map(|(index, call)| {
-                let batch = self.batches.get(index);
-                let expected = match batch {
-                    Some(batch) => batch.completion(now),
-                    None => call.completion(now),
-                };
-                let mut endpoint = json!({
-                    "address": self.replicas.endpoint(index).authority().as_str(),
-                    "ejected": self.replicas.is_out(index),
-                    "expected_completion": expected.map(|expected| expected.as_secs_f64()),
-                });
-                if let Some(view) = batch.map(Batch::view) {
-                    endpoint["controller"] = json!(view.controller.as_str());
-                    endpoint["batch_limit"] = json!(view.batch_limit);
-                    endpoint["queue_rows"] = json!(view.queue_rows);
-                    endpoint["queue_bytes"] = json!(view.queue_bytes);
-                    endpoint["in_flight"] = json!(view.in_flight);
-                    endpoint["max_in_flight"] = json!(view.places);
-                    endpoint["beside"] = json!(view.beside);
-                    endpoint["p50"] = json!(view.p50.map(|p50| p50.as_secs_f64()));
-                    endpoint["p99"] = json!(view.p99.map(|p99| p99.as_secs_f64()));
-                    endpoint["batching"] = json!(view.benefit.pays.as_str());
-                    benefits.push(view.benefit);
-                }
-                endpoint
-            })
-            .collect();
-        let mut shown = json!({
-            "upstream": self.upstream.name(),
-            "model": &*self.arm.model,
-            "batchable": match self.learned.capability().get() {
-                Batchable::Unasked => json!("unasked"),
-                Batchable::Unknown => json!("unknown"),
-                Batchable::No(reason) => json!(format!("no: {reason}")),
-                Batchable::Yes { max_batch_size } => json!({ "max_batch_size": max_batch_size }),
-            },
-            "endpoints": endpoints,
-        });
-        if let Some(benefit) = BenefitView::of_arm(&benefits) {
-            shown["benefit"] = views::benefit(&benefit);
-        }
-        if let Some(view) = self.cache() {
-            shown["cache"] = views::cache(&view);
-        }
-        shown
-    }
-
-    /// Returns the arm's name.
-    pub fn arm(&self) -> &str {
-        &self.arm.name
+        self.selection.is_none() && self.arms.len() == 1 && self.primary().is_plain(protocol)
     }
 }
 
-/// What an entry holds: rows also where only the configuration says that the model takes them.
-fn unit(cache: &cache::Config, config: &config::Model) -> Unit {
-    let bound = config.batch.as_ref().and_then(|batch| batch.max_batch_size);
-    match (cache.unit, bound) {
-        (Unit::Auto, Some(_)) => Unit::Row,
-        (unit, _) => unit,
-    }
-}
-
-fn stack<S>(
-    rename: Option<&RenameLayer>,
-    cache: Option<CacheLayer>,
-    balance: Balance<S>,
-) -> BoxInfer
-where
-    S: Infer + Loaded + Sync + 'static,
-    S::Future: 'static,
-{
-    let stack = ServiceBuilder::new()
-        .layer(option_layer(rename.cloned()))
-        // Below the names: all callers who mean the same model share what it answered. Above the
-        // balance: all endpoints do, and what is stored waits for none.
-        .layer(option_layer(cache))
-        .service(balance);
-    BoxCloneSyncService::new(stack)
-}
-
-impl<S> Loaded for Batch<S> {
-    fn load(&self) -> usize {
-        Batch::load(self)
-    }
-
-    fn completion(&self, now: Instant) -> Option<Duration> {
-        Batch::completion(self, now)
-    }
-}
-
-impl Keeps for Model {
-    fn upstream(&self) -> &Arc<Upstream> {
-        &self.upstream
-    }
-
-    fn flush(&self, why: Flush) {
-        Self::flush(self, why);
-    }
-
-    fn ask_again(&self) {
-        self.learned.ask_again();
-    }
+/// Returns the first arm that answers.
+pub(super) fn primary(arms: &[Arc<Arm>]) -> Option<&Arc<Arm>> {
+    arms.iter().find(|arm| arm.settings().shadow.is_none())
 }

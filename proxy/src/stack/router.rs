@@ -9,6 +9,7 @@ use super::{Route, control, describe, infer, passthrough};
 use crate::{
     body::Body,
     detect::Call,
+    feedback,
     server::{Handler, Outcome},
 };
 
@@ -41,6 +42,10 @@ impl Handler for Router {
             _ if route.models.is_empty() => Either::Right(passthrough::pass(&route, request)),
             Call::Infer(call) => {
                 Either::Left(async move { infer::infer(&route, call, request).await }.boxed())
+            }
+            Call::Other if feedback::is_feedback(&request) && route.learns() => {
+                let answer = async move { feedback::answer(&*route, &route, request).await };
+                Either::Left(answer.boxed())
             }
             Call::Other => match describe::Call::detect(&request) {
                 Some(call) => Either::Left(describe::answer(route, call, request).boxed()),

@@ -4,9 +4,12 @@ use std::{
 };
 
 use bytestring::ByteString;
-use outrigger_filters::batch::Room;
+use outrigger_filters::{
+    batch::Room,
+    select::{Keys, Learner},
+};
 
-use super::{Model, control::Stacks, gather::Gathered};
+use super::{Arm, Model, control::Stacks, gather::Gathered, learning};
 use crate::{
     config::{self, Config},
     telemetry::{Metrics, Requests},
@@ -18,7 +21,11 @@ use crate::{
 pub struct Table {
     config: Arc<Config>,
     upstreams: HashMap<config::Name, Arc<Upstream>>,
-    models: HashMap<Key, Arc<Model>>,
+    models: HashMap<(config::Name, Option<config::Name>), Arc<Model>>,
+    arms: HashMap<Key, Arc<Arm>>,
+    learners: HashMap<config::Name, Learner>,
+    /// What prediction ids are signed with.
+    keys: Keys,
     routes: Vec<Arc<Route>>,
     gathered: Arc<Gathered>,
     /// What may wait to be merged, for all models.
@@ -27,9 +34,14 @@ pub struct Table {
     stacks: Arc<Stacks>,
 }
 
-/// A model and the upstream that serves it: without arms of its own, a model is served by the
-/// upstream of each listener.
-type Key = (config::Name, config::Name);
+/// An arm of a model, and the upstream that serves it: without arms of its own, a model is served
+/// by the upstream of each listener.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    model: config::Name,
+    arm: config::Name,
+    upstream: config::Name,
+}
 
 /// What a listener does with a request.
 #[derive(Debug)]
@@ -76,6 +88,7 @@ impl Table {
             })
             .collect();
         let mut models = HashMap::new();
+        let mut arms = HashMap::new();
         let mut routes = Vec::new();
         let gathered = last.map(|last| last.gathered.clone()).unwrap_or_default();
         let room = last.map_or_else(
@@ -85,48 +98,81 @@ impl Table {
         let stacks = last.map(|last| last.stacks.clone()).unwrap_or_default();
         let grpc = Arc::new(metrics.requests("", "grpc"));
         let http = Arc::new(metrics.requests("", "http"));
+        let keys = last
+            .filter(|last| last.config.feedback == config.feedback)
+            .map_or_else(
+                || learning::keys(&config.feedback),
+                |last| last.keys.clone(),
+            );
+        let learners: HashMap<config::Name, Learner> = config
+            .models
+            .iter()
+            .filter_map(|(name, model)| {
+                let before = last.and_then(|last| {
+                    let learner = last.learners.get(name)?;
+                    Some((learner, &*last.config))
+                });
+                let learner = learning::learner(&config, model, &keys, before, metrics)?;
+                Some((name.clone(), learner))
+            })
+            .collect();
+        let build = |key: &Key, model: &config::Model, arm: &config::Arm| {
+            let target = upstreams.get(&key.upstream)?;
+            let before = last.and_then(|last| last.arms.get(key));
+            let kept = before.filter(|kept| {
+                // Of the limits, a stack depends on this one.
+                let limit = last.map(|last| last.config.limits.max_message);
+                limit == Some(config.limits.max_message)
+                    && kept.is_of(model, arm)
+                    && Arc::ptr_eq(kept.upstream(), target)
+            });
+            Some(kept.cloned().unwrap_or_else(|| {
+                let before = before.map(Arc::as_ref);
+                let limits = &config.limits;
+                let built = Arm::build(model, arm, target, limits, &room, metrics, before);
+                let built = Arc::new(built);
+                let stack: Weak<Arm> = Arc::downgrade(&built);
+                stacks.add(stack);
+                built
+            }))
+        };
         for listener in &config.listeners {
             let Some(upstream) = upstreams.get(&listener.upstream) else {
                 continue;
             };
             let mut claimed = HashMap::new();
             for (name, model) in &config.models {
-                let Some(arm) = model.arms.first() else {
-                    continue;
+                let own = model.arms.iter().any(|arm| arm.upstream.is_none());
+                let key = (name.clone(), own.then(|| listener.upstream.clone()));
+                let built = match models.get(&key) {
+                    Some(built) => Some(Arc::clone(built)),
+                    None => {
+                        let mut of_model = Vec::with_capacity(model.arms.len());
+                        for arm in &model.arms {
+                            let key = Key {
+                                model: name.clone(),
+                                arm: arm.name.clone(),
+                                upstream: arm
+                                    .upstream
+                                    .as_ref()
+                                    .unwrap_or(&listener.upstream)
+                                    .clone(),
+                            };
+                            if let Some(built) = build(&key, model, arm) {
+                                arms.insert(key, built.clone());
+                                of_model.push(built);
+                            }
+                        }
+                        {
+                            let learner = learners.get(name).cloned();
+                            Model::new(model, of_model, learner, metrics).map(Arc::new)
+                        }
+                    }
                 };
-                let target = arm.upstream.as_ref().unwrap_or(&listener.upstream);
-                let Some(target) = upstreams.get(target) else {
-                    continue;
-                };
-                let key = (
-                    name.clone(),
-                    arm.upstream.clone().unwrap_or(listener.upstream.clone()),
-                );
-                let built = models.entry(key.clone()).or_insert_with(|| {
-                    let before = last.and_then(|last| last.models.get(&key));
-                    let kept = before.filter(|kept| {
-                        // Of the limits, a stack depends on this one.
-                        let limit = last.map(|last| last.config.limits.max_message);
-                        limit == Some(config.limits.max_message)
-                            && kept.config() == model
-                            && Arc::ptr_eq(kept.upstream(), target)
-                    });
-                    kept.cloned().unwrap_or_else(|| {
-                        let built = Arc::new(Model::build(
-                            model,
-                            arm,
-                            target,
-                            &config.limits,
-                            &room,
-                            metrics,
-                            before.map(Arc::as_ref),
-                        ));
-                        let stack: Weak<Model> = Arc::downgrade(&built);
-                        stacks.add(stack);
-                        built
-                    })
-                });
-                claimed.insert(ByteString::from(name.as_str()), built.clone());
+                if let Some(built) = built {
+                    models.insert(key, built.clone());
+                    claimed.insert(ByteString::from(name.as_str()), built);
+                }
             }
             routes.push(Arc::new(Route {
                 upstream: upstream.clone(),
@@ -143,6 +189,9 @@ impl Table {
             config,
             upstreams,
             models,
+            arms,
+            learners,
+            keys,
             routes,
             gathered,
             room,
@@ -156,13 +205,13 @@ impl Table {
         let limits = &self.config.limits;
         self.room
             .resize(limits.max_queue_rows, limits.max_queue_bytes);
-        for (key, model) in &last.models {
-            let stays = self.models.get(key);
-            if !stays.is_some_and(|stays| Arc::ptr_eq(stays, model)) {
-                model.drain();
+        for (key, arm) in &last.arms {
+            let stays = self.arms.get(key);
+            if !stays.is_some_and(|stays| Arc::ptr_eq(stays, arm)) {
+                arm.drain();
             }
         }
-        self.models.values().for_each(|model| model.take_over());
+        self.arms.values().for_each(|arm| arm.take_over());
     }
 
     /// Brings the gauges up to date that are summed up over endpoints.
@@ -170,13 +219,14 @@ impl Table {
         // Behind two listeners with servers of their own a model has two stacks of one name.
         let mut benefits: BTreeMap<_, Vec<_>> = BTreeMap::new();
         let mut caches: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for model in self.models.values() {
-            let of_arm = (model.name(), model.arm());
-            benefits.entry(of_arm).or_default().extend(model.benefits());
-            if let Some(view) = model.cache() {
+        for arm in self.arms.values() {
+            let of_arm = (arm.model(), arm.name());
+            benefits.entry(of_arm).or_default().extend(arm.benefits());
+            if let Some(view) = arm.cache() {
                 caches.entry(of_arm).or_default().push(view);
             }
         }
+        self.models.values().for_each(|model| model.show());
         benefits.retain(|_, endpoints| !endpoints.is_empty());
         metrics.batch().show(&benefits);
         metrics.cache().show(&caches);
@@ -184,7 +234,7 @@ impl Table {
 
     /// Ends all waiting for company: nothing new comes.
     pub fn drain(&self) {
-        self.models.values().for_each(|model| model.drain());
+        self.arms.values().for_each(|arm| arm.drain());
     }
 
     /// Returns the configuration that the table was built from.
@@ -197,9 +247,19 @@ impl Table {
         &self.routes
     }
 
-    /// Returns the models' stacks.
+    /// Returns the models.
     pub fn models(&self) -> impl Iterator<Item = &Arc<Model>> {
         self.models.values()
+    }
+
+    /// Returns what was learned, of each model of which something is.
+    pub fn learners(&self) -> impl Iterator<Item = &Learner> {
+        self.learners.values()
+    }
+
+    /// Returns the stacks of all models' arms.
+    pub fn arms(&self) -> impl Iterator<Item = &Arc<Arm>> {
+        self.arms.values()
     }
 
     /// Returns the upstreams.

@@ -5,8 +5,40 @@ use std::time::Duration;
 use outrigger_filters::{
     batch::{BenefitView, Pays},
     cache,
+    select::{Learner, ShadowView},
 };
 use serde_json::json;
+
+/// Says how arms are chosen, and for how many callers apart.
+pub(super) fn selection(learner: &Learner) -> serde_json::Value {
+    let config = learner.config();
+    let mut shown = json!({
+        "policy": config.policy.as_str(),
+        "ensemble": config.asks_all(),
+        "frozen": config.freeze,
+    });
+    if let Some(context) = &config.context {
+        shown["context"] = json!({
+            "header": &*context.header,
+            "in_memory": learner.memory().view().contexts,
+            "max_contexts": context.max_contexts,
+        });
+    }
+    shown
+}
+
+/// Says how like the answers of a shadow are to those that were given.
+pub(super) fn shadow(view: &ShadowView) -> serde_json::Value {
+    json!({
+        "share": view.share,
+        "copies": view.copies,
+        "failed": view.failed,
+        "skipped": view.skipped,
+        "rows": view.rows,
+        "agreement": (view.rows > 0).then(|| view.agree as f64 / view.rows as f64),
+        "max_difference": view.max_difference,
+    })
+}
 
 /// Says what the cache holds and what it is good for.
 pub(super) fn cache(view: &cache::View) -> serde_json::Value {

@@ -3,7 +3,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use outrigger_filters::{batch, cache, inference::Code};
+use outrigger_filters::{batch, cache, inference::Code, select};
 use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -28,6 +28,7 @@ pub struct Metrics {
     ejections: Family<EndpointLabels, Counter>,
     batch: batch::Metrics,
     cache: cache::Metrics,
+    select: select::Metrics,
     tls: tls::Metrics,
     access_log: Arc<AtomicBool>,
 }
@@ -139,6 +140,7 @@ impl Metrics {
         let tls = tls::Metrics::register(registry);
         let batch = batch::Metrics::register(&mut whole);
         let cache = cache::Metrics::register(&mut whole);
+        let select = select::Metrics::register(&mut whole);
         Self {
             registry: Mutex::new(whole),
             requests,
@@ -150,6 +152,7 @@ impl Metrics {
             ejections,
             batch,
             cache,
+            select,
             tls,
             access_log: Arc::default(),
         }
@@ -200,6 +203,11 @@ impl Metrics {
     /// Returns the batch filter's metrics.
     pub fn batch(&self) -> &batch::Metrics {
         &self.batch
+    }
+
+    /// Returns selection's metrics.
+    pub fn select(&self) -> &select::Metrics {
+        &self.select
     }
 
     /// Returns the cache's metrics.

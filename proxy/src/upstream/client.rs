@@ -186,7 +186,7 @@ impl Shared {
         request
             .wire()
             .and_then(|wire| wire.downcast_ref::<Call>())
-            .filter(|call| call.protocol == self.upstream.protocol())
+            .filter(|call| call.inference.protocol == self.upstream.protocol())
     }
 
     /// Returns the description by which an answer is read: the one by which the request was, or for
@@ -213,7 +213,8 @@ impl Shared {
         let origin = request
             .origin()
             .and_then(|origin| origin.downcast_ref::<Call>());
-        if let Some(origin) = origin.filter(|origin| origin.protocol.is_grpc() == is_grpc) {
+        if let Some(origin) = origin.filter(|origin| origin.inference.protocol.is_grpc() == is_grpc)
+        {
             let mut headers = origin.headers.clone();
             // The message goes out decompressed, and the answer is wanted so.
             REPLACED.iter().for_each(|name| drop(headers.remove(*name)));

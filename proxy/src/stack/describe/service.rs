@@ -22,7 +22,7 @@ use crate::{
     config::Protocol,
     rescue,
     server::Outcome,
-    stack::{Model, Route, passthrough, watch::Watch},
+    stack::{Arm, Model, Route, passthrough, watch::Watch},
     upstream::{Description, Served, Upstream, describe, is_ready},
 };
 
@@ -57,7 +57,7 @@ pub(in crate::stack) async fn answer(
         // one that it is configured with.
         Responder::Model(about) if !is_grpc && about.is_untold().await => {
             let request = Request::from_parts(head, Body::chained(read, body));
-            let upstream = about.model.upstream().clone();
+            let upstream = about.model.primary().upstream().clone();
             return passthrough::pass_watched(upstream, request, watch).await;
         }
         Responder::Model(about) => of_model(call.protocol, &about).await,
@@ -104,15 +104,13 @@ impl About {
     /// Tells whether the caller asks what the model takes, and the server, which also speaks REST,
     /// does not say it in its protocol. Under another name than the server's nobody else could.
     async fn is_untold(&self) -> bool {
+        let [arm] = self.model.arms() else {
+            return false;
+        };
         self.aspect == Aspect::Metadata
-            && !self.model.is_renamed()
-            && !self.model.upstream().protocol().is_grpc()
-            && self
-                .model
-                .learned()
-                .wait()
-                .await
-                .is_ok_and(|known| known.signatures.is_empty())
+            && !arm.is_renamed()
+            && !arm.upstream().protocol().is_grpc()
+            && (arm.learned().wait().await).is_ok_and(|known| known.signatures.is_empty())
     }
 }
 
@@ -141,30 +139,32 @@ pub(super) fn responder(route: &Route, call: &Call, message: Option<Bytes>) -> R
     let Some(model) = route.models.get(&target.name) else {
         return pass();
     };
-    let same = call.protocol == model.upstream().protocol();
-    let (served, _) = model.served_as();
-    let renamed = *target.name != *served;
+    let arm = model.primary();
+    let same = call.protocol == arm.upstream().protocol();
+    let (served, _) = arm.served_as();
+    // No server knows what several arms are together.
+    let renamed = *target.name != *served || model.arms().len() > 1;
     match (aspect, fields) {
         // What its server says goes for the model under this name too.
-        _ if same && !renamed => Responder::Upstream(model.upstream().clone()),
+        _ if same && !renamed => Responder::Upstream(arm.upstream().clone()),
         (Aspect::Internals, _) if same => pass(),
         (Aspect::Internals, _) => Responder::Nobody(Status::new(
             Code::Unimplemented,
             format!(
                 "model {} is served by {}, which does not say this",
                 target.name,
-                model.upstream().protocol()
+                arm.upstream().protocol()
             ),
         )),
         (Aspect::Metadata, Some(fields)) if let Some(refusal) = tfserving::refusal(&fields) => {
             Responder::Nobody(refusal)
         }
-        _ if !target.label.is_empty() && knows_no_labels(model) => Responder::Nobody(Status::new(
+        _ if !target.label.is_empty() && knows_no_labels(arm) => Responder::Nobody(Status::new(
             Code::InvalidArgument,
             format!(
                 "model_spec.version_label: model {} is served by {}, which knows no labels",
                 target.name,
-                model.upstream().protocol()
+                arm.upstream().protocol()
             ),
         )),
         _ => Responder::Model(About {
@@ -177,9 +177,9 @@ pub(super) fn responder(route: &Route, call: &Call, message: Option<Bytes>) -> R
 
 /// Tells whether a label cannot be said to the model's server. Where the configuration names the
 /// version, what the caller says of it does not count.
-fn knows_no_labels(model: &Model) -> bool {
-    let (_, version) = model.served_as();
-    let protocol = model.upstream().protocol();
+fn knows_no_labels(arm: &Arm) -> bool {
+    let (_, version) = arm.served_as();
+    let protocol = arm.upstream().protocol();
     version.is_empty() && matches!(protocol, Protocol::OipGrpc | Protocol::OipRest)
 }
 
@@ -239,16 +239,18 @@ async fn of_server(route: &Route, protocol: Protocol, question: Question) -> Ans
 }
 
 async fn are_ready(route: &Route) -> bool {
-    let upstreams: HashMap<&str, &Arc<Upstream>> = route
-        .models
-        .values()
-        .map(|model| (model.upstream().name(), model.upstream()))
+    let arms = || route.models.values().flat_map(|model| model.arms());
+    let upstreams: HashMap<&str, &Arc<Upstream>> = arms()
+        .map(|arm| (arm.upstream().name(), arm.upstream()))
         .collect();
     let asked: FuturesUnordered<_> = upstreams
-        .into_values()
-        .map(|upstream| is_ready(upstream, None))
+        .into_iter()
+        .map(|(name, upstream)| async move { (name, is_ready(upstream, None).await) })
         .collect();
-    asked.all(std::future::ready).await
+    let ready: HashMap<&str, bool> = asked.collect().await;
+    let is_ready = |arm: &Arc<Arm>| ready.get(arm.upstream().name()).is_some_and(|ready| *ready);
+    // A model is left without those of its arms that are away.
+    (route.models.values()).all(|model| model.arms().iter().any(is_ready))
 }
 
 /// Answers a question about a model, as its server knows it.
@@ -258,33 +260,18 @@ async fn of_model(protocol: Protocol, about: &About) -> Result<Answer, Error> {
         aspect,
         target,
     } = about;
-    let (name, version) = model.served_as();
-    let served = match version {
-        "" => Served {
-            model: name,
-            version: &target.version,
-            label: &target.label,
-        },
-        // Whatever the caller asks for, it is served this one.
-        version => Served {
-            model: name,
-            version,
-            label: "",
-        },
-    };
-    let upstream = model.upstream();
     Ok(match aspect {
         Aspect::Ready => {
-            let ready = is_ready(upstream, Some(served)).await;
+            let ready = is_any_ready(model, target).await;
             oip::ready(protocol, Some(&target.name), ready)
         }
         Aspect::Status => {
-            let ready = is_ready(upstream, Some(served)).await;
-            let described = described(model, served).await?;
+            let ready = is_any_ready(model, target).await;
+            let described = described(model, target).await?;
             tfserving::status(protocol, target, &described, ready)
         }
         Aspect::Metadata => {
-            let described = described(model, served).await?;
+            let described = described(model, target).await?;
             match protocol {
                 Protocol::OipGrpc | Protocol::OipRest => {
                     oip::metadata(protocol, &target.name, &described)?
@@ -300,17 +287,55 @@ async fn of_model(protocol: Protocol, about: &About) -> Result<Answer, Error> {
     })
 }
 
-/// Returns what is known of a model, and asks its server where nothing is, or where another version
+/// Tells whether a model can be asked, which is so while one of its arms can be.
+async fn is_any_ready(model: &Model, target: &Target) -> bool {
+    let asked: FuturesUnordered<_> = (model.arms().iter())
+        .map(|arm| is_ready(arm.upstream(), Some(served(arm, target))))
+        .collect();
+    asked.any(std::future::ready).await
+}
+
+/// Returns what a caller's words mean to an arm's server.
+fn served<'a>(arm: &'a Arm, target: &'a Target) -> Served<'a> {
+    match arm.served_as() {
+        (model, "") => Served {
+            model,
+            version: &target.version,
+            label: &target.label,
+        },
+        // Whatever the caller asks for, it is served this one.
+        (model, version) => Served {
+            model,
+            version,
+            label: "",
+        },
+    }
+}
+
+/// Returns what is known of a model, by the first of its arms whose server says it.
+async fn described(model: &Model, target: &Target) -> Result<Arc<Description>, Error> {
+    let mut described = described_as(model.primary(), target).await;
+    for arm in model.arms() {
+        if described.is_ok() {
+            break;
+        }
+        described = described_as(arm, target).await;
+    }
+    described
+}
+
+/// Returns what is known of an arm, and asks its server where nothing is, or where another version
 /// is meant than the one that is known.
-async fn described(model: &Model, served: Served<'_>) -> Result<Arc<Description>, Error> {
-    let (_, usual) = model.served_as();
+async fn described_as(arm: &Arm, target: &Target) -> Result<Arc<Description>, Error> {
+    let served = served(arm, target);
+    let (_, usual) = arm.served_as();
     if served.version == usual
         && served.label.is_empty()
-        && let Some(known) = model.learned().description()
+        && let Some(known) = arm.learned().description()
     {
         return Ok(known);
     }
-    Ok(Arc::new(describe(model.upstream(), served).await?))
+    Ok(Arc::new(describe(arm.upstream(), served).await?))
 }
 
 /// Reads the one message of a unary call to its end, and keeps in `read` what it was made of;

@@ -21,7 +21,7 @@ use crate::{
     },
     config::{self, Config, Protocol},
     server::{Handler as _, Outcome},
-    stack::{Model, Route, Router},
+    stack::{Arm, Model, Route, Router},
     telemetry::Metrics,
     upstream::{Connector, Upstream, servers::*},
 };
@@ -79,7 +79,7 @@ impl Proxy {
         };
         let metrics = Metrics::new();
         let model = &config.models[name];
-        let built = Model::build(
+        let built = Arm::build(
             model,
             &model.arms[0],
             &upstream("other"),
@@ -88,9 +88,10 @@ impl Proxy {
             &metrics,
             None,
         );
+        let of_one = Model::new(model, vec![Arc::new(built)], None, &metrics).unwrap();
         let route = Route {
             upstream: upstream("own"),
-            models: HashMap::from([(name.into(), Arc::new(built))]),
+            models: HashMap::from([(name.into(), Arc::new(of_one))]),
             max_message: config.limits.max_message,
             gathered: Arc::default(),
             max_gathered: config.limits.max_gathered,

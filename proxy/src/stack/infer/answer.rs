@@ -1,5 +1,5 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Response, Version, header};
-use outrigger_filters::inference::{self, Error, Form, Payload};
+use outrigger_filters::inference::{self, Error, Form, Payload, SelectionReport};
 use tokio::time::Instant;
 
 use super::message::Reply;
@@ -156,8 +156,12 @@ fn of_grpc(response: &inference::Response, from: Protocol) -> HeaderMap {
 
 /// Says in headers what the filters did; nothing where none acted.
 fn report_to(report: &inference::Report, received: Instant, headers: &mut HeaderMap) {
-    if report.batch_rows.is_none() && report.cache.is_none() {
+    let selection = report.selection.as_deref();
+    if report.batch_rows.is_none() && report.cache.is_none() && selection.is_none() {
         return;
+    }
+    if let Some(selection) = selection {
+        selected(selection, headers);
     }
     if let Some(rows) = report.batch_rows {
         headers.insert("outrigger-batch-size", HeaderValue::from(rows));
@@ -187,6 +191,32 @@ fn report_to(report: &inference::Report, received: Instant, headers: &mut Header
     }
     if let Ok(timing) = HeaderValue::from_str(&timing) {
         headers.append("server-timing", timing);
+    }
+}
+
+/// Says which arm answered, and what feedback names the answer by.
+fn selected(report: &SelectionReport, headers: &mut HeaderMap) {
+    let mut say = |name: &'static str, value: Result<HeaderValue, _>| {
+        // A name of the configuration may be none that a header can say.
+        if let Ok(value) = value {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    if let Some(arm) = &report.arm {
+        say("outrigger-arm", HeaderValue::from_str(arm));
+    }
+    if let Some(id) = &report.prediction_id {
+        say("outrigger-prediction-id", HeaderValue::from_str(id));
+    }
+    if let Some(confidence) = report.confidence {
+        let said = HeaderValue::try_from(format!("{confidence:.3}"));
+        say("outrigger-confidence", said);
+    }
+    if let Some(default) = report.default {
+        say(
+            "outrigger-default",
+            Ok(HeaderValue::from_static(default.name())),
+        );
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) async fn claim(
         return claim_grpc(route, call.protocol, headers, body).await;
     };
     match route.models.get(&target.model) {
-        Some(model) if call.query && model.upstream().protocol() != call.protocol => {
+        Some(model) if call.query && model.primary().upstream().protocol() != call.protocol => {
             Claim::Refused(Some(model.clone()), Query(()).into())
         }
         Some(model) if !call.query && !model.is_plain(call.protocol) => {

@@ -1,9 +1,9 @@
-use std::error::Error;
+use std::{error::Error, fmt::Write as _};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use outrigger_filters::{
     batch, cache,
-    inference::{CacheReport, CacheResult, Report},
+    inference::{CacheReport, CacheResult, Report, SelectionReport},
 };
 
 /// The header by which a caller asks why its answer came as it did, and in which it is told.
@@ -26,6 +26,7 @@ pub(super) fn take_question(headers: &mut HeaderMap) -> bool {
 /// outrigger-explain: cache;result=partial;hits=20;joined=0;sent=12;reason=absent;note="...", batch;...
 /// outrigger-explain: cache;result=hit;hits=1;joined=0;sent=0;note="the model was asked nothing"
 /// outrigger-explain: alone;reason=sequence;note="it belongs to a sequence"
+/// outrigger-explain: select;policy=exp3;arm="svm";probability=0.9100;unreached=0;note="...", cache;...
 /// outrigger-explain: direct;note="no filter is configured for the model"
 /// ```
 pub(super) fn explain(report: &Report) -> HeaderValue {
@@ -39,10 +40,48 @@ pub(super) fn explain(report: &Report) -> HeaderValue {
         }
         text.push_str(&batch);
     }
+    if let Some(selection) = &report.selection {
+        let rest = std::mem::take(&mut text);
+        text = select(selection);
+        if !rest.is_empty() {
+            text = format!("{text}, {rest}");
+        }
+    }
     if text.is_empty() {
         text.push_str("direct;note=\"no filter is configured for the model\"");
     }
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("batch"))
+}
+
+fn select(report: &SelectionReport) -> String {
+    let arm = report.arm.as_deref().unwrap_or_default();
+    // An arm's name may hold what a string of such a list may not.
+    let arm: String = arm
+        .chars()
+        .filter(|char| char.is_ascii_graphic() && !matches!(char, '"' | '\\'))
+        .collect();
+    let SelectionReport {
+        policy,
+        probability,
+        asked,
+        answered,
+        unreached,
+        ..
+    } = report;
+    let mut text = format!("select;policy={policy};arm=\"{arm}\";probability={probability:.4}");
+    let note = match (asked, report.default) {
+        (_, Some(_)) => "the default output is given in the place of some or all of the answer",
+        (1, None) if *unreached > 0 => "another arm was chosen first, and could not be reached",
+        (1, None) => "one arm was chosen",
+        (_, None) if answered < asked => "the arms that answered were put together",
+        (_, None) => "the answers of all arms were put together",
+    };
+    let _ = match asked {
+        1 => write!(text, ";unreached={unreached}"),
+        _ => write!(text, ";asked={asked};answered={answered}"),
+    };
+    let _ = write!(text, ";note=\"{note}\"");
+    text
 }
 
 fn cache(report: &CacheReport) -> String {

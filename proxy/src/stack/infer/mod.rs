@@ -1,6 +1,7 @@
 //! Inference calls: claimed for the models of the configuration, and answered by their stacks.
 
 mod answer;
+mod ask;
 mod claim;
 mod directives;
 mod explain;
@@ -13,20 +14,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 use http::{HeaderMap, Request, Uri, Version, uri::PathAndQuery};
-use outrigger_filters::{
-    batch::Alone,
-    inference::{self, Error, Form, Head},
-};
+use outrigger_filters::inference::{self, Error, Form, Head, RequestParts};
 use tokio::time::Instant;
-use tower::ServiceExt as _;
 use tracing::debug;
 
+pub(super) use self::ask::{Asked as AskedArm, NotServed};
 pub use self::claim::{NotConfigured, NotKnown, Query, TooLarge};
 use self::{
     claim::{Claim, Claimed},
     message::{Understood, read},
 };
-use super::{Model, Route, passthrough, watch::Watch};
+use super::{Arm, Model, Route, passthrough, watch::Watch};
 use crate::{
     body::Body,
     codec::{
@@ -78,10 +76,11 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
         mut held,
     } = claimed;
     watch.count_with(model.requests(call.protocol));
+    let arm = model.primary();
     let understood = match message {
         Ok(message) => match held.grow(message.len()) {
             Ok(()) => understand(
-                &model,
+                arm,
                 &call,
                 &head.headers,
                 &message,
@@ -116,60 +115,39 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
         _ => message.len(),
     };
     let explains = explain::take_question(&mut head.headers);
-    // A server that takes bytes answers in text who asks in text. Of such answers some rows would be
-    // stored as text and others, which were asked for without their neighbours, as bytes: the two
-    // do not go together in one answer.
-    let is_said_anew = model.has_cache()
-        && model.upstream().protocol() == Protocol::OipRest
-        && model.form(description.as_deref()) == Form::Raw;
-    let mut is_kept_out = false;
-    if model.has_cache() {
+    if arm.has_cache() {
         // They are for the cache alone: two requests that differ in nothing else are the same.
         parts.head.cache = directives::take(&mut head.headers);
-        let is_watched = model.watches(&parts.head.label);
-        is_kept_out = !is_watched && !parts.head.cache.no_store;
-        parts.head.cache.no_store |= is_kept_out;
+    }
+    if let Some(selection) = model.selection() {
+        parts.head.context = selection.context(&head.headers);
     }
     parts.head.metadata = metadata::of_call(&head.headers);
     let wire = Arc::new(wire::Call {
-        protocol: call.protocol,
+        inference: call.clone(),
         headers: std::mem::take(&mut head.headers),
         body: message,
         json_len,
         description,
+        received,
+        max_message: route.max_message,
+        said: None,
     });
-    let mut request = inference::Request::from_wire(parts, wire.clone(), len).with_origin(wire);
+    let mut request =
+        inference::Request::from_wire(parts, wire.clone(), len).with_origin(wire.clone());
     request.sort_inputs();
-    let mut request = model.without_ignored_headers(request);
-    if is_said_anew {
-        request = request.without_wire();
-    }
+    let request = arm.without_ignored_headers(request);
     if let Err(error) = held.grow(request.held_len()) {
         return refused(&mut watch, call.protocol, head.version, &error);
     }
     let asked = Asked::of(&request);
-    let (stack, is_merged) = model.stack(&request.head.version, &request.head.label);
-    let unlike = model.is_renamed() && !call.protocol.is_grpc();
-    let answered = match stack.oneshot(request).await {
-        // It answers a message that the proxy wrote, maybe in another form than the caller's.
-        Ok(response) if unlike && response.is_opaque() => {
-            Err(answer::NotUnderstood::new(model.upstream().protocol()).into())
-        }
-        Ok(mut response) => {
-            let back = model.upstream().protocol();
-            if is_said_anew {
-                response = response.without_wire();
-            }
-            // What its caller did not ask for is not said to be asked for.
-            if is_kept_out
-                && let Some(cache) = &mut response.report.cache
-                && cache.reason == Some("no_store")
-            {
-                cache.reason = Some(explain::LABEL);
-            }
-            if !is_merged {
-                response.report.batch_reason = Some(Alone::Unbatchable.name());
-            }
+    let answered = match model.selection() {
+        Some(selection) => selection.ask(request).await,
+        None => ask::ask(arm, request, &wire).await,
+    };
+    let answered = match answered {
+        Ok(response) => {
+            let back = model.answered_by(&response).upstream().protocol();
             let explanation = explains.then(|| explain::explain(&response.report));
             answer::encode(response, reply, &asked, back, call.protocol, received)
                 .map(|mut answer| {
@@ -207,10 +185,11 @@ async fn unread(
     mut watch: Box<Watch>,
     cause: Option<Error>,
 ) -> Outcome {
-    let server = model.upstream().protocol();
+    let arm = model.primary();
+    let server = arm.upstream().protocol();
     watch.count_with(model.requests(call.protocol));
-    let target = call.target.as_ref().filter(|_| model.is_renamed());
-    if server != call.protocol || model.is_renamed() && target.is_none() {
+    let target = call.target.as_ref().filter(|_| arm.is_renamed());
+    if server != call.protocol || arm.is_renamed() && target.is_none() {
         let cause = cause.unwrap_or_else(|| NotOneMessage(()).into());
         return refused(&mut watch, call.protocol, request.version(), cause.as_ref());
     }
@@ -218,7 +197,7 @@ async fn unread(
         debug!(%cause, "passed on unread");
     }
     if let Some(target) = target {
-        let (name, version) = model.served_as();
+        let (name, version) = arm.served_as();
         let pinned = !version.is_empty();
         let head = Head {
             model: name.into(),
@@ -245,28 +224,28 @@ async fn unread(
         uri.path_and_query = PathAndQuery::try_from(path).ok();
         *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
     }
-    passthrough::pass_watched(model.upstream().clone(), request, watch).await
+    passthrough::pass_watched(arm.upstream().clone(), request, watch).await
 }
 
 /// Reads a message as an inference that the model's server can be asked.
 async fn understand(
-    model: &Model,
+    arm: &Arm,
     call: &Inference,
     headers: &HeaderMap,
     message: &Bytes,
     received: Instant,
     max_message: usize,
 ) -> Result<Understood, Error> {
-    let server = model.upstream().protocol();
+    let server = arm.upstream().protocol();
     let describe = async |version: &str, label: &str| {
-        let described = model.description(call.protocol, version, label);
+        let described = arm.description(call.protocol, version, label);
         described.await
     };
     // Over REST the path names the version, and over gRPC the message, which needs no description.
     let (mut understood, description) = match &call.target {
         Some(target) => {
             let description = describe(&target.version, &target.label).await?;
-            let wanted = model.form(description.as_deref());
+            let wanted = arm.form(description.as_deref());
             let mut understood = read(
                 call,
                 headers,
@@ -283,25 +262,37 @@ async fn understand(
             (understood, description)
         }
         None => {
-            let form = model.form(None);
+            let form = arm.form(None);
             let understood = read(call, headers, message, None, server, form, max_message)?;
             let head = &understood.parts.head;
             let description = describe(&head.version, &head.label).await?;
             (understood, description)
         }
     };
-    let wanted = model.form(description.as_deref());
+    let wanted = arm.form(description.as_deref());
     understood.description = description;
     let parts = &mut understood.parts;
-    if model.pins_version() {
-        parts.head.label = ByteString::new();
-        parts.head.version = ByteString::new();
-    }
-    bridge::request(parts, call.protocol, server, wanted, max_message)?;
+    say_for(arm, parts, call.protocol, wanted, max_message)?;
     parts.head.deadline = timeout::of_call(headers)
         .filter(|_| call.protocol.is_grpc())
         .and_then(|timeout| received.checked_add(timeout));
     Ok(understood)
+}
+
+/// Says a request in the words of an arm's server.
+fn say_for(
+    arm: &Arm,
+    parts: &mut RequestParts,
+    caller: Protocol,
+    wanted: Form,
+    max_message: usize,
+) -> Result<(), Error> {
+    if arm.pins_version() {
+        parts.head.label = ByteString::new();
+        parts.head.version = ByteString::new();
+    }
+    let server = arm.upstream().protocol();
+    Ok(bridge::request(parts, caller, server, wanted, max_message)?)
 }
 
 /// Tells a caller in its own protocol why there is no answer; one that speaks the server's gets the

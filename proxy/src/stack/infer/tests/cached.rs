@@ -56,18 +56,18 @@ impl Cached {
 
     /// Waits until the server was asked what the model takes.
     async fn learned(&self) {
-        let model = self.table.models().next().unwrap();
+        let model = self.table.arms().next().unwrap();
         while !model.is_learned() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
     fn flush(&self) -> Option<usize> {
-        self.table.models().next().unwrap().flush(Flush::Asked)
+        self.table.arms().next().unwrap().flush(Flush::Asked)
     }
 
     fn rows(&self) -> usize {
-        let cache = self.table.models().next().unwrap().cache();
+        let cache = self.table.arms().next().unwrap().cache();
         cache.unwrap().rows
     }
 
@@ -432,7 +432,7 @@ async fn what_was_asked_for_last_is_asked_again_after_a_flush() {
 #[tokio::test(start_paused = true)]
 async fn a_model_with_a_cache_is_ready_once_its_server_was_asked() {
     let cached = Cached::new("oip-rest", "cache: {}");
-    assert!(!cached.table.models().next().unwrap().is_learned());
+    assert!(!cached.table.arms().next().unwrap().is_learned());
     let result = async || {
         let message = Bytes::from_static(REST).into();
         let (_, headers, ..) = cached.call("oip-rest", message, &[]).await;

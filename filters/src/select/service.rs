@@ -1,0 +1,412 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use bytestring::ByteString;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+use tokio::time::Instant;
+use tower::{Service, ServiceExt as _};
+use tracing::info;
+
+use super::{
+    Arm, Available, Blame, Combined, Learner, NoArm, ResponseFuture, Selector, ShadowView, Shares,
+    ensemble,
+    health::Health,
+    learner::Asked,
+    shadow::{Copies, Shadow},
+};
+use crate::inference::{DefaultReason, Error, Infer, Request, Response, SelectionReport};
+
+/// Asks one of a model's arms, or all of them, by what feedback has taught.
+///
+/// Clones share what is known of the arms.
+#[derive(Debug)]
+pub struct Select<S>(Arc<Shared<S>>);
+
+#[derive(Debug)]
+pub(super) struct Shared<S> {
+    /// Those that answer, in the order of the learner's.
+    candidates: Box<[Candidate<S>]>,
+    /// Those that only get copies.
+    shadows: Box<[Shadow<S>]>,
+    learner: Learner,
+    blame: fn(&Error) -> Blame,
+    /// How many candidates have failed since they answered last: mostly none, and nobody looks.
+    unsound: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Candidate<S> {
+    /// Its place among all arms of the model.
+    index: usize,
+    name: ByteString,
+    service: S,
+    health: Mutex<Health>,
+}
+
+/// An answer of an arm.
+type Answer = (usize, Response);
+
+impl<S> Select<S> {
+    /// Selects among arms, of which those that answer are the learner's, in its order.
+    ///
+    /// `blame` tells whose fault it is that a call failed.
+    pub fn new(
+        learner: Learner,
+        arms: impl IntoIterator<Item = (Arm, S)>,
+        blame: fn(&Error) -> Blame,
+    ) -> Self {
+        let mut candidates = Vec::new();
+        let mut shadows = Vec::new();
+        for (index, (arm, service)) in arms.into_iter().enumerate() {
+            match arm.shadow {
+                Some(share) => {
+                    let metrics = learner.metrics().shadows[shadows.len()].clone();
+                    shadows.push(Shadow::new(arm.name, share, service, metrics));
+                }
+                None => candidates.push(Candidate {
+                    index,
+                    name: arm.name,
+                    service,
+                    health: Mutex::default(),
+                }),
+            }
+        }
+        learner.metrics().arms.iter().for_each(|arm| {
+            arm.up.set(1);
+        });
+        Self(Arc::new(Shared {
+            candidates: candidates.into(),
+            shadows: shadows.into(),
+            learner,
+            blame,
+            unsound: AtomicUsize::new(0),
+        }))
+    }
+
+    /// Returns what was learned of the arms.
+    pub fn learner(&self) -> &Learner {
+        &self.0.learner
+    }
+
+    /// Returns which arms of the learner's are asked at the moment.
+    pub fn available(&self) -> Available {
+        self.0.available()
+    }
+
+    /// Returns what shadows have answered, compared with the answers that were given.
+    pub fn shadows(&self) -> impl Iterator<Item = ShadowView> {
+        self.0.shadows.iter().map(Shadow::view)
+    }
+}
+
+impl<S> Clone for Select<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<S> Service<Request> for Select<S>
+where
+    S: Infer + Sync + 'static,
+    S::Future: 'static,
+{
+    type Response = Response;
+    type Error = Error;
+    type Future = ResponseFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        // Which arm is asked is not known before the request is.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> ResponseFuture {
+        let shared = self.0.clone();
+        match shared.learner.config().asks_all() {
+            true => ResponseFuture::new(async move { shared.ask_all(request).await }),
+            false => ResponseFuture::new(async move { shared.ask_one(request).await }),
+        }
+    }
+}
+
+impl<S> Select<S>
+where
+    S: Infer + Sync + 'static,
+    S::Future: 'static,
+{
+    /// Asks all arms that are up for an answer that nobody waits for but whoever judges them, and
+    /// returns what each said. What the caches know costs nothing.
+    pub async fn predictions(&self, request: &Request) -> Vec<Result<Response, Error>> {
+        let shared = &self.0;
+        let down = |_| Err(NoArm(()).into());
+        let mut answers: Vec<Result<Response, Error>> =
+            shared.candidates.iter().map(down).collect();
+        let mut calls: FuturesUnordered<_> = (shared.available().iter())
+            .map(|arm| shared.ask(arm, request.clone()))
+            .collect();
+        while let Some((arm, answer)) = calls.next().await {
+            answers[arm] = answer;
+        }
+        answers
+    }
+}
+
+impl<S> Shared<S> {
+    /// Returns the arms that are up; where none is, all are: one of them may be back.
+    fn available(&self) -> Available {
+        let all = Available::first(self.candidates.len());
+        if self.unsound.load(Ordering::Relaxed) == 0 {
+            return all;
+        }
+        let now = Instant::now();
+        let down = self.candidates.iter().enumerate();
+        let up = down
+            .filter(|(_, candidate)| !candidate.health.lock().is_up(now))
+            .fold(all, |up, (arm, _)| up.without(arm));
+        if up.is_empty() { all } else { up }
+    }
+
+    fn answered(&self, arm: usize) {
+        // Nobody has failed: nothing to be taken back, and no lock.
+        if self.unsound.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let candidate = &self.candidates[arm];
+        let mut health = candidate.health.lock();
+        if !health.is_sound() {
+            health.answered();
+            self.unsound.fetch_sub(1, Ordering::Relaxed);
+            drop(health);
+            if self.learner.metrics().arms[arm].up.set(1) == 0 {
+                info!(arm = &*candidate.name, "the arm is back");
+            }
+        }
+    }
+
+    fn failed(&self, arm: usize, unreached: bool) {
+        let candidate = &self.candidates[arm];
+        let mut health = candidate.health.lock();
+        if health.is_sound() {
+            self.unsound.fetch_add(1, Ordering::Relaxed);
+        }
+        if health.failed(unreached, Instant::now()) {
+            drop(health);
+            if self.learner.metrics().arms[arm].up.set(0) == 1 {
+                info!(arm = &*candidate.name, "the arm fails and is left out");
+            }
+        }
+    }
+
+    fn report(&self, arm: usize, shares: &Shares) -> SelectionReport {
+        let candidate = &self.candidates[arm];
+        SelectionReport {
+            arm: Some(candidate.name.clone()),
+            index: candidate.index,
+            probability: shares[arm],
+            policy: self.learner.config().policy.as_str(),
+            asked: 1,
+            answered: 1,
+            ..SelectionReport::default()
+        }
+    }
+}
+
+/// Gives the answer of the arm with the greatest share, where answers cannot be put together.
+fn heaviest(voters: &[ensemble::Answer<'_>], total: f64) -> Combined {
+    let mut heaviest = &voters[0];
+    for voter in voters {
+        if voter.weight > heaviest.weight {
+            heaviest = voter;
+        }
+    }
+    let sure = if total > 0. {
+        heaviest.weight / total
+    } else {
+        0.
+    };
+    Combined {
+        response: heaviest.response.clone(),
+        arm: heaviest.arm,
+        confidence: SmallVec::from_elem(sure, 1),
+        agree: SmallVec::from_elem(1, 1),
+        predictions: vec![None; voters.len()],
+    }
+}
+
+impl<S> Shared<S>
+where
+    S: Infer + Sync + 'static,
+    S::Future: 'static,
+{
+    /// Sends copies to the shadows that are to get one.
+    fn copy(&self, request: &Request) -> Copies {
+        let mut copies = Copies::default();
+        for shadow in &self.shadows {
+            let label = self.learner.config().label.clone();
+            if let Some(told) = shadow.copy(request, self.learner.uniform(), label) {
+                copies.push(told);
+            }
+        }
+        copies
+    }
+
+    async fn ask(&self, arm: usize, request: Request) -> (usize, Result<Response, Error>) {
+        let service = self.candidates[arm].service.clone();
+        self.learner.metrics().arms[arm].chosen.inc();
+        let answer = service.oneshot(request).await.map_err(Into::into);
+        match &answer {
+            Ok(_) => self.answered(arm),
+            Err(error) => {
+                let blame = (self.blame)(error);
+                if blame.is_failure() {
+                    self.failed(arm, blame == Blame::Unreached);
+                }
+            }
+        }
+        (arm, answer)
+    }
+
+    /// Asks one arm, and another one where it cannot be reached.
+    async fn ask_one(&self, request: Request) -> Result<Response, Error> {
+        let asked = Asked::of(&request);
+        let context = asked.context.as_deref();
+        let copies = self.copy(&request);
+        let mut available = self.available();
+        let mut unreached = 0;
+        loop {
+            let shares = self.learner.shares(context, available);
+            let Some(arm) = Selector::choose(&shares, self.learner.uniform()) else {
+                return Err(NoArm(()).into());
+            };
+            let others = available.without(arm);
+            let (_, answer) = self.ask(arm, request.clone()).await;
+            match answer {
+                Ok(mut response) => {
+                    let predictions = self.learner.predictions(&response);
+                    let id = self.learner.chose(&asked, &shares, &[(arm, predictions)]);
+                    let mut report = self.report(arm, &shares);
+                    report.prediction_id = Some(id);
+                    report.unreached = unreached;
+                    response.report.selection = Some(Box::new(report));
+                    copies.compare(&response);
+                    return Ok(response);
+                }
+                Err(error) => {
+                    let blame = (self.blame)(&error);
+                    if blame.is_failure() {
+                        self.learner.failed(context, arm, Some(shares[arm]));
+                    }
+                    // Once it may have been sent, nobody but its caller sends it again.
+                    if !blame.is_unsent() || others.is_empty() {
+                        return Err(error);
+                    }
+                    available = others;
+                    unreached += 1;
+                }
+            }
+        }
+    }
+
+    /// Asks all arms, and puts together what they answer by the deadline.
+    async fn ask_all(&self, request: Request) -> Result<Response, Error> {
+        let asked = Asked::of(&request);
+        let context = asked.context.as_deref();
+        let copies = self.copy(&request);
+        let available = self.available();
+        let all = Available::first(self.candidates.len());
+        // An arm that is down still counts among those that might have agreed.
+        let shares = self.learner.shares(context, all);
+        let mut calls: FuturesUnordered<_> = available
+            .iter()
+            .map(|arm| self.ask(arm, request.clone()))
+            .collect();
+        let asked_arms = calls.len();
+        let deadline = request.head.deadline;
+        drop(request);
+        let mut answers: SmallVec<[Answer; 8]> = SmallVec::new();
+        let mut failure = None;
+        let late = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(late);
+        loop {
+            let next = tokio::select! {
+                biased;
+                next = calls.next() => next,
+                () = &mut late => break,
+            };
+            match next {
+                Some((arm, Ok(response))) => answers.push((arm, response)),
+                Some((arm, Err(error))) => {
+                    if (self.blame)(&error).is_failure() {
+                        self.learner.failed(context, arm, None);
+                    }
+                    failure.get_or_insert(error);
+                }
+                None => break,
+            }
+        }
+        drop(calls);
+        // In the order of the configuration, so that the same answers are put together the same.
+        answers.sort_by_key(|(arm, _)| *arm);
+        if answers.is_empty() {
+            return Err(failure.unwrap_or_else(|| super::DeadlineExpired::new().into()));
+        }
+        let mut response = self.combine(&asked, &shares, asked_arms, answers);
+        if let Some(report) = &mut response.report.selection
+            && report.asked == report.answered
+        {
+            copies.compare(&response);
+        }
+        Ok(response)
+    }
+
+    fn combine(
+        &self,
+        asked: &Asked,
+        shares: &Shares,
+        asked_arms: usize,
+        answers: SmallVec<[Answer; 8]>,
+    ) -> Response {
+        let config = self.learner.config();
+        let voters: SmallVec<[ensemble::Answer<'_>; 8]> = answers
+            .iter()
+            .map(|(arm, response)| ensemble::Answer {
+                arm: *arm,
+                weight: shares[*arm],
+                response,
+            })
+            .collect();
+        let total: f64 = shares.iter().sum();
+        let (label, loss) = (config.label.as_deref(), config.loss);
+        let Combined {
+            mut response,
+            arm,
+            confidence,
+            predictions,
+            ..
+        } = ensemble::combine(&voters, total, label, loss)
+            .unwrap_or_else(|_| heaviest(&voters, total));
+        let mut report = self.report(arm, shares);
+        report.asked = asked_arms;
+        report.answered = answers.len();
+        report.confidence = confidence.iter().copied().reduce(f64::min);
+        if self.learner.replace_unsure(&mut response, &confidence) {
+            report.default = Some(DefaultReason::LowConfidence);
+        }
+        let arms = answers.iter().map(|(arm, _)| *arm);
+        let predicted: SmallVec<[_; 8]> = arms.zip(predictions).collect();
+        report.prediction_id = Some(self.learner.chose(asked, shares, &predicted));
+        response.report.selection = Some(Box::new(report));
+        response
+    }
+}

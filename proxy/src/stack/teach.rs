@@ -1,0 +1,178 @@
+//! Feedback on a listener: found the model that it is of, and told to what learns of its arms.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use http::HeaderMap;
+use outrigger_filters::{
+    inference::{self, Form, Method, RequestParts},
+    select::{self, Context, Feedback, Learner},
+};
+use tokio::time::Instant;
+
+use super::{Model, Route};
+use crate::{
+    config::Protocol,
+    detect::Inference,
+    feedback::{
+        Applied, Applies, Cause, Item, Outcome, Rejected, Standing, Standings, Subject, Told,
+    },
+    wire,
+};
+
+impl Applies for Route {
+    fn form(&self, model: &str) -> Form {
+        let model = self.models.get(model);
+        // What is not like it is said anew for each arm.
+        model.map_or(Form::Raw, |model| model.primary().form(None))
+    }
+
+    async fn apply(&self, item: Item) -> Result<Applied, Rejected> {
+        let feedback = Feedback {
+            outcome: match item.outcome {
+                Outcome::Loss(told) => select::Outcome::Loss(rows(told)),
+                Outcome::Label(told) => select::Outcome::Label(rows(told)),
+            },
+            row: item.row,
+        };
+        match item.subject {
+            Subject::Prediction(id) => self.of_prediction(&id, &feedback),
+            Subject::Inputs { request, protocol } => {
+                self.of_inputs(*request, protocol, &feedback).await
+            }
+        }
+    }
+
+    fn standings(&self, model: &str, context: Option<&str>) -> Standings {
+        let model = self.models.get(model);
+        let Some(selection) = model.and_then(|model| model.selection()) else {
+            return Standings::new();
+        };
+        let standings = selection
+            .learner()
+            .standings(context, selection.available());
+        let told = standings.into_iter().map(|standing| {
+            let numbers = Standing {
+                weight: standing.weight,
+                probability: standing.probability,
+                observations: standing.observations,
+                loss: standing.loss,
+            };
+            (standing.arm, numbers)
+        });
+        told.collect()
+    }
+}
+
+impl Route {
+    /// Tells whether feedback is taken here, because there is something to teach.
+    pub(super) fn learns(&self) -> bool {
+        self.models
+            .values()
+            .any(|model| model.selection().is_some())
+    }
+
+    fn of_prediction(&self, id: &str, feedback: &Feedback) -> Result<Applied, Rejected> {
+        let learners = || self.models.values().filter_map(|model| model.learner());
+        // The keys are the same for all models: any of them tells whose the prediction is.
+        let first = learners()
+            .next()
+            .ok_or_else(|| nobody("no model has a selection"))?;
+        let token = first.open(id).map_err(of_learner)?;
+        let learner = learners()
+            .find(|learner| learner.is_of(&token))
+            .ok_or_else(|| nobody("the model of this prediction is not configured any more"))?;
+        let applied = learner.report(&token, feedback).map_err(of_learner)?;
+        Ok(told(learner, token.context, applied))
+    }
+
+    async fn of_inputs(
+        &self,
+        request: RequestParts,
+        protocol: Protocol,
+        feedback: &Feedback,
+    ) -> Result<Applied, Rejected> {
+        let name = &request.head.model;
+        let model = self.models.get(name);
+        let Some((model, selection)) = model.and_then(|model| Some((model, model.selection()?)))
+        else {
+            let words = format!("model `{name}` is not configured, or has no selection");
+            return Err(nobody(words));
+        };
+        let context = request.head.context.as_deref().map(Context::name);
+        let request = question(model, request, protocol, self.max_message);
+        let answers = selection.predictions(&request).await;
+        if answers.iter().all(Result::is_err) {
+            let reason = answers.into_iter().find_map(Result::err);
+            let reason = reason.map(|error| error.to_string()).unwrap_or_default();
+            let words = format!("no arm answered to these inputs: {reason}");
+            return Err(Rejected::new(Cause::Unavailable, words));
+        }
+        let answers: Vec<_> = answers.into_iter().map(Result::ok).collect();
+        let learner = selection.learner();
+        let applied = learner.judge(context.as_deref(), &answers, feedback);
+        Ok(told(learner, context, applied.map_err(of_learner)?))
+    }
+}
+
+/// Makes a request of inputs that no call has asked for; each arm reads them for its own server.
+fn question(
+    model: &Model,
+    parts: RequestParts,
+    protocol: Protocol,
+    max_message: usize,
+) -> inference::Request {
+    let said = Arc::new(parts);
+    let call = wire::Call {
+        inference: Inference {
+            protocol,
+            method: Method::Infer,
+            target: None,
+            query: false,
+        },
+        headers: HeaderMap::new(),
+        body: Bytes::new(),
+        json_len: None,
+        description: None,
+        received: Instant::now(),
+        max_message,
+        said: Some(said.clone()),
+    };
+    let request = inference::Request::from((*said).clone()).with_origin(Arc::new(call));
+    model.primary().without_ignored_headers(request)
+}
+
+fn rows<T>(told: Told<T>) -> Vec<Option<T>> {
+    match told {
+        Told::Whole(told) => vec![Some(told)],
+        Told::Rows(told) => told,
+    }
+}
+
+fn told(learner: &Learner, context: Option<ByteString>, applied: select::Applied) -> Applied {
+    Applied {
+        model: learner.model().clone(),
+        context,
+        duplicate: applied == select::Applied::Duplicate,
+    }
+}
+
+fn nobody(words: impl Into<String>) -> Rejected {
+    Rejected::new(Cause::Model, words)
+}
+
+fn of_learner(rejected: select::Rejected) -> Rejected {
+    use select::Rejected as Why;
+    let cause = match &rejected {
+        Why::Refused(refused) => return (*refused).into(),
+        Why::OtherModel => Cause::Model,
+        Why::UnknownArm => Cause::Arm,
+        Why::Rows { .. } | Why::Nothing | Why::Loss => Cause::Rows,
+        Why::Cut | Why::NoLabel | Why::NotComparable(_) | Why::Whose => Cause::Label,
+        Why::NoAnswer(_) => Cause::Unavailable,
+        Why::Frozen => Cause::Frozen,
+        Why::Full => Cause::Full,
+    };
+    Rejected::new(cause, rejected.to_string())
+}
