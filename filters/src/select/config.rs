@@ -33,28 +33,32 @@ pub enum Policy {
     EpsilonGreedy {
         /// The share of choices that are made evenly among all arms.
         epsilon: f64,
-        /// What a loss still counts after another one of the same arm.
+        /// What a loss still counts after another one of any arm, once there are so many that
+        /// they come to 1 / (1 - discount).
         discount: f64,
     },
     /// By weights that fall exponentially with the losses of the arms that were chosen.
     Exp3 {
-        /// How fast weights fall.
+        /// How fast weights fall: nats for each unit of loss over the probability of the choice.
         learning_rate: f64,
         /// The share of choices that are made evenly among all arms.
         exploration: f64,
-        /// What each update gives of the weights evenly to all arms.
+        /// What the weights of all arms come to, at least, that could fall no further, beside one
+        /// that has the rest. The more, the sooner one is back that was bad.
         share: f64,
     },
     /// All arms answer; their weights in the vote fall exponentially with their losses.
     Exp4 {
-        /// How fast weights fall.
+        /// How fast weights fall: nats for each unit of loss.
         learning_rate: f64,
-        /// What each update gives of the weights evenly to all arms.
+        /// What the weights of all arms come to, at least, that could fall no further, beside one
+        /// that has the rest. The more, the sooner one is back that was bad.
         share: f64,
     },
     /// By the probability that the arm is the best one.
     Thompson {
-        /// What a loss still counts after another one of any arm.
+        /// What a loss still counts after another one of any arm, once there are so many that
+        /// they come to 1 / (1 - discount).
         discount: f64,
     },
 }
@@ -122,22 +126,26 @@ impl Policy {
     }
 
     /// The policies of these names with their usual settings, in the order of the documentation.
+    ///
+    /// They were found by simulation: five arms of mean losses from 0.013 to 0.42, of which the
+    /// best is lost for 5000 of 20000 requests. Faster ones lose more while nothing changes, slower
+    /// ones when something does.
     pub const USUAL: [Self; 5] = [
         Self::Fixed,
         Self::EpsilonGreedy {
-            epsilon: 0.05,
+            epsilon: 0.02,
             discount: 0.99,
         },
         Self::Exp3 {
-            learning_rate: 0.2,
+            learning_rate: 0.3,
             exploration: 0.01,
-            share: 1e-4,
+            share: 3e-4,
         },
         Self::Exp4 {
-            learning_rate: 0.3,
-            share: 1e-2,
+            learning_rate: 0.6,
+            share: 0.05,
         },
-        Self::Thompson { discount: 0.995 },
+        Self::Thompson { discount: 0.992 },
     ];
 }
 

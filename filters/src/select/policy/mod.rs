@@ -1,10 +1,28 @@
 //! How arms are chosen by what was learned of them: plain numbers, no clock and no dice.
+//!
+//! Which policy for what, by the simulation of five arms the best of which is lost for a while
+//! (the share of wrong answers of all, in the first 500 without it, in the first 1000 with it
+//! again, and in the end, where an oracle has 0.031, 0.085, 0.013 and 0.013):
+//!
+//! | policy | told | all | lost | back | end | for |
+//! | --- | --- | --- | --- | --- | --- | --- |
+//! | fixed | | 0.245 | 0.37 | 0.20 | 0.20 | canaries |
+//! | epsilon-greedy | one arm's loss | 0.045 | 0.14 | 0.036 | 0.023 | what changes often |
+//! | exp3 | one arm's loss | 0.042 | 0.15 | 0.044 | 0.017 | losses that may do anything |
+//! | thompson | one arm's loss | 0.042 | 0.17 | 0.038 | 0.015 | what seldom changes; many replicas |
+//! | exp4 | all arms' losses | 0.032 | 0.10 | 0.021 | 0.013 | where all arms may be asked |
+//!
+//! With ten replicas of which each learns from 50 answers between two exchanges, the first column
+//! is 0.062, 0.080, 0.065 and 0.037: what they learn at the same time adds up to steps that are
+//! longer than any of them meant, the more so the more it was divided by small probabilities.
 
 mod bounds;
 mod epsilon_greedy;
 mod exp3;
 mod exp4;
 mod fixed;
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;
 mod thompson;
@@ -118,11 +136,9 @@ impl Selector {
                 exploration,
                 share,
             } => {
-                let mind = Exp3 {
-                    learning_rate,
-                    exploration,
-                };
-                let span = Some(weights::span(share, arms.len()));
+                let span = weights::span(share, arms.len());
+                let mind = Exp3::new(learning_rate, exploration, span);
+                let span = Some(span);
                 (
                     Box::new(mind),
                     Rule {
@@ -135,9 +151,11 @@ impl Selector {
                 learning_rate,
                 share,
             } => {
-                let span = Some(weights::span(share, arms.len()));
+                let span = weights::span(share, arms.len());
+                let mind = Exp4::new(learning_rate, span);
+                let span = Some(span);
                 (
-                    Box::new(Exp4 { learning_rate }),
+                    Box::new(mind),
                     Rule {
                         span,
                         ..unforgetting
@@ -145,12 +163,13 @@ impl Selector {
                 )
             }
             Policy::Thompson { discount } => {
-                let mind = Thompson::new(positive(&weights));
+                let mind = Thompson::new(positive(&weights), memory(discount));
                 let memory = memory(discount);
                 (
                     Box::new(mind),
                     Rule {
                         memory,
+                        past_memory: thompson::PAST_MEMORY,
                         ..unforgetting
                     },
                 )

@@ -206,6 +206,166 @@ fn chosen_arms_are_as_frequent_as_they_are_probable() {
 }
 
 #[test]
+fn states_stay_sane_however_extreme_the_losses_are() {
+    for policy in Policy::USUAL {
+        let arms = arms(4);
+        let selector = selector(policy, &arms);
+        let mut state = selector.prior();
+        for step in 0..20_000_usize {
+            // The same arm loses all for long, then another one.
+            let arm = step / 5_000;
+            selector.learn(
+                &mut state,
+                Evidence::Chosen {
+                    arm,
+                    probability: f64::MIN_POSITIVE,
+                    loss: 1.,
+                },
+            );
+            let mut losses = [Some(0.); 4];
+            losses[arm] = Some(1.);
+            selector.learn(&mut state, Evidence::Known(&losses));
+        }
+        let all = Available::first(4);
+        let shares = selector.probabilities(&state, all);
+        check(&shares, &arms, all);
+        assert!(!selector.repair(&mut state));
+        if policy != Policy::Fixed {
+            assert!(
+                shares[3] < 0.05 && shares[0] > 0.2,
+                "{policy:?}: {shares:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn arms_of_which_a_loss_is_not_known_keep_their_part_of_the_weight() {
+    for name in ["exp3", "exp4"] {
+        let policy = Policy::USUAL
+            .into_iter()
+            .find(|policy| policy.as_str() == name);
+        // Without an even part, which would hide the weights.
+        let policy = match policy.unwrap() {
+            Policy::Exp3 {
+                learning_rate,
+                share,
+                ..
+            } => Policy::Exp3 {
+                learning_rate,
+                exploration: 0.,
+                share,
+            },
+            other => other,
+        };
+        let selector = selector(policy, &arms(3));
+        let mut state = selector.prior();
+        selector.learn(&mut state, Evidence::Known(&[Some(1.), Some(0.), None]));
+        let shares = selector.probabilities(&state, Available::first(3));
+        assert!((shares[2] - 1. / 3.).abs() < 1e-9, "{shares:?}");
+        assert!(shares[0] < 0.3 && shares[1] > 0.36, "{shares:?}");
+    }
+}
+
+#[test]
+fn weights_are_the_shares_where_they_are_fixed_and_the_prior_elsewhere() {
+    let weighty = |weights: [f64; 3]| -> Vec<_> {
+        let arms = weights.into_iter().enumerate();
+        arms.map(|(arm, weight)| Arm {
+            weight,
+            ..Arm::new(arm.to_string())
+        })
+        .collect()
+    };
+    for policy in Policy::USUAL {
+        let selector = selector(policy, &weighty([9., 1., 0.]));
+        let shares = selector.probabilities(&selector.prior(), Available::first(3));
+        assert!(
+            shares[0] > 0.85 && shares[1] < 0.11,
+            "{policy:?}: {shares:?}"
+        );
+        if policy == Policy::Fixed {
+            assert_eq!(shares[..], [0.9, 0.1, 0.]);
+            // Those that are left share what they have.
+            let rest = Available::first(3).without(0);
+            assert_eq!(
+                selector.probabilities(&selector.prior(), rest)[..],
+                [0., 1., 0.]
+            );
+        }
+    }
+    // With no weight at all, all are alike.
+    let selector = selector(Policy::Fixed, &weighty([0., 0., 0.]));
+    let shares = selector.probabilities(&selector.prior(), Available::first(3));
+    assert!(shares.iter().all(|share| (share - 1. / 3.).abs() < 1e-12));
+}
+
+#[test]
+fn what_an_arm_may_not_have_goes_to_the_others_in_proportion() {
+    let bounded = |limits: [(f64, f64, f64); 3]| {
+        let arms = limits.into_iter().enumerate();
+        let arms: Vec<_> = arms
+            .map(|(arm, (weight, min_probability, max_probability))| Arm {
+                weight,
+                min_probability,
+                max_probability,
+                ..Arm::new(arm.to_string())
+            })
+            .collect();
+        selector(Policy::Fixed, &arms)
+    };
+    let shares = |selector: &Selector, available| {
+        let shares = selector.probabilities(&selector.prior(), available);
+        let rounded = shares.iter().map(|share| (share * 1e9).round() / 1e9);
+        rounded.collect::<Shares>()
+    };
+    let all = Available::first(3);
+    let selector = bounded([(8., 0., 0.5), (1., 0., 1.), (1., 0., 1.)]);
+    assert_eq!(shares(&selector, all)[..], [0.5, 0.25, 0.25]);
+    let selector = bounded([(6., 0., 1.), (4., 0., 1.), (0., 0.2, 1.)]);
+    assert_eq!(shares(&selector, all)[..], [0.48, 0.32, 0.2]);
+    // What is lifted takes from those that are not at their ceiling.
+    let selector = bounded([(8., 0., 0.4), (2., 0., 1.), (0., 0.1, 1.)]);
+    assert_eq!(shares(&selector, all)[..], [0.4, 0.5, 0.1]);
+    // One that nobody gave a share takes what is over when the others are at their ceilings.
+    let selector = bounded([(1., 0., 0.3), (1., 0., 0.3), (0., 0., 1.)]);
+    assert_eq!(shares(&selector, all)[..], [0.3, 0.3, 0.4]);
+    // When that one is down, ceilings give way in proportion, and floors hold.
+    let selector = bounded([(9., 0., 0.3), (1., 0.1, 0.1), (0., 0., 1.)]);
+    assert_eq!(shares(&selector, all.without(2))[..], [0.75, 0.25, 0.]);
+    // One alone has all.
+    assert_eq!(
+        shares(&selector, Available::first(2).without(0))[..],
+        [0., 1., 0.]
+    );
+}
+
+#[test]
+fn an_arm_that_was_good_is_tried_again_sooner_than_one_that_never_was() {
+    let policy = Policy::USUAL[4];
+    let selector = selector(policy, &arms(3));
+    let mut state = selector.prior();
+    let mut tell = |losses: [f64; 3], times| {
+        for _ in 0..times {
+            selector.learn(&mut state, Evidence::Known(&losses.map(Some)));
+        }
+    };
+    tell([0., 0.5, 0.1], 400);
+    tell([0.9, 0.5, 0.1], 100);
+    // Nothing is heard but of the one that is asked.
+    for step in 0..1_000 {
+        let chosen = Evidence::Chosen {
+            arm: 2,
+            probability: 1.,
+            loss: f64::from(step % 10 == 0),
+        };
+        selector.learn(&mut state, chosen);
+    }
+    let shares = selector.probabilities(&state, Available::first(3));
+    assert!(shares[0] > 2. * shares[1] && shares[2] > 0.5, "{shares:?}");
+}
+
+#[test]
 fn nothing_is_chosen_where_nothing_has_a_share() {
     assert_eq!(Selector::choose(&[], 0.5), None);
     assert_eq!(Selector::choose(&[0., 0.], 0.5), None);

@@ -3,7 +3,13 @@
 use super::Told;
 use crate::select::State;
 
-/// Returns the span of log-weights with which no arm has less than its part of `share`.
+/// Returns the span of log-weights with which no arm has less than its part of `share`, beside one
+/// that has the rest.
+///
+/// Cutting weights off there does what mixing a share of all into each would (Herbster and Warmuth,
+/// Tracking the best expert, 1998): an arm that was bad for however long is back in about
+/// span / rate losses of the others. But it can be done by everyone who adds up differences, any
+/// number of times, where each replica's mixing would add up to a lift that nobody meant.
 pub(super) fn span(share: f64, arms: usize) -> f64 {
     let share = share.clamp(LEAST_SHARE, 0.5);
     (arms.max(2) as f64 * (1. - share) / share).ln()
@@ -18,42 +24,50 @@ pub(super) fn shares(state: &State, available: &[usize], shares: &mut [f64]) {
     }
 }
 
+/// How fast weights fall.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rates {
+    /// In nats for each unit of the loss of a chosen arm, divided by its probability.
+    pub(super) chosen: f64,
+    /// In nats for each unit of loss where all are known.
+    pub(super) known: f64,
+    /// The most, in nats, that a weight falls by one loss, so that a single one never says more
+    /// than that the arm is the worst.
+    pub(super) most: f64,
+}
+
 /// Adds to each score what the arm's loss takes of it.
 ///
 /// What is known of a single arm is divided by the probability with which it was chosen, so that
 /// it tells as much of the arm, on average, as if all were known.
-pub(super) fn lesson(rate: f64, state: &State, told: &Told, lesson: &mut State) {
+pub(super) fn lesson(rates: Rates, state: &State, told: &Told, lesson: &mut State) {
     if let Some(probability) = told.probability {
         for (arm, loss) in &told.losses {
-            lesson.arms[*arm].score -= rate * loss / probability.max(LEAST_PROBABILITY);
+            lesson.arms[*arm].score -= (rates.chosen * loss / probability).min(rates.most);
         }
         return;
     }
     // Arms of which it is not known lose what those lost together of which it is: their share of
     // the weight stays what it was (Freund, Schapire, Singer and Warmuth, Using and combining
-    // predictors that specialize, 1997).
+    // predictors that specialize, STOC 1997).
+    let fall = |loss: f64| (rates.known * loss).min(rates.most);
     let scores = told.losses.iter().map(|(arm, _)| state.arms[*arm].score);
     let top = scores.fold(f64::NEG_INFINITY, f64::max);
     let (mut before, mut after) = (0., 0.);
     for (arm, loss) in &told.losses {
         let weight = (state.arms[*arm].score - top).exp();
         before += weight;
-        after += weight * (-rate * loss).exp();
+        after += weight * (-fall(*loss)).exp();
     }
-    let common = match before > 0. && after > 0. {
-        true => (after / before).ln(),
-        false => 0.,
-    };
+    let together: f64 = f64::ln(after / before);
+    let together = if together.is_finite() { together } else { 0. };
     for arm in &mut lesson.arms {
-        arm.score += common;
+        arm.score = together;
     }
     for (arm, loss) in &told.losses {
-        lesson.arms[*arm].score += -rate * loss - common;
+        lesson.arms[*arm].score = -fall(*loss);
     }
 }
 
 /// The least share that all arms may be left: with less, one that fell would hardly come back.
 const LEAST_SHARE: f64 = 1e-9;
-
-/// The least probability that a loss is divided by, so that no single one says too much.
-const LEAST_PROBABILITY: f64 = 1e-3;
