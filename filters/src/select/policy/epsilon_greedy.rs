@@ -5,7 +5,8 @@ use crate::select::State;
 /// Learning, 2nd edition, section 2.2).
 ///
 /// The mean is that of the latest losses. Of an arm of which nothing was told for long there are
-/// none left, so it is held for good again, and tried.
+/// none left, so it is held for good again, and tried. Replicas that know the same all do so at
+/// once: with many of them the other policies lose less.
 #[derive(Clone, Debug)]
 pub(super) struct EpsilonGreedy {
     pub(super) epsilon: f64,

@@ -9,12 +9,14 @@
 //! | fixed | | 0.245 | 0.37 | 0.20 | 0.20 | canaries |
 //! | epsilon-greedy | one arm's loss | 0.045 | 0.14 | 0.036 | 0.023 | what changes often |
 //! | exp3 | one arm's loss | 0.042 | 0.15 | 0.044 | 0.017 | losses that may do anything |
-//! | thompson | one arm's loss | 0.042 | 0.17 | 0.038 | 0.015 | what seldom changes; many replicas |
+//! | thompson | one arm's loss | 0.042 | 0.17 | 0.038 | 0.015 | what seldom changes; replicas |
 //! | exp4 | all arms' losses | 0.032 | 0.10 | 0.021 | 0.013 | where all arms may be asked |
 //!
-//! With ten replicas of which each learns from 50 answers between two exchanges, the first column
-//! is 0.062, 0.080, 0.065 and 0.037: what they learn at the same time adds up to steps that are
-//! longer than any of them meant, the more so the more it was divided by small probabilities.
+//! Two replicas lose at most 1.3 times of what one does beyond the oracle. Ten that exchange what
+//! they learned after every 50 answers of all lose 2.4 (epsilon-greedy), 1.4 (exp3) and 1.2
+//! (Thompson) times as much; after every 50 answers of each, 2.9, 4.1 and 3.6 times. What is
+//! learned at the same time adds up to steps that are longer than any of them meant. Where much is
+//! told between two exchanges, a lower learning rate or a shorter interval helps.
 
 mod bounds;
 mod epsilon_greedy;

@@ -10,6 +10,7 @@ const ERRORS: [f64; 5] = [0.28, 0.203, 0.085, 0.424, 0.013];
 
 /// The best arm, and when it is lost.
 const BEST: usize = 4;
+const SECOND: usize = 2;
 const LOST: std::ops::Range<usize> = 5_000..10_000;
 const QUERIES: usize = 20_000;
 
@@ -212,6 +213,9 @@ fn usual(name: &str) -> Policy {
         .unwrap()
 }
 
+/// What a policy is allowed to lose even where it loses as little as the best arm, or less.
+const LEAST_REGRET: f64 = 0.005;
+
 /// Unoptimised, so few that the tests take seconds.
 const SEEDS: u64 = if cfg!(debug_assertions) { 2 } else { 20 };
 
@@ -289,53 +293,69 @@ fn nothing_is_learned_where_weights_are_fixed() {
     assert!((outcome.end - mean).abs() < 0.01, "{outcome:?}");
 }
 
-/// Demands that replicas which tell each other from time to time lose little more than one that
-/// knows everything at once.
-fn check_replicas(experiment: Experiment) {
-    let alone = experiment.run().all;
-    for replicas in [2, 10] {
-        let together = Experiment {
-            replicas,
-            exchange: 50,
-            ..experiment
+/// Demands that replicas lose little more than one that knows everything at once, where what is
+/// lost is what one does not lose that always asks the best arm. `most` is how many times as much
+/// two and ten may lose that tell each other after every 50 answers of all, and after every 50
+/// answers of each.
+fn check_replicas(experiment: Experiment, most: [[f64; 2]; 2]) {
+    let best = (15. * ERRORS[BEST] + 5. * ERRORS[SECOND]) / 20.;
+    let alone = (experiment.run().all - best).max(LEAST_REGRET);
+    for (replicas, most) in [2, 10].into_iter().zip(most) {
+        for (exchange, most) in [50, 50 * replicas].into_iter().zip(most) {
+            let together = Experiment {
+                replicas,
+                exchange,
+                ..experiment
+            };
+            let times = (together.run().all - best) / alone;
+            assert!(times < most, "{together:?}: {times}");
         }
-        .run()
-        .all;
-        assert!(together < 1.5 * alone, "{replicas}: {together} {alone}");
-        // Each of ten makes 50 choices by what all knew 500 choices ago, which is as long as it
-        // takes one that knows everything to change its mind. No worse than that follows.
-        let late = Experiment {
-            replicas,
-            exchange: 50 * replicas,
-            ..experiment
-        }
-        .run()
-        .all;
-        assert!(late < 2.2 * alone, "{replicas}: {late} {alone}");
     }
 }
 
 #[test]
 fn replicas_of_exp3_learn_together() {
-    check_replicas(Experiment::single(usual("exp3")));
+    check_replicas(
+        Experiment {
+            seeds: 6,
+            ..Experiment::single(usual("exp3"))
+        },
+        [[1.5, 1.5], [1.5, 5.]],
+    );
 }
 
 #[test]
 fn replicas_of_exp4_learn_together() {
-    check_replicas(Experiment::ensemble(usual("exp4")));
+    check_replicas(
+        Experiment {
+            seeds: 6,
+            ..Experiment::ensemble(usual("exp4"))
+        },
+        [[1.5, 1.5], [1.5, 1.5]],
+    );
 }
 
 #[test]
 fn replicas_of_epsilon_greedy_learn_together() {
-    check_replicas(Experiment::single(usual("epsilon-greedy")));
+    // Ten try an arm of which nothing is remembered at the same moment, where one would do.
+    check_replicas(
+        Experiment {
+            seeds: 6,
+            ..Experiment::single(usual("epsilon-greedy"))
+        },
+        [[1.5, 1.5], [3., 4.]],
+    );
 }
 
 #[test]
 fn replicas_of_thompson_learn_together() {
-    check_replicas(Experiment {
-        seeds: SEEDS / 2,
-        ..Experiment::single(usual("thompson"))
-    });
+    check_replicas(
+        Experiment {
+            seeds: SEEDS,
+            ..Experiment::single(usual("thompson"))
+        },
+        [[1.5, 1.5], [1.5, 5.]],
+    );
 }
 
 #[test]
