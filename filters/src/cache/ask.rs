@@ -4,14 +4,13 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
-use tokio::{
-    runtime::Handle,
-    time::{Instant, timeout_at},
-};
-use tower::ServiceExt as _;
+use pin_project_lite::pin_project;
+use tokio::{runtime::Handle, time::timeout_at};
+use tower::{ServiceExt as _, util::Oneshot};
 
 use super::{
     Flush, Store,
@@ -38,12 +37,6 @@ where
     S: Infer + 'static,
     S::Future: 'static,
 {
-    if let Some((leading, None)) = asked.own.take_if(|(_, part)| part.is_none()) {
-        // Nothing of it is there: its answer is the model's.
-        let mut landed = lead(leading, inner, request).await?;
-        landed.response.report.cache = Some(asked.report);
-        return Ok(landed.response);
-    }
     let unit = asked.unit;
     let mut reason = "unlike";
     for round in 1..=ROUNDS {
@@ -58,11 +51,7 @@ where
         let joins = missed == Missed::GivenUp && round + 1 < ROUNDS;
         asked = match Plan::again(&store, &request, unit, joins) {
             Plan::Ready(answer) => return answer,
-            Plan::Ask(Asked {
-                own: Some((leading, None)),
-                report,
-                ..
-            }) => {
+            Plan::Lead(leading, report) => {
                 let mut landed = lead(leading, inner, request).await?;
                 landed.response.report.cache = Some(report);
                 return Ok(landed.response);
@@ -118,9 +107,6 @@ where
     } = asked;
     let mut landed = None;
     if let Some((leading, part)) = own {
-        let Some(part) = part else {
-            return Ok(Err(Missed::Unlike));
-        };
         // Before others are waited for: they may be waiting for this.
         let done = lead(leading, inner, part).await?;
         match done.rows {
@@ -206,7 +192,8 @@ pub(super) struct Leading {
     tenant: u32,
     /// Whether its caller says how long it may wait in the server's queue.
     is_hurried: bool,
-    sent_at: Instant,
+    /// In microseconds from the store's beginning.
+    sent_at: u64,
     is_over: bool,
 }
 
@@ -218,60 +205,73 @@ pub(super) struct Landed {
     pub(super) rows: Result<Answered, Unfit>,
 }
 
-/// The call itself, and what is done with its answer.
-type Fill = Pin<Box<dyn Future<Output = Result<Landed, Error>> + Send>>;
-
-/// A call that is being made. If it is dropped while others wait, a task goes on with it.
-struct Led {
-    call: Arc<Call>,
-    fill: Option<Fill>,
+pin_project! {
+    /// The call itself, and what is done with its answer.
+    struct Fill<S: Infer> {
+        #[pin]
+        inner: Oneshot<S, Request>,
+        leading: Option<Leading>,
+    }
 }
 
-fn lead<S>(leading: Leading, inner: S, request: Request) -> Led
+/// A [`Fill`], whatever the model's service is.
+type Filling = Pin<Box<dyn Future<Output = Result<Landed, Error>> + Send>>;
+
+/// A call that is being made. If it is dropped while others wait, a task goes on with it.
+pub(super) struct Led {
+    call: Arc<Call>,
+    fill: Option<Filling>,
+}
+
+/// Asks the model for rows; `request` asks for these and no others.
+pub(super) fn lead<S>(leading: Leading, inner: S, request: Request) -> Led
 where
     S: Infer + 'static,
     S::Future: 'static,
 {
     Led {
         call: leading.asking.call.clone(),
-        fill: Some(Box::pin(async move {
-            let answered = inner.oneshot(request).await.map_err(Into::into);
-            leading.land(answered)
+        fill: Some(Box::pin(Fill {
+            inner: inner.oneshot(request),
+            leading: Some(leading),
         })),
     }
 }
 
 impl Leading {
-    pub(super) fn new(store: &Store, asking: Asking, request: &Request) -> Self {
+    /// Begins at a moment that counts from the store's beginning, in microseconds.
+    pub(super) fn new(store: &Store, asking: Asking, request: &Request, now: u64) -> Self {
         Self {
             store: store.clone(),
             asking,
             tenant: store.shared().entries.tenant_of(request),
             is_hurried: request.parameters.get("timeout").is_some(),
-            sent_at: Instant::now(),
+            sent_at: now,
             is_over: false,
         }
     }
 
     /// Stores what came, and tells those who wait.
     fn land(mut self, answered: Result<Response, Error>) -> Result<Landed, Error> {
-        match answered {
+        let landed = match answered {
             Ok(response) => Ok(self.answered(response)),
             Err(error) => Err(self.failed(error)),
-        }
+        };
+        self.is_over = true;
+        landed
     }
 
-    fn answered(&mut self, response: Response) -> Landed {
-        let store = self.store.clone();
-        let shared = store.shared();
+    fn answered(&self, response: Response) -> Landed {
+        let shared = self.store.shared();
+        let entries = &shared.entries;
         let began = shared.lands();
+        let now = entries.now();
         if began.is_some() {
             let report = &response.report;
             let rows = report.batch_rows.unwrap_or(self.asking.sent.len());
-            let took = report.upstream.unwrap_or_else(|| self.sent_at.elapsed());
-            shared.upstream(rows, took);
+            let since = || Duration::from_micros(now.saturating_sub(self.sent_at));
+            shared.upstream(rows, report.upstream.unwrap_or_else(since));
         }
-        let entries = &shared.entries;
         let Asking {
             call,
             question,
@@ -295,19 +295,18 @@ impl Leading {
         };
         let frame = entries.frame(&response, by_row);
         if is_current && shared.is_new_version(question, frame.version()) {
-            store.flush(Flush::Version);
+            self.store.flush(Flush::Version);
         }
         let is_stored = call.generation == entries.generation();
         for (index, sent) in sent.iter().enumerate() {
             let entry = is_stored.then(|| {
                 let outputs = answers.iter().map(|cells| &cells[index]);
-                let term = entries.term(sent.digest, self.tenant);
+                let term = entries.term(sent.digest, self.tenant, now);
                 let question = question.clone();
                 Entry::new(question, sent, frame.clone(), outputs, term)
             });
             entries.land(call, index, sent.digest, entry.flatten());
         }
-        self.is_over = true;
         shared.landed(sent.len(), began);
         // Nobody can find its rows any more.
         if call.is_awaited() {
@@ -322,10 +321,9 @@ impl Leading {
         }
     }
 
-    fn failed(&mut self, error: Error) -> Error {
+    fn failed(&self, error: Error) -> Error {
         self.leave();
         if !self.asking.call.is_awaited() {
-            self.is_over = true;
             return error;
         }
         if self.is_hurried || is_of_caller(error.as_ref()) {
@@ -338,9 +336,8 @@ impl Leading {
     }
 
     /// Takes the rows out of those under way, and says what came of them.
-    fn over(&mut self, outcome: Outcome) {
+    fn over(&self, outcome: Outcome) {
         self.leave();
-        self.is_over = true;
         self.asking.call.end(outcome);
     }
 
@@ -360,16 +357,29 @@ impl Drop for Leading {
     }
 }
 
+impl<S: Infer> Future for Fill<S> {
+    type Output = Result<Landed, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let answered = ready!(this.inner.poll(cx)).map_err(Into::into);
+        let leading = this.leading.take();
+        let leading = leading.expect("a future is not polled after it was ready");
+        Poll::Ready(leading.land(answered))
+    }
+}
+
 impl Future for Led {
     type Output = Result<Landed, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(fill) = &mut self.fill else {
+        // Out of its place meanwhile: if it panics, it is gone, and its rows with it.
+        let Some(mut fill) = self.fill.take() else {
             return Poll::Pending;
         };
         let landed = fill.as_mut().poll(cx);
-        if landed.is_ready() {
-            self.fill = None;
+        if landed.is_pending() {
+            self.fill = Some(fill);
         }
         landed
     }
@@ -388,7 +398,7 @@ impl Drop for Led {
 }
 
 /// Goes on with a call until it is over or nobody waits for it.
-async fn until_abandoned(mut fill: Fill, call: Arc<Call>) {
+async fn until_abandoned(mut fill: Filling, call: Arc<Call>) {
     let mut abandoned = pin!(call.abandoned());
     poll_fn(|cx| {
         if fill.as_mut().poll(cx).is_ready() {

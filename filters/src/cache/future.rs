@@ -7,6 +7,7 @@ use std::{
 use pin_project_lite::pin_project;
 use tower::util::Oneshot;
 
+use super::ask::Led;
 use crate::inference::{CacheReport, CacheResult, Error, Infer, Request, Response};
 
 pin_project! {
@@ -25,6 +26,7 @@ pin_project! {
     enum State<S: Infer> {
         Ready { answer: Option<Result<Response, Error>> },
         Passed { #[pin] inner: Oneshot<S, Request>, report: CacheReport },
+        Led { #[pin] led: Led, report: CacheReport },
         Asked { answer: Pin<Box<dyn Future<Output = Result<Response, Error>> + Send>> },
     }
 }
@@ -48,6 +50,12 @@ impl<S: Infer> ResponseFuture<S> {
         };
         Self {
             state: State::Passed { inner, report },
+        }
+    }
+
+    pub(super) fn led(led: Led, report: CacheReport) -> Self {
+        Self {
+            state: State::Led { led, report },
         }
     }
 
@@ -77,6 +85,11 @@ impl<S: Infer> Future for ResponseFuture<S> {
                     answer
                 }))
             }
+            StateProjection::Led { led, report } => {
+                let mut answer = ready!(led.poll(cx))?.response;
+                answer.report.cache = Some(*report);
+                Poll::Ready(Ok(answer))
+            }
             StateProjection::Asked { answer } => answer.as_mut().poll(cx),
         }
     }
@@ -87,6 +100,7 @@ impl<S: Infer> std::fmt::Debug for ResponseFuture<S> {
         f.write_str(match self.state {
             State::Ready { .. } => "ResponseFuture(ready)",
             State::Passed { .. } => "ResponseFuture(passed)",
+            State::Led { .. } => "ResponseFuture(led)",
             State::Asked { .. } => "ResponseFuture(asked)",
         })
     }

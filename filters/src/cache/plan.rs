@@ -25,7 +25,10 @@ pub(super) enum Plan {
     Pass(&'static str),
     /// There is an answer, or there will be none.
     Ready(Result<Response, Error>),
-    /// The model is to be asked, or is being asked already.
+    /// Nothing of it is there: the model is sent the very message that came, and its answer is what
+    /// the model says.
+    Lead(Leading, CacheReport),
+    /// Rows of it are there, or the model is being asked for them already.
     Ask(Asked),
 }
 
@@ -37,9 +40,8 @@ pub(super) struct Asked {
     pub(super) generation: u64,
     /// Where each row's answer comes from.
     pub(super) sources: Sources,
-    /// The call for the rows that nobody else asks for, and what is sent; nothing where that is the
-    /// request itself.
-    pub(super) own: Option<(Leading, Option<Request>)>,
+    /// The call for the rows that nobody else asks for, and what is sent.
+    pub(super) own: Option<(Leading, Request)>,
     pub(super) report: CacheReport,
 }
 
@@ -97,6 +99,7 @@ impl Plan {
     fn report(&self) -> Option<CacheReport> {
         match self {
             Self::Ready(answer) => answer.as_ref().ok()?.report.cache,
+            Self::Lead(_, report) => Some(*report),
             Self::Ask(asked) => Some(asked.report),
             Self::Pass(_) => None,
         }
@@ -127,7 +130,7 @@ impl Plan {
         let cut = cut(store, request, by_row);
         let now = entries.now();
         let mut sources = Sources::with_capacity(cut.rows);
-        let mut chosen = Vec::new();
+        let mut chosen = SmallVec::<[usize; 1]>::new();
         let mut asking = None;
         let (mut hits, mut joined, mut expired, mut oldest) = (0, 0, false, None);
         for row in 0..cut.rows {
@@ -176,17 +179,17 @@ impl Plan {
             return Self::Ready(Err(NotCached::new().into()));
         }
         shared.looked_up(cut.rows, began);
-        let own = asking.map(|asking| {
-            let leading = Leading::new(store, asking, request);
+        let mut own = None;
+        if let Some(asking) = asking {
+            let leading = Leading::new(store, asking, request, now);
             // Whoever misses all sends the very message that came.
-            let whole = sent == cut.rows;
-            (
-                leading,
-                (!whole)
-                    .then(|| select(request, &cut.cells, &chosen))
-                    .flatten(),
-            )
-        });
+            let is_part = sent < cut.rows;
+            let part = is_part.then(|| select(request, &cut.cells, &chosen));
+            match part.flatten() {
+                Some(part) => own = Some((leading, part)),
+                None => return Self::Lead(leading, report),
+            }
+        }
         if own.is_none() && joined == 0 {
             let frame = sources.iter().find_map(Source::stored);
             if let Some(mut answer) = frame.and_then(|frame| join(&frame, &sources, request, None))

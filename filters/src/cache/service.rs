@@ -2,7 +2,12 @@ use std::task::{Context, Poll};
 
 use tower::{Service, ServiceExt as _};
 
-use super::{Store, Unit, ask::ask, future::ResponseFuture, plan::Plan};
+use super::{
+    Store, Unit,
+    ask::{ask, lead},
+    future::ResponseFuture,
+    plan::Plan,
+};
 use crate::inference::{Error, Infer, Request, Response};
 
 /// Answers from what the model has answered before, row by row, and asks it for the rest.
@@ -47,6 +52,10 @@ where
                 ResponseFuture::passed(passed, reason)
             }
             Plan::Ready(answer) => ResponseFuture::ready(answer),
+            Plan::Lead(leading, report) => {
+                let led = lead(leading, self.inner.clone(), request);
+                ResponseFuture::led(led, report)
+            }
             Plan::Ask(asked) => {
                 let answer = ask(self.store.clone(), self.inner.clone(), request, asked);
                 ResponseFuture::asked(Box::pin(answer))

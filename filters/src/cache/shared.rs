@@ -207,7 +207,9 @@ impl Shared {
         }
         let [rows, found] = &self.late;
         let seen = rows.fetch_add((hits + joined + sent) as u64, Ordering::Relaxed);
-        found.fetch_add((hits + joined) as u64, Ordering::Relaxed);
+        if hits + joined > 0 {
+            found.fetch_add((hits + joined) as u64, Ordering::Relaxed);
+        }
         if seen > LATE {
             // What was counted meanwhile by others is lost: a ratio minds little.
             rows.store(seen / 2, Ordering::Relaxed);
@@ -233,8 +235,11 @@ impl Shared {
     }
 
     fn stopwatch(&self, events: &AtomicUsize) -> Option<Instant> {
+        if self.config.bypass != Bypass::Auto {
+            return None;
+        }
         let before = events.fetch_add(1, Ordering::Relaxed);
-        (self.config.bypass == Bypass::Auto && before.is_multiple_of(MEASURED)).then(Instant::now)
+        before.is_multiple_of(MEASURED).then(Instant::now)
     }
 
     /// Ends a measurement of looking rows up.
@@ -266,7 +271,9 @@ impl Shared {
 
     fn judge(&self, rows: usize, found: usize) {
         let [untold, untold_found] = &self.untold;
-        untold_found.fetch_add(found, Ordering::Relaxed);
+        if found > 0 {
+            untold_found.fetch_add(found, Ordering::Relaxed);
+        }
         if untold.fetch_add(rows, Ordering::Relaxed) + rows < TOLD {
             return;
         }

@@ -105,7 +105,9 @@ impl<T> Counted<T> {
     /// an equal part with the others that do. The first of many takes on all; what nobody takes on,
     /// because those who did are gone, is counted for itself.
     pub(super) fn take_on(this: &Arc<Self>) -> usize {
-        if !this.is_counted.swap(true, Ordering::Relaxed) {
+        let is_counted = &this.is_counted;
+        // Looked at first: to write there is to wait for what was written before, such as a row.
+        if !is_counted.load(Ordering::Relaxed) && !is_counted.swap(true, Ordering::Relaxed) {
             this.total.fetch_add(this.bytes, Ordering::Relaxed);
         }
         this.bytes / Arc::strong_count(this).saturating_sub(BESIDES).max(1)

@@ -126,6 +126,11 @@ impl Entry {
         self.expires <= now
     }
 
+    /// Returns the moment at which it was made.
+    pub(super) fn stored(&self) -> u64 {
+        self.stored
+    }
+
     /// Returns how long it has been there, in microseconds.
     pub(super) fn age(&self, now: u64) -> u64 {
         now.saturating_sub(self.stored)

@@ -21,6 +21,7 @@ use std::{
 use bytestring::ByteString;
 use foldhash::quality::RandomState;
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 pub(super) use self::{
@@ -93,7 +94,7 @@ pub(super) struct Asking {
     pub(super) call: Arc<Call>,
     pub(super) question: Arc<Counted<Question>>,
     /// Its rows, in their order.
-    pub(super) sent: Vec<Sent>,
+    pub(super) sent: SmallVec<[Sent; 1]>,
 }
 
 /// A row that a call has asked the model for.
@@ -221,7 +222,7 @@ impl Entries {
         let asking = asking.get_or_insert_with(|| Asking {
             call: Call::new(self.generation()),
             question: self.question(cut),
-            sent: Vec::new(),
+            sent: SmallVec::new(),
         });
         let question = asking.question.clone();
         shard.flights.enter(&asking.call, question, sent.clone());
@@ -254,7 +255,8 @@ impl Entries {
 
     fn insert(&self, shard: &mut Shard, digest: u64, entry: Entry) -> Turnover {
         let before = shard.shares();
-        let mut turnover = shard.insert(digest, entry, self.bounds(), self.now());
+        let now = entry.stored();
+        let mut turnover = shard.insert(digest, entry, self.bounds(), now);
         self.take_on(before, shard.shares());
         // What has gone may have left its shares to others.
         loop {
@@ -267,15 +269,15 @@ impl Entries {
         }
     }
 
-    /// Returns for how long an answer is stored that comes now, to a row with this digest.
-    pub(super) fn term(&self, digest: u64, tenant: u32) -> Term {
-        let stored = self.now();
+    /// Returns for how long an answer is stored that comes now, at so many microseconds, to a row
+    /// with this digest.
+    pub(super) fn term(&self, digest: u64, tenant: u32, now: u64) -> Term {
         // Up to a tenth less, so that what came together does not go together.
         let ttl = micros(self.ttl);
         let jitter = ttl / (10 * 0x100) * (digest >> 32 & 0xff);
         Term {
-            stored,
-            expires: stored.saturating_add(ttl - jitter),
+            stored: now,
+            expires: now.saturating_add(ttl - jitter),
             tenant,
         }
     }

@@ -213,7 +213,7 @@ impl Collided {
             &asking.sent[0],
             entries.frame(&response, *by_row),
             answers.iter().map(|cells| &cells[0]),
-            entries.term(DIGEST, 0),
+            entries.term(DIGEST, 0, entries.now()),
         );
         entries.land(&asking.call, 0, DIGEST, entry);
     }
