@@ -1,3 +1,5 @@
+use std::{fmt::Write as _, time::Duration};
+
 use http::{HeaderMap, HeaderName, HeaderValue, Response, Version, header};
 use outrigger_filters::inference::{self, Error, Form, Payload, SelectionReport};
 use tokio::time::Instant;
@@ -147,7 +149,7 @@ fn retain_own(headers: &mut HeaderMap) {
 
 fn of_grpc(response: &inference::Response, from: Protocol) -> HeaderMap {
     let mut trailers = HeaderMap::new();
-    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
     if from.is_grpc() {
         metadata::append(&response.trailers, &mut trailers);
     }
@@ -164,34 +166,43 @@ fn report_to(report: &inference::Report, received: Instant, headers: &mut Header
         selected(selection, headers);
     }
     if let Some(rows) = report.batch_rows {
-        headers.insert("outrigger-batch-size", HeaderValue::from(rows));
+        headers.insert(BATCH_SIZE, HeaderValue::from(rows));
     }
     if let Some(cache) = &report.cache {
         let result = HeaderValue::from_static(cache.result.name());
-        headers.insert("outrigger-cache", result);
+        headers.insert(CACHE, result);
         if let Some(age) = cache.age {
             headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
         }
     }
-    let milliseconds = |time: std::time::Duration| time.as_secs_f64() * 1e3;
-    let mut timing = String::new();
+    if let Ok(mut timing) = HeaderValue::try_from(timing(report, received)) {
+        // No two answers have the same: in the table of a connection's headers each would push
+        // another out, and be compared with all that stand there.
+        timing.set_sensitive(true);
+        headers.append(SERVER_TIMING, timing);
+    }
+}
+
+/// Says in milliseconds, to three places, where the time went.
+fn timing(report: &inference::Report, received: Instant) -> String {
+    let mut timing = String::with_capacity(TIMING);
     for (name, time) in [
         ("queue", report.queue),
         ("upstream", report.upstream),
         ("total", Some(received.elapsed())),
     ] {
-        if let Some(time) = time {
-            let comma = if timing.is_empty() { "" } else { ", " };
-            // Writing into a string cannot fail.
-            let _ = std::fmt::Write::write_fmt(
-                &mut timing,
-                format_args!("{comma}{name};dur={:.3}", milliseconds(time)),
-            );
-        }
+        let Some(time) = time else {
+            continue;
+        };
+        let comma = if timing.is_empty() { "" } else { ", " };
+        // In whole numbers: a float is printed exactly with far more work.
+        let micros = time.saturating_add(Duration::from_nanos(500)).as_micros();
+        let micros = u64::try_from(micros).unwrap_or(u64::MAX);
+        let (whole, rest) = (micros / 1000, micros % 1000);
+        // Writing into a string cannot fail.
+        let _ = write!(timing, "{comma}{name};dur={whole}.{rest:03}");
     }
-    if let Ok(timing) = HeaderValue::from_str(&timing) {
-        headers.append("server-timing", timing);
-    }
+    timing
 }
 
 /// Says which arm answered, and what feedback names the answer by.
@@ -258,3 +269,40 @@ impl std::fmt::Display for Untold {
 }
 
 impl std::error::Error for Untold {}
+
+/// Names that are not read and copied anew for each answer.
+const BATCH_SIZE: HeaderName = HeaderName::from_static("outrigger-batch-size");
+const CACHE: HeaderName = HeaderName::from_static("outrigger-cache");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// Room for three times of less than a thousand seconds.
+const TIMING: usize = 72;
+
+#[cfg(test)]
+mod tests {
+    use outrigger_filters::inference::Report;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn times_are_told_in_milliseconds_and_stay_out_of_the_table_of_headers() {
+        let received = Instant::now();
+        tokio::time::advance(Duration::from_micros(12_345)).await;
+        let report = Report {
+            batch_rows: Some(3),
+            queue: Some(Duration::from_nanos(7_499)),
+            upstream: Some(Duration::from_nanos(1_999_999_500)),
+            ..Report::default()
+        };
+        let mut headers = HeaderMap::new();
+        report_to(&report, received, &mut headers);
+        let timing = &headers["server-timing"];
+        assert_eq!(
+            timing,
+            "queue;dur=0.007, upstream;dur=2000.000, total;dur=12.345"
+        );
+        assert!(timing.is_sensitive());
+        assert_eq!(headers["outrigger-batch-size"], "3");
+        assert!(!headers["outrigger-batch-size"].is_sensitive());
+    }
+}
