@@ -83,6 +83,11 @@ impl Process {
         Ok(())
     }
 
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// What the process and its children have used so far.
     pub fn usage(&self) -> Result<Usage> {
         usage::of_tree(self.child.id())

@@ -136,6 +136,15 @@ pub(crate) fn start(triton: &str, folder: &Path) -> Result<(SocketAddr, Option<P
 }
 
 pub(crate) fn wait_until_ready(server: SocketAddr, model: &str) -> Result<()> {
+    wait_while(server, model, || true)
+}
+
+/// Waits until a model is ready, as long as its server is up.
+pub(crate) fn wait_while(
+    server: SocketAddr,
+    model: &str,
+    mut is_up: impl FnMut() -> bool,
+) -> Result<()> {
     let target = Target::new(server, message::READY)?;
     let give_up = Instant::now() + STARTING;
     loop {
@@ -146,7 +155,7 @@ pub(crate) fn wait_until_ready(server: SocketAddr, model: &str) -> Result<()> {
             Duration::from_secs(5),
         ) {
             Ok(answer) if answer == b"\x08\x01"[..] => return Ok(()),
-            answer if Instant::now() > give_up => {
+            answer if Instant::now() > give_up || !is_up() => {
                 return Err(format!("{model} did not become ready at {server}: {answer:?}").into());
             }
             _ => pause(Duration::from_millis(200)),
@@ -244,6 +253,8 @@ impl Calls for Digits {
 const OBJECTIVE: Duration = Duration::from_millis(20);
 /// How many times Triton's own throughput we want to reach.
 const GOAL: f64 = 5.0;
+/// What Triton prints when it catches a signal that ends other programs: 6 or 11.
+pub(crate) const BROKEN: &str = "Signal (";
 /// The first start makes a Python environment.
 const STARTING: Duration = Duration::from_secs(600);
 const IMAGES: u32 = 61;

@@ -159,6 +159,9 @@ enum Command {
         /// Poisson arrivals a second
         #[arg(long, conflicts_with = "callers")]
         rate: Option<f64>,
+        /// Watches the clock in place of sleeping: takes a core of its own, and is hardly late
+        #[arg(long, requires = "rate")]
+        spin: bool,
         /// Callers who wait for their answer
         #[arg(long, default_value_t = 32)]
         callers: usize,
@@ -354,6 +357,7 @@ fn run(command: Command) -> Result<()> {
             path,
             message,
             rate,
+            spin,
             callers,
             connections,
             seconds,
@@ -367,10 +371,13 @@ fn run(command: Command) -> Result<()> {
                 None => Pace::Closed { callers },
             };
             let target = Target::new(address, &path)?.connections(connections);
-            let report = Load::new(target, pace, Repeat::new([frame(&message)]))
+            let mut load = Load::new(target, pace, Repeat::new([frame(&message)]))
                 .warm_up(Duration::from_secs_f64(seconds / 10.0))
-                .lasting(Duration::from_secs_f64(seconds))
-                .run()?;
+                .lasting(Duration::from_secs_f64(seconds));
+            if spin {
+                load = load.spinning();
+            }
+            let report = load.run()?;
             println!("{report}");
             Ok(())
         }

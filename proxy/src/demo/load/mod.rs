@@ -10,6 +10,8 @@
 //! In the open loop, arrival times are drawn ahead and a latency runs from the *intended* time, so
 //! a stalled server cannot make its own load lighter ("coordinated omission"), and neither can a
 //! generator that comes late: its lag is part of the latency, and is reported beside it.
+//! Where it has a core for itself, the generator may watch the clock in place of the pacer: then it
+//! is hardly ever late.
 //! In the closed loop, N callers wait for their answer before they ask again.
 
 mod arrivals;

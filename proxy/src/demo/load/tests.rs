@@ -114,6 +114,13 @@ fn an_open_loop_sends_what_is_due_and_counts_every_answer() {
 }
 
 #[test]
+fn a_load_that_watches_the_clock_sends_the_same_calls_as_one_that_sleeps() {
+    let report = run(load(fast, Pace::Constant { rate: 1000.0 }).spinning());
+    assert!((298..=300).contains(&report.sent()), "{report}");
+    assert_eq!(report.answered(), report.sent(), "{report}");
+}
+
+#[test]
 fn a_closed_loop_has_as_many_calls_under_way_as_callers() {
     let slow = |_| Treatment::Delay(Duration::from_millis(100));
     let report = run(load(slow, Pace::Closed { callers: 4 }));

@@ -15,7 +15,6 @@ mod mixture;
 mod pages;
 mod pin;
 mod ratio;
-mod timed;
 mod unknown;
 
 use std::fmt;

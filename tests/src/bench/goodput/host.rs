@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use crate::bench::Result;
 use crate::bench::process::Process;
+use crate::bench::triton::BROKEN;
 use crate::bench::usage::Usage;
 
 /// The process of a server, and how another takes its place.
@@ -66,6 +67,3 @@ impl fmt::Debug for Host {
             .finish_non_exhaustive()
     }
 }
-
-/// What Triton prints when it catches a signal that ends other programs: 6 or 11.
-const BROKEN: &str = "Signal (";
