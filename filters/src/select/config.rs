@@ -88,19 +88,6 @@ pub struct Arm {
     pub shadow: Option<f64>,
 }
 
-/// A value of a default output.
-#[derive(Clone, Debug, PartialEq)]
-pub enum DefaultValue {
-    /// A number, written with a fraction or an exponent.
-    Number(f64),
-    /// A whole number.
-    Integer(i64),
-    /// True or false.
-    Bool(bool),
-    /// Text, for the bytes of a string.
-    Text(ByteString),
-}
-
 impl Context {
     /// Returns by which name the context of a caller is known: what its header says, or a digest
     /// where that is too long to stand in every prediction id.

@@ -9,8 +9,8 @@ use tracing::warn;
 
 use super::{
     Applied, Arm, Available, Chosen, Config, Defaults, Evidence, Feedback, Handles, Id, Keys,
-    Learnt, Ledger, Loss, Memory, Outcome, Prediction, Predictions, Rejected, Shares, Token, Told,
-    label, ledger, loss, random::Sequence,
+    Learnt, Ledger, Memory, Outcome, Predictions, Rejected, Shares, Token, Told, label, ledger,
+    loss, random::Sequence, told,
 };
 use crate::inference::{DefaultReason, Request, Response};
 
@@ -162,7 +162,7 @@ impl Learner {
     /// Fails where it cannot be learned from; nothing has changed then.
     pub fn report(&self, token: &Token, feedback: &Feedback) -> Result<Applied, Rejected> {
         self.learn_of(token, feedback)
-            .inspect(|applied| self.count(told(applied)))
+            .inspect(|applied| self.count(counted_as(applied)))
             .inspect_err(|rejected| self.count(rejected.told()))
     }
 
@@ -205,7 +205,7 @@ impl Learner {
             self.learn(context, None, Evidence::Known(&losses), None)
         };
         judged()
-            .inspect(|applied| self.count(told(applied)))
+            .inspect(|applied| self.count(counted_as(applied)))
             .inspect_err(|rejected: &Rejected| self.count(rejected.told()))
     }
 
@@ -339,22 +339,22 @@ impl Learner {
                 return Err(Rejected::Cut);
             }
             for (arm, chosen) in &known {
-                predicted[*arm] = unpacked(&chosen.predictions, rows);
+                predicted[*arm] = told::unpacked(&chosen.predictions, rows);
             }
         }
         let losses = match (&feedback.outcome, token.ensemble) {
             (Outcome::Label(_), _) => self.losses_by_label(&predicted, rows, feedback)?,
             (Outcome::Loss(told), false) => {
                 let mut losses = vec![None; inner.arms.len()];
-                losses[known[0].0] = Some(mean_loss(told, rows, feedback.row)?);
+                losses[known[0].0] = Some(told::mean(told, rows, feedback.row)?);
                 losses
             }
             (Outcome::Loss(told), true) => {
-                let loss = mean_loss(told, rows, feedback.row)?;
+                let loss = told::mean(told, rows, feedback.row)?;
                 let weights: SmallVec<[(usize, f64); 8]> = (known.iter())
                     .map(|(arm, chosen)| (*arm, chosen.probability.into()))
                     .collect();
-                blamed(
+                told::blamed(
                     &predicted,
                     &weights,
                     rows,
@@ -399,7 +399,7 @@ impl Learner {
             return Err(Rejected::NoLabel);
         }
         let loss = self.config().loss;
-        let told = told_rows(truths.len(), rows, feedback.row)?;
+        let told = told::spoken_of(truths.len(), rows, feedback.row)?;
         let mut losses = Vec::with_capacity(predicted.len());
         for predictions in predicted {
             let Some(predictions) = predictions else {
@@ -474,95 +474,7 @@ impl Asked {
     }
 }
 
-/// Returns the rows that feedback speaks of, in its order.
-fn told_rows(
-    told: usize,
-    rows: usize,
-    row: Option<u32>,
-) -> Result<std::ops::Range<usize>, Rejected> {
-    match row {
-        Some(row) if told == 1 && (row as usize) < rows => Ok(row as usize..row as usize + 1),
-        Some(row) => Err(Rejected::Rows {
-            rows,
-            told: row as usize,
-        }),
-        None if told == rows => Ok(0..rows),
-        None => Err(Rejected::Rows { rows, told }),
-    }
-}
-
-/// Returns the mean of the losses that are told; one alone may be that of all rows.
-fn mean_loss(told: &[Option<f64>], rows: usize, row: Option<u32>) -> Result<f64, Rejected> {
-    if row.is_some() || told.len() != 1 {
-        told_rows(told.len(), rows, row)?;
-    }
-    let known: SmallVec<[f64; 8]> = told.iter().flatten().copied().collect();
-    if known.is_empty() {
-        return Err(Rejected::Nothing);
-    }
-    match known.iter().all(|loss| (0. ..=1.).contains(loss)) {
-        true => Ok(known.iter().sum::<f64>() / known.len() as f64),
-        false => Err(Rejected::Loss),
-    }
-}
-
-/// Returns what the loss of an ensemble's answer says of its arms: those that agreed with it lost
-/// as much; where it was right, and only one label is, the others were wrong. `None` where that
-/// cannot be said: several rows may have had different arms behind them.
-fn blamed(
-    predicted: &[Option<Predictions>],
-    weights: &[(usize, f64)],
-    rows: usize,
-    row: Option<u32>,
-    loss: f64,
-    kind: Loss,
-) -> Option<Vec<Option<f64>>> {
-    let row = match row {
-        Some(row) => row as usize,
-        None if rows == 1 => 0,
-        None => return None,
-    };
-    let of_arm = |arm: usize| predicted.get(arm)?.as_ref()?.get(row);
-    let votes: SmallVec<[(f64, &Prediction); 8]> = weights
-        .iter()
-        .filter_map(|(arm, weight)| Some((*weight, of_arm(*arm)?)))
-        .collect();
-    let weight = |of: &Prediction| -> f64 {
-        let agree = votes.iter().filter(|(_, prediction)| *prediction == of);
-        agree.map(|(weight, _)| weight).sum()
-    };
-    // Of those that weigh the same the first, as when it was answered.
-    let mut winner = votes.first()?.1;
-    for (_, prediction) in &votes {
-        if weight(prediction) > weight(winner) {
-            winner = prediction;
-        }
-    }
-    if !winner.is_class() {
-        return None;
-    }
-    let others = (kind == Loss::ZeroOne && loss == 0.).then_some(1.);
-    let losses = (0..predicted.len()).map(|arm| {
-        let prediction = of_arm(arm)?;
-        match prediction == winner {
-            true => Some(loss),
-            false => others,
-        }
-    });
-    Some(losses.collect())
-}
-
-/// Reads the predictions of an arm, one for each row; `None` where they are not as many.
-fn unpacked(mut packed: &[u8], rows: usize) -> Option<Predictions> {
-    let mut predictions = Predictions::new();
-    while !packed.is_empty() && predictions.len() < rows {
-        predictions.push(Prediction::unpack(&mut packed)?);
-    }
-    (packed.is_empty() && !predictions.is_empty() && predictions.len() == rows)
-        .then_some(predictions)
-}
-
-fn told(applied: &Applied) -> Told {
+fn counted_as(applied: &Applied) -> Told {
     match applied {
         Applied::Learned { .. } => Told::Applied,
         Applied::Duplicate => Told::Duplicate,

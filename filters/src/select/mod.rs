@@ -29,10 +29,11 @@ mod sharing_tests;
 mod state;
 mod surprise;
 mod token;
+mod told;
 mod value;
 
 pub use self::{
-    config::{Arm, Config, Context, DefaultValue, Policy},
+    config::{Arm, Config, Context, Policy},
     defaults::{Defaults, Like, NoDefault},
     difference::Difference,
     ensemble::Combined,

@@ -1,7 +1,5 @@
 use bytestring::ByteString;
 
-use super::DefaultValue;
-
 /// A single value as people write it, in feedback or in the configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
@@ -89,16 +87,5 @@ impl From<f64> for Value {
 impl From<&str> for Value {
     fn from(value: &str) -> Self {
         Self::String(value.into())
-    }
-}
-
-impl From<DefaultValue> for Value {
-    fn from(value: DefaultValue) -> Self {
-        match value {
-            DefaultValue::Number(value) => Self::Number(value),
-            DefaultValue::Integer(value) => value.into(),
-            DefaultValue::Bool(value) => Self::Bool(value),
-            DefaultValue::Text(value) => Self::String(value),
-        }
     }
 }

@@ -6,7 +6,7 @@ use http::HeaderName;
 use outrigger_filters::{
     batch::{self, InFlight},
     cache::{self, Unit},
-    select::{self, DefaultValue, Loss, Policy},
+    select::{self, Loss, Policy, Value},
 };
 use serde_json::{Map, Value as Json, json};
 
@@ -403,10 +403,11 @@ fn deadline(deadline: &Deadline) -> Json {
         let outputs = deadline.default_output.iter();
         let outputs = outputs.map(|(name, values)| {
             let values = values.iter().map(|value| match value {
-                DefaultValue::Number(number) => Json::from(*number),
-                DefaultValue::Integer(number) => (*number).into(),
-                DefaultValue::Bool(value) => (*value).into(),
-                DefaultValue::Text(text) => (&**text).into(),
+                Value::Number(number) => Json::from(*number),
+                // No more than 64 bits are read.
+                Value::Integer(number) => i64::try_from(*number).ok().into(),
+                Value::Bool(value) => (*value).into(),
+                Value::String(text) => (&**text).into(),
             });
             (name.to_string(), values.collect())
         });

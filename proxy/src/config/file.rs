@@ -9,7 +9,7 @@ use http::HeaderName;
 use outrigger_filters::{
     batch::{Cancel, Controller, InFlight, Share},
     cache::{Bypass, Unit},
-    select::{DefaultValue, Policy},
+    select::{Policy, Value},
 };
 
 use super::leaf::{
@@ -240,7 +240,7 @@ section! {
     struct Deadline {
         /// The answer to a row, by outputs, that is given when no arm has answered, or none well
         /// enough: the values of one row, like `label: [0]`. Left out: there is none.
-        default_output: Named<Name, Vec<At<DefaultValue>>> = optional,
+        default_output: Named<Name, Vec<At<Value>>> = optional,
         /// The share of an ensemble's weights that must agree with an answer, or the default output
         /// is given. Left out: every answer is given.
         min_confidence: Fraction = optional,

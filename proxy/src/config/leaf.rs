@@ -10,7 +10,7 @@ use http::HeaderName;
 use outrigger_filters::{
     batch::{Cancel, Controller, InFlight, Share},
     cache::{Bypass, Unit},
-    select::{DefaultValue, Policy},
+    select::{Policy, Value},
 };
 use rustls::pki_types;
 use serde_json::{Value as Json, json};
@@ -512,7 +512,7 @@ impl Leaf for LossKind {
     }
 }
 
-impl Leaf for DefaultValue {
+impl Leaf for Value {
     const WANTED: &'static str = "a number, true, false or text";
 
     fn parse(scalar: &Scalar) -> Result<Self, String> {
@@ -520,10 +520,10 @@ impl Leaf for DefaultValue {
             return Ok(Self::Bool(value));
         }
         if !scalar.is_number() {
-            return Ok(Self::Text(ByteString::from(scalar.text.as_str())));
+            return Ok(Self::from(scalar.text.as_str()));
         }
-        if let Ok(whole) = scalar.text.parse() {
-            return Ok(Self::Integer(whole));
+        if let Ok(whole) = scalar.text.parse::<i64>() {
+            return Ok(whole.into());
         }
         let digits = scalar.text.trim_start_matches(['+', '-']);
         let whole = digits.bytes().all(|byte| byte.is_ascii_digit());

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use http::HeaderName;
-use outrigger_filters::select::{self, DefaultValue};
+use outrigger_filters::select::{self, Value};
 use outrigger_filters::{batch, cache};
 
 use super::Name;
@@ -71,7 +71,7 @@ pub struct SelectionLog {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Deadline {
     /// The answer to a row, by outputs in the order of the file; empty where there is none.
-    pub default_output: Vec<(ByteString, Vec<DefaultValue>)>,
+    pub default_output: Vec<(ByteString, Vec<Value>)>,
     /// The share of an ensemble's weights that must agree; left out, every answer is given.
     pub min_confidence: Option<f64>,
 }

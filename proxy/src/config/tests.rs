@@ -2,7 +2,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use outrigger_filters::select::{self, DefaultValue, Loss, Policy};
+use outrigger_filters::select::{self, Loss, Policy, Value};
 use outrigger_filters::{batch, cache};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
@@ -171,13 +171,10 @@ fn the_whole_of_the_contract_is_read() {
             }),
             deadline: Some(Deadline {
                 default_output: vec![
-                    ("digit".into(), vec![DefaultValue::Integer(0)]),
-                    (
-                        "scores".into(),
-                        vec![DefaultValue::Number(0.1), DefaultValue::Integer(1)],
-                    ),
-                    ("name".into(), vec![DefaultValue::Text("none".into())]),
-                    ("known".into(), vec![DefaultValue::Bool(false)]),
+                    ("digit".into(), vec![Value::Integer(0)]),
+                    ("scores".into(), vec![Value::Number(0.1), Value::Integer(1)],),
+                    ("name".into(), vec![Value::String("none".into())]),
+                    ("known".into(), vec![Value::Bool(false)]),
                 ],
                 min_confidence: None,
             }),
@@ -1494,7 +1491,7 @@ fn a_default_output_that_is_no_row_or_never_given_is_a_fault() {
 
 #[test]
 fn values_of_a_default_output_are_what_they_are_written_as() {
-    use DefaultValue::{Bool, Integer, Number, Text};
+    use Value::{Bool, Integer, Number, String as Text};
     let config = read(&format!(
         "{LEAST}models: {{ m: {{ deadline: {{ default_output: {{ \
          x: [-1, 9223372036854775807, 1.0, 1e3], y: ['1', a, 'true'], z: [true] }} }} }} }}"

@@ -1,8 +1,6 @@
 use std::path::Path;
 
-use outrigger_filters::select::{
-    Arm, Config, DefaultValue, Defaults, Keys, Learner, Memory, Parts, Selector, Value,
-};
+use outrigger_filters::select::{Arm, Config, Defaults, Keys, Learner, Memory, Parts, Selector};
 use tracing::error;
 
 use crate::{
@@ -114,15 +112,6 @@ fn memory(whole: &Whole, model: &config::Model, config: &Config, arms: &[Arm]) -
 }
 
 fn defaults(deadline: &Deadline) -> Option<Defaults> {
-    let outputs = deadline.default_output.iter().map(|(name, values)| {
-        let values = values.iter().map(|value| match value {
-            DefaultValue::Number(number) => Value::Number(*number),
-            DefaultValue::Integer(number) => Value::Integer((*number).into()),
-            DefaultValue::Bool(value) => Value::Bool(*value),
-            DefaultValue::Text(text) => Value::String(text.clone()),
-        });
-        (name.clone(), values.collect())
-    });
-    let outputs: Vec<_> = outputs.collect();
+    let outputs = deadline.default_output.clone();
     (!outputs.is_empty()).then(|| Defaults::new(outputs))
 }

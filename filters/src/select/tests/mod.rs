@@ -7,6 +7,7 @@ mod ensemble;
 mod label;
 mod loss;
 mod properties;
+mod service;
 
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 use std::mem;
 
 use bytestring::ByteString;
-use outrigger_filters::select::{self, Config, Context, DefaultValue, Loss, Policy};
+use outrigger_filters::select::{self, Config, Context, Loss, Policy, Value};
 
 use super::super::fault::{Collector, Place};
 use super::super::leaf::{Fraction, LossKind, Perhaps, Positive};
@@ -407,10 +407,10 @@ pub(super) fn deadline(
     let outputs = section.default_output.iter().flat_map(|outputs| &outputs.0);
     let outputs = outputs.map(|(name, values)| {
         let found = values.value.iter();
-        let found: Vec<DefaultValue> = found.map(|at| at.value.clone()).collect();
-        let kind = |value: &DefaultValue| match value {
+        let found: Vec<Value> = found.map(|at| at.value.clone()).collect();
+        let kind = |value: &Value| match value {
             // A whole number may stand for one with a fraction.
-            DefaultValue::Integer(_) => mem::discriminant(&DefaultValue::Number(0.)),
+            Value::Integer(_) => mem::discriminant(&Value::Number(0.)),
             value => mem::discriminant(value),
         };
         if let [first, rest @ ..] = found.as_slice()
