@@ -10,10 +10,12 @@ pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod detect;
+pub mod evaluate;
 pub mod feedback;
 pub mod io;
 pub mod listen;
 pub mod probe;
+pub mod propensity;
 pub mod rescue;
 pub mod server;
 pub mod stack;

@@ -6,7 +6,7 @@ use clap::Parser as _;
 use outrigger::{
     app,
     cli::{self, Cli, Command},
-    probe, telemetry,
+    evaluate, probe, telemetry,
 };
 
 #[global_allocator]
@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         }
         Command::Check { file } => cli::check::run(&file),
         Command::Probe(options) => probe::run(&options),
+        Command::Evaluate(options) => evaluate::run(&options),
         Command::Schema => cli::schema::run(),
         #[cfg(feature = "demo")]
         Command::Demo(demo) => outrigger::demo::run(&demo),

@@ -4,6 +4,7 @@
 
 pub mod check;
 mod demo;
+mod evaluate;
 mod probe;
 mod run;
 pub mod schema;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 pub use self::demo::Demo;
+pub use self::evaluate::{Evaluate, Weight};
 pub use self::probe::{Dim, Probe};
 pub use self::run::Run;
 
@@ -39,6 +41,8 @@ pub enum Command {
     Schema,
     /// Tells whether a model's answers stay the same when rows are batched or cached.
     Probe(Probe),
+    /// Tells what another policy of selection would have lost, by the log of what one chose.
+    Evaluate(Evaluate),
     /// Shows what batching does, with models and load of its own.
     Demo(Demo),
 }
@@ -90,6 +94,12 @@ mod tests {
             "outrigger probe --config a m --tolerance -1",
             "outrigger probe --config a m --timeout soon",
             "outrigger probe --config a m --input f --rows 3",
+            "outrigger evaluate --policy fixed",
+            "outrigger evaluate --log a",
+            "outrigger evaluate --log a --policy exp3 --learning-rate -1",
+            "outrigger evaluate --log a --policy exp3 --exploration 2",
+            "outrigger evaluate --log a --policy fixed --weight svm",
+            "outrigger evaluate --log a --policy fixed --weight svm=x",
         ] {
             assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");
         }
