@@ -1,9 +1,12 @@
 use std::{error::Error, fmt, future::Future};
 
 use bytestring::ByteString;
-use outrigger_filters::{inference::Form, select::Refused};
+use outrigger_filters::{
+    inference::Form,
+    select::{self, Refused},
+};
 
-use crate::codec::feedback::{Item, RowsDiffer, Standings};
+use crate::codec::feedback::{Item, Standings};
 
 /// What learns from feedback.
 pub trait Applies: Send + Sync {
@@ -127,9 +130,25 @@ impl From<Refused> for Rejected {
     }
 }
 
-impl From<RowsDiffer> for Rejected {
-    fn from(differ: RowsDiffer) -> Self {
-        Self::new(Cause::Rows, differ.to_string())
+impl From<select::Rejected> for Rejected {
+    fn from(rejected: select::Rejected) -> Self {
+        use select::Rejected as Why;
+        let cause = match &rejected {
+            Why::Refused(refused) => return (*refused).into(),
+            Why::OtherModel => Cause::Model,
+            Why::UnknownArm => Cause::Arm,
+            Why::Rows { .. } => Cause::Rows,
+            Why::Nothing
+            | Why::Loss
+            | Why::Cut
+            | Why::NoLabel
+            | Why::NotComparable(_)
+            | Why::Whose => Cause::Label,
+            Why::NoAnswer(_) => Cause::Unavailable,
+            Why::Frozen => Cause::Frozen,
+            Why::Full => Cause::Full,
+        };
+        Self::new(cause, rejected.to_string())
     }
 }
 

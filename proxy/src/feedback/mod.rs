@@ -11,9 +11,7 @@ pub use self::{
     answer::answer,
     applies::{Applied, Applies, Cause, Rejected},
 };
-pub use crate::codec::feedback::{
-    Item, Outcome, RowsDiffer, Standing, Standings, Subject, Told, Truth,
-};
+pub use crate::codec::feedback::{Item, Outcome, Standing, Standings, Subject, Told, Truth};
 use crate::detect::is_grpc;
 
 /// Tells whether a request is feedback, by its head.

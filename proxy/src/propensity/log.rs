@@ -4,7 +4,7 @@ use std::{
 };
 
 use bytestring::ByteString;
-use outrigger_filters::select::Available;
+use outrigger_filters::select::{Available, Choice, Evidence, Ledger, Lesson};
 
 use super::{
     line::{Line, Names, What},
@@ -103,6 +103,44 @@ impl Log {
                 nonce,
                 what: what(),
             });
+        }
+    }
+}
+
+impl Ledger for Log {
+    fn chose(&self, choice: &Choice<'_>) {
+        // What has no chance is not up, or never had one by the configuration; of the latter the
+        // log says that it could have been chosen, and was not.
+        let arms = choice.arms.iter().zip(choice.shares).enumerate();
+        let available = arms
+            .filter(|(_, (arm, share))| **share > 0. || arm.weight <= 0.)
+            .fold(Available::first(0), |all, (arm, _)| all.with(arm));
+        if self.sample.has(choice.nonce) {
+            self.chosen(Chosen {
+                at: SystemTime::now(),
+                nonce: choice.nonce,
+                context: choice.context.map(ByteString::from).as_ref(),
+                arm: choice.chosen,
+                rows: choice.rows,
+                available,
+                probabilities: choice.shares,
+            });
+        }
+    }
+
+    fn learned(&self, lesson: &Lesson<'_>) {
+        // What no prediction is known of says nothing of a choice.
+        let Some(nonce) = lesson.nonce else {
+            return;
+        };
+        let at = SystemTime::now();
+        match lesson.evidence {
+            Evidence::Chosen { arm, loss, .. } => self.told(at, nonce, None, [(arm, loss)]),
+            Evidence::Known(losses) => {
+                let losses = losses.iter().enumerate();
+                let known = losses.filter_map(|(arm, loss)| Some((arm, (*loss)?)));
+                self.told(at, nonce, None, known);
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use outrigger_filters::select::Available;
+use outrigger_filters::select::{Arm, Available, Choice, Evidence, Ledger, Lesson};
 use smallvec::smallvec;
 
 use super::{
@@ -235,4 +235,52 @@ fn what_was_handed_over_is_written_after_the_last_handle_is_gone() {
     };
     queue.flush(SOON);
     assert_eq!(read(path).lines().count(), 100);
+}
+
+#[test]
+fn selection_writes_down_who_had_a_chance() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("log");
+    let names = ["up", "down", "never"].map(Into::into);
+    let log = Logs::default().open(&settings(&path), "digits", names.clone());
+    let mut arms = names.map(Arm::new);
+    arms[2].weight = 0.;
+    log.chose(&Choice {
+        model: "digits",
+        nonce: 1,
+        context: Some("ann"),
+        arms: &arms,
+        shares: &smallvec![1., 0., 0.],
+        chosen: Some(0),
+        rows: 2,
+    });
+    let lesson = |nonce, evidence| {
+        log.learned(&Lesson {
+            model: "digits",
+            nonce,
+            context: Some("ann"),
+            arms: &arms,
+            evidence,
+        });
+    };
+    let (arm, probability, loss) = (0, 1., 0.5);
+    let chosen = Evidence::Chosen {
+        arm,
+        probability,
+        loss,
+    };
+    lesson(Some(1), chosen);
+    lesson(None, chosen);
+    lesson(Some(2), Evidence::Known(&[None, Some(1.), Some(0.)]));
+    log.flush(SOON);
+    let text = read(path);
+    let ends = [
+        r#""choice":"0000000000000001","context":"ann","arm":"up","rows":2,"probabilities":{"up":1.0,"never":0.0}}"#,
+        r#""feedback":"0000000000000001","losses":{"up":0.5}}"#,
+        r#""feedback":"0000000000000002","losses":{"down":1.0,"never":0.0}}"#,
+    ];
+    assert_eq!(text.lines().count(), ends.len());
+    for (line, end) in text.lines().zip(ends) {
+        assert!(line.ends_with(end), "{line}");
+    }
 }

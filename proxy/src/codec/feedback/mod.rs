@@ -20,6 +20,6 @@ pub use self::{
     malformed::{Fault, Malformed},
     proto::decode_message,
     reply::{Rejection, Reply, Standing, Standings, encode_json, encode_message},
-    report::{Item, Outcome, Report, RowsDiffer, Subject, Told},
+    report::{Item, Outcome, Report, Subject, Told},
 };
 pub use outrigger_filters::select::Truth;

@@ -1,5 +1,6 @@
 use bytes::{BufMut as _, Bytes, BytesMut};
 use bytestring::ByteString;
+use outrigger_filters::select;
 
 use crate::codec::{
     json::put_string,
@@ -44,6 +45,17 @@ pub struct Standing {
     pub observations: f64,
     /// Their mean.
     pub loss: Option<f64>,
+}
+
+impl From<select::Standing> for Standing {
+    fn from(standing: select::Standing) -> Self {
+        Self {
+            weight: standing.weight,
+            probability: standing.probability,
+            observations: standing.observations,
+            loss: standing.loss,
+        }
+    }
 }
 
 /// Writes a reply in JSON: the arms as `arms` where one model was told of, and otherwise under the

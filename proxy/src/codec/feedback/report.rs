@@ -1,6 +1,5 @@
 use bytestring::ByteString;
-use outrigger_filters::inference::RequestParts;
-use smallvec::{SmallVec, smallvec};
+use outrigger_filters::{inference::RequestParts, select};
 
 use super::Truth;
 use crate::config::Protocol;
@@ -55,33 +54,6 @@ pub enum Told<T> {
     Rows(Vec<Option<T>>),
 }
 
-/// What is said does not go together with the rows of the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RowsDiffer {
-    /// There is no such row.
-    #[error("row: the answer has {rows} rows, and no row {row}")]
-    Beyond {
-        /// The row that is meant.
-        row: u32,
-        /// How many there are.
-        rows: u32,
-    },
-    /// The list is not as long as the answer.
-    #[error("the answer has {rows} rows, and {told} are told")]
-    Count {
-        /// How many are told.
-        told: usize,
-        /// How many there are.
-        rows: u32,
-    },
-    /// One label is told of several rows.
-    #[error("the answer has {rows} rows: give a list of as many labels, or say which row")]
-    Which {
-        /// How many there are.
-        rows: u32,
-    },
-}
-
 impl Outcome {
     /// Tells whether something is said of each row by itself.
     pub fn is_rows(&self) -> bool {
@@ -89,62 +61,23 @@ impl Outcome {
     }
 }
 
+impl Item {
+    /// Takes it apart into the answer that is meant and what is learned of it.
+    pub fn into_parts(self) -> (Subject, select::Feedback) {
+        let outcome = match self.outcome {
+            Outcome::Loss(told) => select::Outcome::Loss(told.into_rows()),
+            Outcome::Label(told) => select::Outcome::Label(told.into_rows()),
+        };
+        let row = self.row;
+        (self.subject, select::Feedback { outcome, row })
+    }
+}
+
 impl<T> Told<T> {
-    /// Goes through what is said, each with its row, of an answer of so many rows.
-    ///
-    /// What is said of the whole of several rows is said of the first row, and of no other.
-    ///
-    /// # Errors
-    ///
-    /// Fails where it does not go together with the rows.
-    pub fn by_row(
-        &self,
-        row: Option<u32>,
-        rows: u32,
-    ) -> Result<SmallVec<[(u32, &T); 1]>, RowsDiffer> {
-        match (self, row) {
-            (_, Some(row)) if row >= rows => Err(RowsDiffer::Beyond { row, rows }),
-            (Self::Whole(told), row) => Ok(smallvec![(row.unwrap_or(0), told)]),
-            (Self::Rows(told), _) if usize::try_from(rows) != Ok(told.len()) => {
-                let told = told.len();
-                Err(RowsDiffer::Count { told, rows })
-            }
-            (Self::Rows(told), _) => Ok((0..rows)
-                .zip(told)
-                .filter_map(|(row, told)| Some((row, told.as_ref()?)))
-                .collect()),
-        }
-    }
-}
-
-impl Told<f64> {
-    /// Returns the mean loss of the rows of which one is told, of an answer of so many rows.
-    ///
-    /// # Errors
-    ///
-    /// Fails where it does not go together with the rows.
-    pub fn mean(&self, row: Option<u32>, rows: u32) -> Result<f64, RowsDiffer> {
-        let told = self.by_row(row, rows)?;
-        let sum: f64 = told.iter().map(|(_, loss)| **loss).sum();
-        Ok(sum / told.len().max(1) as f64)
-    }
-}
-
-impl Told<Truth> {
-    /// Goes through the labels, each with its row, of an answer of so many rows.
-    ///
-    /// # Errors
-    ///
-    /// Fails where they do not go together with the rows: unlike a loss, one label is not true of
-    /// several rows.
-    pub fn labels(
-        &self,
-        row: Option<u32>,
-        rows: u32,
-    ) -> Result<SmallVec<[(u32, &Truth); 1]>, RowsDiffer> {
-        match (self, row) {
-            (Self::Whole(_), None) if rows != 1 => Err(RowsDiffer::Which { rows }),
-            _ => self.by_row(row, rows),
+    fn into_rows(self) -> Vec<Option<T>> {
+        match self {
+            Self::Whole(told) => vec![Some(told)],
+            Self::Rows(rows) => rows,
         }
     }
 }

@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use outrigger_filters::inference::Form;
+use outrigger_filters::{inference::Form, select};
 use prost::Message as _;
 
 use super::{witness, *};
@@ -421,26 +421,14 @@ fn a_report_without_end_is_refused() {
 }
 
 #[test]
-fn what_is_told_goes_together_with_the_rows_or_not() {
-    let whole = Told::Whole(0.5);
-    assert_eq!(whole.mean(None, 3), Ok(0.5));
-    assert_eq!(whole.mean(Some(2), 3), Ok(0.5));
-    assert_eq!(
-        whole.mean(Some(3), 3),
-        Err(RowsDiffer::Beyond { row: 3, rows: 3 })
-    );
-    let rows = Told::Rows(vec![Some(0.), None, Some(1.)]);
-    assert_eq!(rows.mean(None, 3), Ok(0.5));
-    assert_eq!(
-        rows.mean(None, 2),
-        Err(RowsDiffer::Count { told: 3, rows: 2 })
-    );
-    let label = Told::Whole(Truth::Integer(1));
-    assert_eq!(label.labels(None, 2), Err(RowsDiffer::Which { rows: 2 }));
-    let labels = label.labels(Some(1), 2).expect("it is of a row");
-    assert_eq!(labels[..], [(1, &Truth::Integer(1))]);
-    let labels = label.labels(None, 1).expect("there is one row");
-    assert_eq!(labels[..], [(0, &Truth::Integer(1))]);
+fn one_thing_that_is_told_is_one_row_to_learn_from() {
+    let (subject, feedback) = one(r#"{"prediction_id": "abc", "label": 7, "row": 2}"#).into_parts();
+    assert!(matches!(subject, Subject::Prediction(id) if id == "abc"));
+    let label = select::Outcome::Label(vec![Some(Truth::Integer(7))]);
+    assert_eq!((feedback.outcome, feedback.row), (label, Some(2)));
+    let (_, feedback) = one(r#"{"prediction_id": "abc", "loss": [0, null]}"#).into_parts();
+    let losses = select::Outcome::Loss(vec![Some(0.), None]);
+    assert_eq!((feedback.outcome, feedback.row), (losses, None));
 }
 
 fn reply() -> Reply {
