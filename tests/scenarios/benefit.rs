@@ -56,7 +56,7 @@ async fn callers(wire: &Wire, most: usize, enough: impl Fn() -> bool) -> usize {
 
 fn model(memory: &Memory) -> Value {
     memory.table.show(&memory.metrics);
-    memory.table.models().next().unwrap().view()
+    memory.table.arms().next().unwrap().view()
 }
 
 fn pays(memory: &Memory) -> String {

@@ -105,7 +105,7 @@ async fn what_waits_for_all_models_together_has_a_bound_that_a_reload_changes() 
     let mut gateway = Gateway::start(&config(20, ""));
     until("the models are known", || {
         let table = gateway.state().table();
-        table.models().all(|model| model.is_learned())
+        table.arms().all(|arm| arm.is_learned())
     })
     .await;
     let wire = Wire::connect(gateway.address()).await;

@@ -28,7 +28,7 @@ async fn before(served: &[Served]) -> Gateway {
     let gateway = Gateway::before(&addresses, "protocol: oip-grpc", &batched("m", ""));
     until("the model is known", || {
         let table = gateway.state().table();
-        table.models().all(|model| model.is_learned())
+        table.arms().all(|arm| arm.is_learned())
     })
     .await;
     gateway

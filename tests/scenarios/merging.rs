@@ -32,7 +32,7 @@ pub(crate) async fn before(served: &Served, rest: &str) -> Gateway {
     let gateway = Gateway::before(&[served.server.address()], "protocol: oip-grpc", rest);
     until("the models are known", || {
         let table = gateway.state().table();
-        table.models().all(|model| model.is_learned())
+        table.arms().all(|arm| arm.is_learned())
     })
     .await;
     gateway

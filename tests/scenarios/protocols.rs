@@ -35,7 +35,7 @@ pub(crate) async fn behind(first: &Gateway, protocol: &str, rest: &str) -> Gatew
     let gateway = Gateway::before(&[first.address()], &format!("protocol: {protocol}"), rest);
     until("the models are known", || {
         let table = gateway.state().table();
-        table.models().all(|model| model.is_learned())
+        table.arms().all(|arm| arm.is_learned())
     })
     .await;
     gateway

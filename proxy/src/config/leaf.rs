@@ -5,7 +5,6 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bytestring::ByteString;
 use http::HeaderName;
 use outrigger_filters::{
     batch::{Cancel, Controller, InFlight, Share},

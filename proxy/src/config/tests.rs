@@ -1509,7 +1509,12 @@ fn values_of_a_default_output_are_what_they_are_written_as() {
     assert_eq!(
         values,
         [
-            &[Integer(-1), Integer(i64::MAX), Number(1.), Number(1000.)][..],
+            &[
+                Integer(-1),
+                Integer(i64::MAX.into()),
+                Number(1.),
+                Number(1000.)
+            ][..],
             &[text("1"), text("a"), text("true")],
             &[Bool(true)],
         ]
