@@ -19,6 +19,7 @@ pub mod propensity;
 pub mod rescue;
 pub mod server;
 pub mod stack;
+pub mod state;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;

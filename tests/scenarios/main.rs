@@ -22,6 +22,7 @@ mod protocols;
 mod reload;
 mod split;
 mod stale;
+mod state;
 mod tls;
 mod transport;
 mod untouched;

@@ -10,5 +10,6 @@ pub mod model;
 pub mod origin;
 pub mod patience;
 pub mod protocol;
+pub mod redis;
 pub mod tls;
 pub mod wire;

@@ -207,6 +207,9 @@ impl Journal {
         known: impl FnOnce() -> Option<(State, Version)>,
         selector: &Selector,
     ) -> Option<Known> {
+        if kept == Kept::Unanswered {
+            return None;
+        }
         let round = self.round;
         let Some(ledger) = self.ledgers.get_mut(&part.context) else {
             return self.meet(part, kept, known, selector);
@@ -218,6 +221,7 @@ impl Journal {
                 part.context.as_ref()?;
                 false
             }
+            Kept::Unanswered => return None,
             Kept::Missing => {
                 // What was never kept and has nothing to tell is nothing to keep.
                 ledger.restore = ledger.version.count > 0 || !ledger.is_idle();

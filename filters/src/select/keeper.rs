@@ -115,11 +115,15 @@ pub struct Id {
 pub struct Reply {
     /// In the order of the batch.
     pub parts: Vec<Kept>,
+    /// Why some of them have no answer.
+    pub failed: Option<Unkept>,
 }
 
 /// What a keeper has of one state.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kept {
+    /// Nobody knows: there was no answer.
+    Unanswered,
     /// Nothing, and no base was given.
     Missing,
     /// What the replica knows already; nothing was added.

@@ -392,6 +392,9 @@ impl Memory {
     /// What only the other one knows, and the keeper was not told, stays there: it is to be asked
     /// for batches until it is acknowledged.
     pub fn begin_with(&self, other: &Self) {
+        if Arc::ptr_eq(&self.0, &other.0) {
+            return;
+        }
         let same = |name: &ByteString| other.0.arms.iter().position(|arm| arm == name);
         let places: Vec<_> = self.0.arms.iter().map(same).collect();
         let prior = self.0.selector.prior();
@@ -481,4 +484,4 @@ const MOST_WANTED: usize = 1024;
 const MOST_SEEN: usize = 131_072;
 
 /// Rounds after which a context that is used is asked for again: others may have learned of it.
-const STALE: u32 = 2;
+const STALE: u32 = 1;

@@ -62,6 +62,7 @@ impl Pool {
         });
         Reply {
             parts: parts.collect(),
+            failed: None,
         }
     }
 
