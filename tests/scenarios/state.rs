@@ -99,7 +99,9 @@ impl Told {
     fn is_known(&self, replicas: &[Replica]) -> bool {
         // There are requests of all contexts everywhere.
         for replica in replicas {
-            CONTEXTS.map(|context| replica.observations(context));
+            for context in CONTEXTS {
+                replica.observations(context);
+            }
         }
         replicas.iter().all(|replica| {
             CONTEXTS.iter().all(|context| {

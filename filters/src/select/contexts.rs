@@ -25,6 +25,8 @@ pub(super) struct Shard {
     most: usize,
     /// Contexts of which the keeper is to be asked.
     wanted: Vec<ByteString>,
+    /// How often a context was looked at.
+    looks: u32,
 }
 
 /// A context.
@@ -49,6 +51,7 @@ impl Contexts {
                 entries: LruCache::unbounded_with_hasher(RandomState::default()),
                 most: each,
                 wanted: Vec::new(),
+                looks: 0,
             })
         };
         Self {
@@ -69,10 +72,12 @@ impl Contexts {
         shards.map(|shard| shard.lock().entries.len()).sum()
     }
 
-    /// Returns the contexts that are wanted, at most so many.
-    pub(super) fn wanted(&self, most: usize) -> Vec<ByteString> {
+    /// Returns the contexts that are wanted, at most so many, beginning with another shard each
+    /// round.
+    pub(super) fn wanted(&self, most: usize, round: usize) -> Vec<ByteString> {
         let mut wanted = Vec::new();
-        for shard in &self.shards {
+        let (before, from) = self.shards.split_at(round % self.shards.len());
+        for shard in from.iter().chain(before) {
             let mut shard = shard.lock();
             let taken = shard.wanted.len().min(most - wanted.len());
             wanted.extend(shard.wanted.drain(..taken));
@@ -103,6 +108,19 @@ impl Shard {
     /// Returns a context, as the last one that was used.
     pub(super) fn get(&mut self, name: &str) -> Option<&mut Context> {
         self.entries.get_mut(name)
+    }
+
+    /// Looks at a context.
+    ///
+    /// Only one look in some counts as a use: to move an entry to the front touches its neighbours,
+    /// which are anywhere in memory and cost more than all the rest. Who is looked at often stays
+    /// all the same.
+    pub(super) fn look(&mut self, name: &str) -> Option<&Context> {
+        self.looks = self.looks.wrapping_add(1);
+        match self.most <= SHARD || self.looks.is_multiple_of(USE) {
+            true => self.entries.get(name),
+            false => self.entries.peek(name),
+        }
     }
 
     /// Returns a context, without a trace.
@@ -181,6 +199,9 @@ const SHARDS: usize = 64;
 
 /// The fewest contexts of a shard.
 const SHARD: usize = 64;
+
+/// Looks of which one counts, where there are many.
+const USE: u32 = 8;
 
 /// The most contexts of a shard that wait to be asked for.
 const WANTED: usize = 256;

@@ -161,7 +161,7 @@ impl Memory {
             let round = inner.round.load(Relaxed);
             let mut stale = inner.kept.is_some();
             let mut state = None;
-            if let Some(context) = shard.get(name) {
+            if let Some(context) = shard.look(name) {
                 stale &= round.wrapping_sub(context.round) >= STALE;
                 if let Some(shares) = context.shares() {
                     let shares = whole.then(|| Shares::from_slice(shares));
@@ -300,7 +300,8 @@ impl Memory {
     /// again otherwise, which does no harm.
     pub fn batch(&self) -> Option<Batch> {
         let (topic, replica) = self.0.kept.as_ref()?;
-        let wanted = self.0.contexts.wanted(MOST_WANTED);
+        let round = self.0.round.load(Relaxed) as usize;
+        let wanted = self.0.contexts.wanted(MOST_WANTED, round);
         let mut notes = self.0.notes.lock();
         Some(Batch {
             topic: topic.clone(),
@@ -312,14 +313,18 @@ impl Memory {
     /// Takes what the keeper answered to a batch. Tells whether it is to be asked again at once.
     pub fn absorb(&self, batch: &Batch, reply: Reply) -> bool {
         let inner = &*self.0;
-        let mut notes = inner.notes.lock();
-        let Some(journal) = &mut notes.journal else {
-            return false;
-        };
-        journal.begin();
+        match &mut inner.notes.lock().journal {
+            Some(journal) => journal.begin(),
+            None => return false,
+        }
         let round = inner.round.fetch_add(1, Relaxed).wrapping_add(1);
         let mut urgent = false;
         for (part, kept) in batch.parts.iter().zip(reply.parts) {
+            // Locked for each part anew: feedback does not wait for all of them.
+            let mut notes = inner.notes.lock();
+            let Some(journal) = &mut notes.journal else {
+                return false;
+            };
             let name = part.context.as_deref();
             let known = || {
                 let shard = inner.contexts.of(name?);
@@ -346,8 +351,11 @@ impl Memory {
                 shard.put(name, Context::new(&known.state, &shares, count, round));
             }
         }
-        journal.end();
-        urgent || journal.is_urgent(&batch.parts)
+        let mut notes = inner.notes.lock();
+        notes.journal.as_mut().is_some_and(|journal| {
+            journal.end();
+            urgent || journal.is_urgent(&batch.parts)
+        })
     }
 
     /// Goes through all that was learned: of all requests, then of each context, beginning with
