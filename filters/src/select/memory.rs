@@ -482,8 +482,8 @@ fn inherited(overall: &State) -> State {
 }
 
 /// Differences of a model that wait for the keeper one by one: some 20 MB. Those of one state are
-/// added up beyond that.
-const MOST_ENTRIES: usize = 65_536;
+/// added up beyond that. Tests have fewer to fill.
+const MOST_ENTRIES: usize = if cfg!(test) { 4096 } else { 65_536 };
 
 /// Contexts for which the keeper is asked at once.
 const MOST_WANTED: usize = 1024;

@@ -339,22 +339,22 @@ fn feedback_is_refused_rather_than_forgotten_when_too_much_waits() {
 #[test]
 fn a_long_outage_is_survived_with_everything_counted() {
     let memory = replica(1);
-    for nonce in 0..100_000 {
+    for nonce in 0..20_000 {
         memory.learn(None, chosen(0), id(nonce)).unwrap();
     }
-    assert!(memory.view().journal.unwrap().unacknowledged <= 65_536);
+    assert!(memory.view().journal.unwrap().unacknowledged <= 4096);
     let pool = Pool::default();
     while !memory.is_acknowledged() {
         let batch = memory.batch().unwrap();
         memory.absorb(&batch, pool.keep(&batch));
     }
-    assert_eq!(observations(&memory, None), 100_000.);
+    assert_eq!(observations(&memory, None), 20_000.);
 }
 
 #[test]
 fn what_the_keeper_is_told_is_bounded() {
     let memory = replica(1);
-    for nonce in 0..10_000 {
+    for nonce in 0..2000 {
         let name = format!("user-{nonce}");
         memory.learn(Some(&name), chosen(0), id(nonce)).unwrap();
     }
@@ -366,8 +366,10 @@ fn what_the_keeper_is_told_is_bounded() {
             .iter()
             .all(|parcel| parcel.ids.len() <= 1024)
     );
-    // A reply with nothing in it, or with too much, harms nobody.
-    assert!(memory.absorb(&batch, Reply::default()));
+    // A reply with nothing in it harms nobody.
+    memory.absorb(&batch, Reply::default());
+    assert!(!memory.is_acknowledged());
+    assert_eq!(observations(&memory, None), 2000.);
 }
 
 #[test]
