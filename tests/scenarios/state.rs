@@ -40,6 +40,7 @@ impl Replica {
         let config = config::State::Redis(redis.clone());
         let state = State::open(&config, Metrics::default());
         let memory = state.memory("digits", &settings(), &arms());
+        state.take_over([&memory]);
         Self { state, memory }
     }
 
@@ -565,6 +566,7 @@ async fn a_directory_keeps_what_was_learned_across_restarts() {
     let open = || {
         let state = State::open(&config, Metrics::default());
         let memory = state.memory("digits/of all", &settings(), &arms());
+        state.take_over([&memory]);
         Replica { state, memory }
     };
     let first = open();
@@ -624,6 +626,7 @@ async fn other_settings_begin_with_what_was_learned() {
     let mut more = arms();
     more.push(Arm::new("d"));
     let next = replicas[0].state.memory("digits", &faster, &more);
+    replicas[0].state.take_over([&next]);
     assert_eq!(next.arms().len(), 4);
     let observations = |memory: &Memory| -> f64 {
         let state = memory.state(None);

@@ -202,7 +202,7 @@ impl Learner {
                 .collect();
             let rows = predicted.iter().flatten().map(|rows| rows.len()).max();
             let losses = self.losses_by_label(&predicted, rows.unwrap_or(0), feedback)?;
-            self.learn(context, None, Evidence::Known(&losses), None)
+            self.learn(context, Evidence::Known(&losses), None, None)
         };
         judged()
             .inspect(|applied| self.count(counted_as(applied)))
@@ -242,9 +242,8 @@ impl Learner {
         &self.0.metrics
     }
 
-    /// Takes note of a call that failed by the arm's fault. `probability` is `None` for arms of an
-    /// ensemble, all of which are asked.
-    pub(super) fn failed(&self, context: Option<&str>, arm: usize, probability: Option<f64>) {
+    /// Takes note of a call that failed by the arm's fault.
+    pub(super) fn failed(&self, asked: &Asked, shares: &Shares, arm: usize) {
         let inner = &*self.0;
         inner.metrics.arms[arm].failed.inc();
         let Some(loss) = inner.config.failure else {
@@ -252,16 +251,22 @@ impl Learner {
         };
         let mut losses: SmallVec<[Option<f64>; 8]> = SmallVec::from_elem(None, inner.arms.len());
         losses[arm] = Some(loss);
-        let evidence = match probability {
-            Some(probability) => Evidence::Chosen {
+        let evidence = match inner.config.asks_all() {
+            true => Evidence::Known(&losses),
+            false => Evidence::Chosen {
                 arm,
-                probability,
+                probability: shares[arm],
                 loss,
             },
-            None => Evidence::Known(&losses),
         };
+        // There is no id: a failure is told once, by nobody else. But it is written down like any
+        // other choice, or arms that fail would look better afterwards than they were.
+        let nonce = inner.sequence.next();
+        if !inner.config.asks_all() {
+            self.write_down(asked, shares, nonce, Some(arm));
+        }
         // Nobody waits to hear whether there was room.
-        let _ = self.learn(context, None, evidence, None);
+        let _ = self.learn(asked.context.as_deref(), evidence, None, Some(nonce));
     }
 
     /// Writes down which arms answered a request, and returns the id of the prediction.
@@ -292,19 +297,8 @@ impl Learner {
             nonce,
             cut: false,
         };
-        if let Some(ledger) = &inner.ledger {
-            ledger.chose(&ledger::Choice {
-                model: &inner.model,
-                nonce,
-                context: request.context.as_deref(),
-                arms: &inner.arms,
-                shares,
-                chosen: (!token.ensemble)
-                    .then(|| answered.first().map(|(arm, _)| *arm))
-                    .flatten(),
-                rows: request.rows,
-            });
-        }
+        let chosen = answered.first().filter(|_| !token.ensemble);
+        self.write_down(request, shares, nonce, chosen.map(|(arm, _)| *arm));
         token.seal(&inner.keys).into()
     }
 
@@ -312,6 +306,21 @@ impl Learner {
     pub(super) fn predictions(&self, answer: &Response) -> Option<Predictions> {
         let config = self.config();
         label::of(answer, config.label.as_deref(), config.loss).ok()
+    }
+
+    fn write_down(&self, asked: &Asked, shares: &Shares, nonce: u64, chosen: Option<usize>) {
+        let inner = &*self.0;
+        if let Some(ledger) = &inner.ledger {
+            ledger.chose(&ledger::Choice {
+                model: &inner.model,
+                nonce,
+                context: asked.context.as_deref(),
+                arms: &inner.arms,
+                shares,
+                chosen,
+                rows: asked.rows,
+            });
+        }
     }
 
     fn count(&self, told: Told) {
@@ -379,8 +388,8 @@ impl Learner {
         };
         self.learn(
             token.context.as_deref(),
-            Some(id),
             evidence,
+            Some(id),
             Some(token.nonce),
         )
     }
@@ -426,8 +435,8 @@ impl Learner {
     fn learn(
         &self,
         context: Option<&str>,
-        id: Option<Id>,
         evidence: Evidence<'_>,
+        id: Option<Id>,
         nonce: Option<u64>,
     ) -> Result<Applied, Rejected> {
         let inner = &*self.0;
@@ -443,6 +452,7 @@ impl Learner {
             ledger.learned(&ledger::Lesson {
                 model: &inner.model,
                 nonce,
+                row: id.map(|id| id.row).filter(|row| *row != ALL_ROWS),
                 context,
                 arms: &inner.arms,
                 evidence,

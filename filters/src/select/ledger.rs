@@ -38,8 +38,10 @@ pub struct Choice<'a> {
 pub struct Lesson<'a> {
     /// The model's name.
     pub model: &'a str,
-    /// The number of the prediction; `None` for feedback on inputs and for failures.
+    /// The number of the prediction; `None` for feedback on inputs.
     pub nonce: Option<u64>,
+    /// The one row that is meant; `None` for all.
+    pub row: Option<u32>,
     /// Whose request it was.
     pub context: Option<&'a str>,
     /// The arms.

@@ -271,6 +271,11 @@ impl Memory {
         }
     }
 
+    /// Tells whether two are handles of the same.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Returns the selector.
     pub fn selector(&self) -> &Selector {
         &self.0.selector

@@ -300,7 +300,7 @@ where
                 Err(error) => {
                     let blame = (self.blame)(&error);
                     if blame.is_failure() {
-                        self.learner.failed(context, arm, Some(shares[arm]));
+                        self.learner.failed(&asked, &shares, arm);
                     }
                     // Once it may have been sent, nobody but its caller sends it again.
                     if !blame.is_unsent() || others.is_empty() {
@@ -348,7 +348,7 @@ where
                 Some((arm, Ok(response))) => answers.push((arm, response)),
                 Some((arm, Err(error))) => {
                     if (self.blame)(&error).is_failure() {
-                        self.learner.failed(context, arm, None);
+                        self.learner.failed(&asked, &shares, arm);
                     }
                     failure.get_or_insert(error);
                 }

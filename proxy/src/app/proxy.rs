@@ -164,6 +164,8 @@ impl Proxy {
         if tokio::time::timeout(limit, finished).await.is_err() {
             warn!("limits.drain has passed: requests under way are cut off");
         }
+        // What the last requests taught is kept, too; who waits for the end waits no longer for it.
+        self.state.table().keep(LAST_EXCHANGE).await;
         if let Some(admin) = self.admin {
             let mut drain = admin.retire();
             let _ = tokio::time::timeout(LAST_PAGES, drain.finished()).await;
@@ -307,6 +309,9 @@ fn take(kept: &mut Vec<SocketAddr>, address: SocketAddr) -> Option<()> {
     kept.remove(at);
     Some(())
 }
+
+/// How long it may take to keep what was learned last: some tries with a store that is slow.
+const LAST_EXCHANGE: Duration = Duration::from_secs(3);
 
 /// How long the admin pages' own connections may take to end.
 const LAST_PAGES: Duration = Duration::from_millis(200);

@@ -33,6 +33,7 @@ pub enum NotFlushed {
 
 impl State {
     pub(crate) fn new(table: Table, metrics: Metrics) -> Self {
+        table.take_over(None);
         Self {
             table: ArcSwap::from_pointee(table),
             metrics,
@@ -48,7 +49,7 @@ impl State {
     pub(super) fn publish(&self, table: Table) {
         let table = Arc::new(table);
         let last = self.table.swap(table.clone());
-        table.take_over(&last);
+        table.take_over(Some(&last));
     }
 
     pub(super) fn begin_to_drain(&self) {

@@ -135,11 +135,11 @@ impl Ledger for Log {
         };
         let at = SystemTime::now();
         match lesson.evidence {
-            Evidence::Chosen { arm, loss, .. } => self.told(at, nonce, None, [(arm, loss)]),
+            Evidence::Chosen { arm, loss, .. } => self.told(at, nonce, lesson.row, [(arm, loss)]),
             Evidence::Known(losses) => {
                 let losses = losses.iter().enumerate();
                 let known = losses.filter_map(|(arm, loss)| Some((arm, (*loss)?)));
-                self.told(at, nonce, None, known);
+                self.told(at, nonce, lesson.row, known);
             }
         }
     }

@@ -258,6 +258,7 @@ fn selection_writes_down_who_had_a_chance() {
         log.learned(&Lesson {
             model: "digits",
             nonce,
+            row: None,
             context: Some("ann"),
             arms: &arms,
             evidence,

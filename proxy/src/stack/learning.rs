@@ -1,68 +1,132 @@
-use std::path::Path;
+use std::{path::Path, sync::Arc, time::Duration};
 
-use outrigger_filters::select::{Arm, Config, Defaults, Keys, Learner, Memory, Parts, Selector};
+use outrigger_filters::select::{Arm, Defaults, Keys, Learner, Ledger, Parts};
 use tracing::error;
 
 use crate::{
-    config::{self, Config as Whole, Deadline, Feedback, State},
+    config::{self, Config as Whole, Deadline, Feedback},
+    propensity::{Log, Logs},
+    state::State,
     telemetry::Metrics,
 };
 
-/// Makes what learns of a model's arms, if its configuration has something to select.
-///
-/// What the last one has learned is kept, of arms of the same name; where nothing that matters has
-/// changed it is the last one.
-pub(super) fn learner(
-    whole: &Whole,
-    model: &config::Model,
-    keys: &Keys,
-    last: Option<(&Learner, &Whole)>,
-    metrics: &Metrics,
-) -> Option<Learner> {
-    let config = model.selection.as_ref()?;
-    let arms: Vec<Arm> = model.arms.iter().map(config::Arm::selectable).collect();
-    if let Some((learner, before)) = last
-        && is_same(whole, model, before)
-    {
-        return Some(learner.clone());
+/// What learns from feedback, and outlives the tables: where it is kept, what prediction ids are
+/// signed with, and where choices are written down. A clone is a handle of the same.
+#[derive(Clone, Debug)]
+pub struct Learning {
+    state: State,
+    keys: Keys,
+    logs: Arc<Logs>,
+}
+
+/// What was made of one model's configuration.
+#[derive(Clone, Debug)]
+pub(super) struct Taught {
+    pub(super) learner: Learner,
+    /// Where its choices are written down.
+    log: Option<Log>,
+}
+
+impl Learning {
+    /// Opens what a configuration names, as far as it is not what the last one named.
+    pub(super) fn open(config: &Whole, last: Option<(&Self, &Whole)>, metrics: &Metrics) -> Self {
+        let same_state = last.filter(|(_, before)| before.state == config.state);
+        let same_keys = last.filter(|(_, before)| before.feedback == config.feedback);
+        Self {
+            state: match same_state {
+                Some((last, _)) => last.state.clone(),
+                None => State::open(&config.state, metrics.state().clone()),
+            },
+            keys: match same_keys {
+                Some((last, _)) => last.keys.clone(),
+                None => keys(&config.feedback),
+            },
+            logs: last.map(|(last, _)| last.logs.clone()).unwrap_or_default(),
+        }
     }
-    let answering: Vec<Arm> = (arms.iter())
-        .filter(|arm| arm.shadow.is_none())
-        .cloned()
-        .collect();
-    let memory = memory(whole, model, config, &answering);
-    if let Some((learner, _)) = last {
-        memory.begin_with(learner.memory());
+
+    /// Makes what learns of a model's arms, if its configuration has something to select.
+    ///
+    /// What the last one has learned is kept, of arms of the same name; where nothing that matters
+    /// has changed it is the last one.
+    pub(super) fn of_model(
+        &self,
+        whole: &Whole,
+        model: &config::Model,
+        last: Option<(&Taught, &Whole)>,
+        metrics: &Metrics,
+    ) -> Option<Taught> {
+        let config = model.selection.as_ref()?;
+        if let Some((taught, before)) = last
+            && is_same(whole, model, before)
+        {
+            return Some(taught.clone());
+        }
+        let all: Vec<Arm> = model.arms.iter().map(config::Arm::selectable).collect();
+        let arms: Vec<Arm> = (all.iter())
+            .filter(|arm| arm.shadow.is_none())
+            .cloned()
+            .collect();
+        let memory = self.state.memory(&model.name, config, &arms);
+        if let Some((taught, before)) = last
+            && before.state != whole.state
+        {
+            memory.begin_with(taught.learner.memory());
+        }
+        let log = model.selection_log.as_ref().map(|log| {
+            let arms = arms.iter().map(|arm| arm.name.clone());
+            self.logs.open(log, model.name.as_str(), arms)
+        });
+        let deadline = model.deadline.as_ref();
+        let learner = Learner::new(Parts {
+            model: model.name.as_str().into(),
+            config: config.clone(),
+            arms,
+            memory,
+            keys: self.keys.clone(),
+            max_age: whole.feedback.max_age,
+            default_output: deadline.and_then(defaults),
+            min_confidence: deadline.and_then(|deadline| deadline.min_confidence),
+            ledger: log.clone().map(|log| Arc::new(log) as Arc<dyn Ledger>),
+            metrics: metrics.select().handles(&model.name, &all),
+        });
+        Some(Taught { learner, log })
     }
-    let deadline = model.deadline.as_ref();
-    Some(Learner::new(Parts {
-        model: model.name.as_str().into(),
-        config: config.clone(),
-        arms: answering,
-        memory,
-        keys: keys.clone(),
-        max_age: whole.feedback.max_age,
-        default_output: deadline.and_then(defaults),
-        min_confidence: deadline.and_then(|deadline| deadline.min_confidence),
-        ledger: None,
-        metrics: metrics.select().handles(&model.name, &arms),
-    }))
+
+    /// Shares from now on what these learn, and no others.
+    pub(super) fn take_over<'a>(&self, taught: impl Iterator<Item = &'a Taught>) {
+        self.state
+            .take_over(taught.map(|taught| taught.learner.memory()));
+    }
+
+    /// Returns where what was learned is kept, and how that goes.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+}
+
+impl Taught {
+    /// Writes down all choices that were made, for so long at most; keeps the thread meanwhile.
+    pub(super) fn flush(&self, most: Duration) {
+        if let Some(log) = &self.log {
+            log.flush(most);
+        }
+    }
 }
 
 /// Returns what prediction ids are signed with: the configured keys, or a random one, whose ids only
 /// this process accepts.
-pub(super) fn keys(feedback: &Feedback) -> Keys {
-    let read = |path: &Path| {
-        Feedback::read_key(path)
-            .inspect_err(
-                |error| error!(path = %path.display(), %error, "a feedback key cannot be read"),
-            )
-            .ok()
+fn keys(feedback: &Feedback) -> Keys {
+    let read = |path: &Path| match Feedback::read_key(path) {
+        Ok(key) => Some(key),
+        Err(error) => {
+            error!(path = %path.display(), %error, "a feedback key cannot be read");
+            None
+        }
     };
     let current = feedback.key.as_deref().and_then(read);
     let previous = feedback.previous_key.as_deref().and_then(read);
-    let keys = current.map(|current| Keys::new(&current, previous.as_deref()));
-    match keys {
+    match current.map(|current| Keys::new(&current, previous.as_deref())) {
         Some(Ok(keys)) => keys,
         Some(Err(error)) => {
             error!(%error, "the feedback key is none: a random one is used");
@@ -81,7 +145,7 @@ fn random_keys() -> Keys {
     Keys::new(text.as_bytes(), None).expect("64 digits are enough for a key")
 }
 
-/// Tells whether a model's learner would be the same again.
+/// Tells whether what learns of a model would be the same again.
 fn is_same(whole: &Whole, model: &config::Model, before: &Whole) -> bool {
     let Some(last) = before.models.get(&model.name) else {
         return false;
@@ -95,20 +159,6 @@ fn is_same(whole: &Whole, model: &config::Model, before: &Whole) -> bool {
         && arms(model) == arms(last)
         && whole.feedback == before.feedback
         && whole.state == before.state
-}
-
-fn memory(whole: &Whole, model: &config::Model, config: &Config, arms: &[Arm]) -> Memory {
-    let names = arms.iter().map(|arm| arm.name.clone()).collect();
-    let contexts = config.context.as_ref();
-    let contexts = contexts.map_or(0, |context| context.max_contexts);
-    let memory = Memory::new(Selector::new(config, arms), contexts, names);
-    match whole.state {
-        State::Redis(_) => {
-            let replica = rand::random();
-            memory.kept(model.name.as_str().into(), config.policy.as_str(), replica)
-        }
-        State::Memory | State::Directory(_) => memory,
-    }
 }
 
 fn defaults(deadline: &Deadline) -> Option<Defaults> {

@@ -31,6 +31,7 @@ pub use self::{
     arm::Arm,
     gather::GatheredTooMuch,
     infer::{NotConfigured, NotKnown, NotOneMessage, Query, TooLarge},
+    learning::Learning,
     model::Model,
     router::Router,
     table::{Route, Table},

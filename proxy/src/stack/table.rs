@@ -1,15 +1,20 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use bytestring::ByteString;
-use outrigger_filters::{
-    batch::Room,
-    select::{Keys, Learner},
-};
+use outrigger_filters::batch::Room;
 
-use super::{Arm, Model, control::Stacks, gather::Gathered, learning};
+use tracing::error;
+
+use super::{
+    Arm, Model,
+    control::Stacks,
+    gather::Gathered,
+    learning::{Learning, Taught},
+};
 use crate::{
     config::{self, Config},
     telemetry::{Metrics, Requests},
@@ -23,9 +28,9 @@ pub struct Table {
     upstreams: HashMap<config::Name, Arc<Upstream>>,
     models: HashMap<(config::Name, Option<config::Name>), Arc<Model>>,
     arms: HashMap<Key, Arc<Arm>>,
-    learners: HashMap<config::Name, Learner>,
-    /// What prediction ids are signed with.
-    keys: Keys,
+    /// What learns of the models' arms, of each model that has a selection.
+    taught: HashMap<config::Name, Taught>,
+    learning: Learning,
     routes: Vec<Arc<Route>>,
     gathered: Arc<Gathered>,
     /// What may wait to be merged, for all models.
@@ -98,22 +103,15 @@ impl Table {
         let stacks = last.map(|last| last.stacks.clone()).unwrap_or_default();
         let grpc = Arc::new(metrics.requests("", "grpc"));
         let http = Arc::new(metrics.requests("", "http"));
-        let keys = last
-            .filter(|last| last.config.feedback == config.feedback)
-            .map_or_else(
-                || learning::keys(&config.feedback),
-                |last| last.keys.clone(),
-            );
-        let learners: HashMap<config::Name, Learner> = config
+        let before = last.map(|last| (&last.learning, &*last.config));
+        let learning = Learning::open(&config, before, metrics);
+        let taught: HashMap<config::Name, Taught> = config
             .models
             .iter()
             .filter_map(|(name, model)| {
-                let before = last.and_then(|last| {
-                    let learner = last.learners.get(name)?;
-                    Some((learner, &*last.config))
-                });
-                let learner = learning::learner(&config, model, &keys, before, metrics)?;
-                Some((name.clone(), learner))
+                let before = last.and_then(|last| Some((last.taught.get(name)?, &*last.config)));
+                let taught = learning.of_model(&config, model, before, metrics)?;
+                Some((name.clone(), taught))
             })
             .collect();
         let build = |key: &Key, model: &config::Model, arm: &config::Arm| {
@@ -164,7 +162,7 @@ impl Table {
                             }
                         }
                         {
-                            let learner = learners.get(name).cloned();
+                            let learner = taught.get(name).map(|taught| taught.learner.clone());
                             Model::new(model, of_model, learner, metrics).map(Arc::new)
                         }
                     }
@@ -190,8 +188,8 @@ impl Table {
             upstreams,
             models,
             arms,
-            learners,
-            keys,
+            taught,
+            learning,
             routes,
             gathered,
             room,
@@ -201,17 +199,18 @@ impl Table {
 
     /// Puts the bounds in force that outlive a table, and lets the stacks go that have no place in
     /// this one: what waits in them for company waits no more.
-    pub fn take_over(&self, last: &Self) {
+    pub fn take_over(&self, last: Option<&Self>) {
         let limits = &self.config.limits;
         self.room
             .resize(limits.max_queue_rows, limits.max_queue_bytes);
-        for (key, arm) in &last.arms {
+        for (key, arm) in last.iter().flat_map(|last| &last.arms) {
             let stays = self.arms.get(key);
             if !stays.is_some_and(|stays| Arc::ptr_eq(stays, arm)) {
                 arm.drain();
             }
         }
         self.arms.values().for_each(|arm| arm.take_over());
+        self.learning.take_over(self.taught.values());
     }
 
     /// Brings the gauges up to date that are summed up over endpoints.
@@ -227,6 +226,7 @@ impl Table {
             }
         }
         self.models.values().for_each(|model| model.show());
+        self.learning.state().show();
         benefits.retain(|_, endpoints| !endpoints.is_empty());
         metrics.batch().show(&benefits);
         metrics.cache().show(&caches);
@@ -252,9 +252,21 @@ impl Table {
         self.models.values()
     }
 
-    /// Returns what was learned, of each model of which something is.
-    pub fn learners(&self) -> impl Iterator<Item = &Learner> {
-        self.learners.values()
+    /// Returns where what was learned is kept.
+    pub fn learning(&self) -> &Learning {
+        &self.learning
+    }
+
+    /// Writes down what was learned and chosen, for so long at most.
+    pub async fn keep(&self, within: Duration) {
+        let taught: Vec<Taught> = self.taught.values().cloned().collect();
+        let written = tokio::task::spawn_blocking(move || {
+            taught.iter().for_each(|taught| taught.flush(within));
+        });
+        let (_, written) = tokio::join!(self.learning.state().finish(within), written);
+        if let Err(error) = written {
+            error!(%error, "the logs of choices were not ended");
+        }
     }
 
     /// Returns the stacks of all models' arms.

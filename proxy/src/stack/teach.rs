@@ -15,9 +15,7 @@ use super::{Model, Route};
 use crate::{
     config::Protocol,
     detect::Inference,
-    feedback::{
-        Applied, Applies, Cause, Item, Outcome, Rejected, Standing, Standings, Subject, Told,
-    },
+    feedback::{Applied, Applies, Cause, Item, Rejected, Standings, Subject},
     wire,
 };
 
@@ -29,14 +27,8 @@ impl Applies for Route {
     }
 
     async fn apply(&self, item: Item) -> Result<Applied, Rejected> {
-        let feedback = Feedback {
-            outcome: match item.outcome {
-                Outcome::Loss(told) => select::Outcome::Loss(rows(told)),
-                Outcome::Label(told) => select::Outcome::Label(rows(told)),
-            },
-            row: item.row,
-        };
-        match item.subject {
+        let (subject, feedback) = item.into_parts();
+        match subject {
             Subject::Prediction(id) => self.of_prediction(&id, &feedback),
             Subject::Inputs { request, protocol } => {
                 self.of_inputs(*request, protocol, &feedback).await
@@ -52,16 +44,10 @@ impl Applies for Route {
         let standings = selection
             .learner()
             .standings(context, selection.available());
-        let told = standings.into_iter().map(|standing| {
-            let numbers = Standing {
-                weight: standing.weight,
-                probability: standing.probability,
-                observations: standing.observations,
-                loss: standing.loss,
-            };
-            (standing.arm, numbers)
-        });
-        told.collect()
+        let named = standings.into_iter();
+        named
+            .map(|standing| (standing.arm.clone(), standing.into()))
+            .collect()
     }
 }
 
@@ -79,11 +65,11 @@ impl Route {
         let first = learners()
             .next()
             .ok_or_else(|| nobody("no model has a selection"))?;
-        let token = first.open(id).map_err(of_learner)?;
+        let token = first.open(id)?;
         let learner = learners()
             .find(|learner| learner.is_of(&token))
             .ok_or_else(|| nobody("the model of this prediction is not configured any more"))?;
-        let applied = learner.report(&token, feedback).map_err(of_learner)?;
+        let applied = learner.report(&token, feedback)?;
         Ok(told(learner, token.context, applied))
     }
 
@@ -111,8 +97,8 @@ impl Route {
         }
         let answers: Vec<_> = answers.into_iter().map(Result::ok).collect();
         let learner = selection.learner();
-        let applied = learner.judge(context.as_deref(), &answers, feedback);
-        Ok(told(learner, context, applied.map_err(of_learner)?))
+        let applied = learner.judge(context.as_deref(), &answers, feedback)?;
+        Ok(told(learner, context, applied))
     }
 }
 
@@ -143,13 +129,6 @@ fn question(
     model.primary().without_ignored_headers(request)
 }
 
-fn rows<T>(told: Told<T>) -> Vec<Option<T>> {
-    match told {
-        Told::Whole(told) => vec![Some(told)],
-        Told::Rows(told) => told,
-    }
-}
-
 fn told(learner: &Learner, context: Option<ByteString>, applied: select::Applied) -> Applied {
     Applied {
         model: learner.model().clone(),
@@ -160,19 +139,4 @@ fn told(learner: &Learner, context: Option<ByteString>, applied: select::Applied
 
 fn nobody(words: impl Into<String>) -> Rejected {
     Rejected::new(Cause::Model, words)
-}
-
-fn of_learner(rejected: select::Rejected) -> Rejected {
-    use select::Rejected as Why;
-    let cause = match &rejected {
-        Why::Refused(refused) => return (*refused).into(),
-        Why::OtherModel => Cause::Model,
-        Why::UnknownArm => Cause::Arm,
-        Why::Rows { .. } | Why::Nothing | Why::Loss => Cause::Rows,
-        Why::Cut | Why::NoLabel | Why::NotComparable(_) | Why::Whose => Cause::Label,
-        Why::NoAnswer(_) => Cause::Unavailable,
-        Why::Frozen => Cause::Frozen,
-        Why::Full => Cause::Full,
-    };
-    Rejected::new(cause, rejected.to_string())
 }

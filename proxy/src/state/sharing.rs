@@ -52,8 +52,22 @@ struct Model {
     config: select::Config,
     arms: Vec<Arm>,
     memory: Memory,
-    /// Whether it is kept only until what it has learned is.
-    leaving: bool,
+    phase: Phase,
+}
+
+/// Where a memory is in its life.
+///
+/// ```text
+/// New --- its table is in force ---> InForce --- another table is ---> Leaving
+///  '----------- it never was ----------------------------------------^
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Its table may never come into force: nothing begins with it.
+    New,
+    InForce,
+    /// It stays until what it has learned is kept.
+    Leaving,
 }
 
 #[derive(Debug)]
@@ -126,7 +140,7 @@ impl State {
         let mut models = sharing.models.lock();
         let place = models
             .iter()
-            .position(|known| known.name == model && !known.leaving);
+            .position(|known| known.name == model && known.phase == Phase::InForce);
         if let Some(place) = place {
             let known = &models[place];
             if known.config == *config && known.arms == arms {
@@ -145,7 +159,6 @@ impl State {
         match place {
             Some(place) => {
                 memory.begin_with(&models[place].memory);
-                models[place].leaving = true;
             }
             None => {
                 if let Kind::Directory(directory) = &sharing.keeper {
@@ -158,15 +171,22 @@ impl State {
             config: config.clone(),
             arms,
             memory: memory.clone(),
-            leaving: false,
+            phase: Phase::New,
         });
         memory
     }
 
-    /// Lets go of models that are not among these, when all that they have learned is kept.
-    pub fn retain(&self, among: impl Fn(&str) -> bool) {
+    /// Goes over to the memories of another table, which all come from [`memory`](Self::memory);
+    /// of the others it lets go when all that they have learned is kept.
+    pub fn take_over<'a>(&self, memories: impl IntoIterator<Item = &'a Memory>) {
+        let memories: Vec<_> = memories.into_iter().collect();
         for model in self.0.sharing.models.lock().iter_mut() {
-            model.leaving |= !among(&model.name);
+            let stays = memories.iter().any(|memory| memory.is(&model.memory));
+            model.phase = if stays {
+                Phase::InForce
+            } else {
+                Phase::Leaving
+            };
         }
     }
 
@@ -250,7 +270,7 @@ impl Sharing {
                 futures_util::future::join_all(all).await;
             }
             Kind::Directory(directory) => {
-                for model in models.iter().filter(|model| !model.leaving) {
+                for model in models.iter().filter(|model| model.phase == Phase::InForce) {
                     let policy = model.config.policy.as_str();
                     if let Some(saved) = directory.save(&model.name, policy, &model.memory).await {
                         self.ended(saved.map_err(|error| error.to_string()));
@@ -260,7 +280,7 @@ impl Sharing {
         }
         self.models
             .lock()
-            .retain(|model| !model.leaving || !model.memory.is_acknowledged());
+            .retain(|model| model.phase != Phase::Leaving || !model.memory.is_acknowledged());
     }
 
     async fn ask(&self, keeper: &dyn Keeper, memory: &Memory) {
@@ -317,7 +337,7 @@ impl Sharing {
         let models = self.models.lock();
         models.iter().all(|model| match &self.keeper {
             Kind::Directory(directory) => {
-                model.leaving || !directory.is_behind(&model.name, &model.memory)
+                model.phase != Phase::InForce || !directory.is_behind(&model.name, &model.memory)
             }
             _ => model.memory.is_acknowledged(),
         })
@@ -333,7 +353,7 @@ impl Sharing {
 
     fn show(&self) {
         for model in &*self.models.lock() {
-            if model.leaving {
+            if model.phase != Phase::InForce {
                 continue;
             }
             let labels = ModelLabels {

@@ -13,7 +13,7 @@ use prometheus_client::{
 use tokio::time::Instant;
 use tracing::info;
 
-use crate::tls;
+use crate::{state, tls};
 
 /// All metrics of a process. Handles are taken when stacks are built; a request only adds.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ pub struct Metrics {
     batch: batch::Metrics,
     cache: cache::Metrics,
     select: select::Metrics,
+    state: state::Metrics,
     tls: tls::Metrics,
     access_log: Arc<AtomicBool>,
 }
@@ -138,6 +139,7 @@ impl Metrics {
             ejections.clone(),
         );
         let tls = tls::Metrics::register(registry);
+        let state = state::Metrics::register(registry);
         let batch = batch::Metrics::register(&mut whole);
         let cache = cache::Metrics::register(&mut whole);
         let select = select::Metrics::register(&mut whole);
@@ -153,6 +155,7 @@ impl Metrics {
             batch,
             cache,
             select,
+            state,
             tls,
             access_log: Arc::default(),
         }
@@ -208,6 +211,11 @@ impl Metrics {
     /// Returns selection's metrics.
     pub fn select(&self) -> &select::Metrics {
         &self.select
+    }
+
+    /// Returns those of the state that is shared.
+    pub fn state(&self) -> &state::Metrics {
+        &self.state
     }
 
     /// Returns the cache's metrics.

@@ -49,7 +49,7 @@ impl Cached {
     fn reload(&mut self, model: &str) {
         let config = config(self.protocol, model);
         let table = Table::build(config, Some(&self.table), &self.metrics, &self.connector);
-        table.take_over(&self.table);
+        table.take_over(Some(&self.table));
         self.router.publish(table.routes()[0].clone());
         self.table = table;
     }
