@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fs,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use outrigger::{
@@ -20,7 +20,7 @@ use outrigger_tests::{
     tls::{Authority, Folder},
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// A replica of the proxy, as far as what it learns goes.
 struct Replica {

@@ -180,6 +180,10 @@ impl Redis {
             if answer() {
                 return;
             }
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "a test's own thread waits for another process to begin"
+            )]
             thread::sleep(LOOK);
         }
         let what = if self.sentinel { "sentinel" } else { "server" };
@@ -228,6 +232,10 @@ impl Cluster {
                 let servers = servers.into_iter().map(|(server, _)| server).collect();
                 return Self { servers };
             }
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "a test's own thread waits for another process to begin"
+            )]
             thread::sleep(LOOK);
         }
         panic!("the cluster does not come together");

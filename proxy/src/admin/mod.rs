@@ -25,6 +25,7 @@ enum Page {
     Metrics,
     Config,
     Models,
+    State,
     Flush,
 }
 
@@ -82,6 +83,7 @@ impl Admin {
             Page::Metrics => self::page(StatusCode::OK, METRICS, self.0.metrics_text()),
             Page::Config => json_page(StatusCode::OK, &self.0.effective()),
             Page::Models => json_page(StatusCode::OK, &self.0.models()),
+            Page::State => json_page(StatusCode::OK, &self.0.kept()),
         }
     }
 }
@@ -135,12 +137,13 @@ fn page(status: StatusCode, content_type: &'static str, text: String) -> Respons
 
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-const PAGES: [(&str, Page); 6] = [
+const PAGES: [(&str, Page); 7] = [
     ("/live", Page::Live),
     ("/ready", Page::Ready),
     ("/metrics", Page::Metrics),
     ("/config", Page::Config),
     ("/models", Page::Models),
+    ("/state", Page::State),
     (FLUSH, Page::Flush),
 ];
 
@@ -197,7 +200,9 @@ mod tests {
             panic!("no body");
         };
         let told: serde_json::Value = serde_json::from_slice(&text.to_bytes()).unwrap();
-        let pages = ["/live", "/ready", "/metrics", "/config", "/models", FLUSH];
+        let pages = [
+            "/live", "/ready", "/metrics", "/config", "/models", "/state", FLUSH,
+        ];
         assert_eq!(told["pages"], json!(pages));
     }
 

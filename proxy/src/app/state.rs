@@ -4,12 +4,13 @@ use std::sync::{
 };
 
 use arc_swap::ArcSwap;
+use futures_util::future::join_all;
 use outrigger_filters::cache::Flush;
 use serde_json::{Map, Value, json};
 
 use crate::{
     config::format_duration,
-    stack::{Arm, Table},
+    stack::{Arm, Model, Table},
     telemetry::Metrics,
     upstream,
 };
@@ -92,6 +93,12 @@ impl State {
         models.into()
     }
 
+    /// Returns where what selection learns is kept, and how that goes.
+    pub fn kept(&self) -> Value {
+        let kept = self.table().learning().state().view();
+        kept.unwrap_or_else(|| json!({ "kept": "memory" }))
+    }
+
     /// Forgets the stored answers of a model, or of all models, and returns how many each arm had.
     ///
     /// # Errors
@@ -127,22 +134,14 @@ impl State {
             return vec!["this process is ending".to_owned()];
         }
         let table = self.table();
-        let asked = table.upstreams().map(|upstream| {
-            let models: Vec<_> = table
-                .arms()
-                .filter(|arm| Arc::ptr_eq(arm.upstream(), upstream))
-                .map(|arm| {
-                    let (name, version) = arm.served_as();
-                    (name.to_owned(), version.to_owned())
-                })
-                .collect();
-            async move { upstream::unready(upstream, &models).await }
+        let of_models = table.models().map(|model| of_model(model));
+        let others = table.upstreams().filter(|upstream| {
+            let serves = |arm: &Arc<Arm>| Arc::ptr_eq(arm.upstream(), upstream);
+            !table.arms().any(serves)
         });
-        let mut missing: Vec<String> = futures_util::future::join_all(asked)
-            .await
-            .into_iter()
-            .flatten()
-            .collect();
+        let others = others.map(|upstream| upstream::unready(upstream, &[]));
+        let (of_models, of_others) = tokio::join!(join_all(of_models), join_all(others));
+        let mut missing: Vec<String> = of_models.into_iter().chain(of_others).flatten().collect();
         for arm in table.arms().filter(|arm| !arm.is_learned()) {
             missing.push(format!(
                 "model {}: not known yet whether it takes batches",
@@ -150,7 +149,24 @@ impl State {
             ));
         }
         missing.sort();
+        missing.dedup();
         missing
+    }
+}
+
+/// Returns what a model lacks to be answered for: nothing while one of its arms is ready, for it is
+/// left without the others.
+async fn of_model(model: &Model) -> Vec<String> {
+    let arms = model.arms().iter().filter(|arm| arm.answers());
+    let asked = arms.map(|arm| {
+        let (name, version) = arm.served_as();
+        let served = [(name.to_owned(), version.to_owned())];
+        async move { upstream::unready(arm.upstream(), &served).await }
+    });
+    let missing = join_all(asked).await;
+    match missing.iter().any(Vec::is_empty) {
+        true => Vec::new(),
+        false => missing.into_iter().flatten().collect(),
     }
 }
 

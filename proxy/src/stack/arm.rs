@@ -423,6 +423,11 @@ impl Arm {
         &self.arm.name
     }
 
+    /// Tells whether it answers callers: a shadow never does.
+    pub fn answers(&self) -> bool {
+        self.arm.shadow.is_none()
+    }
+
     /// Returns its settings.
     pub(super) fn settings(&self) -> &config::Arm {
         &self.arm

@@ -116,5 +116,5 @@ impl Model {
 
 /// Returns the first arm that answers.
 pub(super) fn primary(arms: &[Arc<Arm>]) -> Option<&Arc<Arm>> {
-    arms.iter().find(|arm| arm.settings().shadow.is_none())
+    arms.iter().find(|arm| arm.answers())
 }
