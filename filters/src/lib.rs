@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod cache;
+pub mod deadline;
 pub mod inference;
 #[cfg(test)]
 mod random;

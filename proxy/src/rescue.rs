@@ -4,8 +4,9 @@ use std::error::Error;
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
 use outrigger_filters::{
-    batch, cache,
+    batch, cache, deadline,
     inference::{Code, Metadata, Status},
+    select,
 };
 use serde_json::json;
 
@@ -13,7 +14,7 @@ use crate::{
     body::{self, Body},
     codec::{self, grpc},
     server::Outcome,
-    stack::{GatheredTooMuch, NotConfigured, NotKnown, NotOneMessage, Query, TooLarge},
+    stack::{GatheredTooMuch, NoTimeout, NotConfigured, NotKnown, NotOneMessage, Query, TooLarge},
     upstream::{self, Cause},
     wire::NoLength,
 };
@@ -39,6 +40,8 @@ pub struct Verdict {
 /// | what the server's protocol cannot say | INVALID_ARGUMENT | 400 |
 /// | a message that is not understood, and no server could | INVALID_ARGUMENT | 400 |
 /// | a server that does not say in time what a model takes | UNAVAILABLE | 503 |
+/// | a header `outrigger-timeout` that is no duration | INVALID_ARGUMENT | 400 |
+/// | no arm that could be chosen | UNAVAILABLE | 503 |
 /// | a model that nobody behind the listener can be asked for | NOT_FOUND | 404 |
 /// | a full queue | RESOURCE_EXHAUSTED | 429 |
 /// | a call given up by a runtime that ended | UNAVAILABLE | 503 |
@@ -78,6 +81,12 @@ fn known(cause: &(dyn Error + 'static)) -> Option<Verdict> {
         let words = format!("{cause} (limits.max_message)");
         return Some(Verdict::new(Code::ResourceExhausted, words));
     }
+    if cause.is::<NoTimeout>() {
+        return Some(Verdict::new(Code::InvalidArgument, cause.to_string()));
+    }
+    if cause.is::<select::NoArm>() {
+        return Some(Verdict::new(Code::Unavailable, cause.to_string()));
+    }
     if is_malformed(cause) {
         return Some(Verdict::new(Code::InvalidArgument, cause.to_string()));
     }
@@ -91,7 +100,10 @@ fn known(cause: &(dyn Error + 'static)) -> Option<Verdict> {
     if cause.is::<batch::Overloaded>() || cause.is::<GatheredTooMuch>() {
         return Some(Verdict::new(Code::ResourceExhausted, cause.to_string()));
     }
-    if cause.is::<batch::DeadlineExpired>() || cause.is::<cache::DeadlineExpired>() {
+    if cause.is::<batch::DeadlineExpired>()
+        || cause.is::<cache::DeadlineExpired>()
+        || cause.is::<deadline::Expired>()
+    {
         return Some(Verdict::new(Code::DeadlineExceeded, cause.to_string()));
     }
     if cause.is::<batch::Interrupted>() {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::HeaderMap;
 use outrigger_filters::inference::RequestParts;
-use tokio::time::Instant;
 
 use crate::{detect::Inference, upstream::Description};
 
@@ -22,8 +21,6 @@ pub(crate) struct Call {
     pub(crate) json_len: Option<usize>,
     /// What the server says of the model, where the message was read by it.
     pub(crate) description: Option<Arc<Description>>,
-    /// When it came.
-    pub(crate) received: Instant,
     /// The bytes of the longest message that is read as a whole.
     pub(crate) max_message: usize,
     /// What is asked, where it came in no message of its own.

@@ -35,21 +35,3 @@ impl std::fmt::Display for NoArm {
 }
 
 impl std::error::Error for NoArm {}
-
-/// No arm has answered by the deadline.
-#[derive(Debug)]
-pub struct DeadlineExpired(());
-
-impl DeadlineExpired {
-    pub(super) fn new() -> Self {
-        Self(())
-    }
-}
-
-impl std::fmt::Display for DeadlineExpired {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("no arm answered before the deadline")
-    }
-}
-
-impl std::error::Error for DeadlineExpired {}

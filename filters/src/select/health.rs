@@ -19,6 +19,8 @@ pub(super) struct Health {
     /// Failures since the last answer.
     failures: u32,
     down: Option<Down>,
+    /// The share of calls, of late, that were not answered in time.
+    late: f64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +42,25 @@ impl Health {
 
     /// Takes note of an answer.
     pub(super) fn answered(&mut self) {
-        *self = Self::default();
+        *self = Self {
+            late: self.late,
+            ..Self::default()
+        };
+    }
+
+    /// Takes note of whether a call was answered in time.
+    pub(super) fn was_late(&mut self, late: bool) {
+        let late = if late { 1. } else { 0. };
+        self.late += (late - self.late) / CALLS;
+    }
+
+    /// Returns the share of requests of an ensemble for which the arm is asked: all, unless it is
+    /// late for more than half of them; then fewer the more it is, and never none.
+    pub(super) fn asked(&self) -> f64 {
+        match self.late {
+            late if late <= 0.5 => 1.,
+            late => (2. * (1. - late)).clamp(LEAST_ASKED, 1.),
+        }
     }
 
     /// Takes note of a failure by the arm's fault; returns whether it is down from now on.
@@ -59,6 +79,11 @@ impl Health {
     }
 }
 
+/// Over how many calls it is counted how many are late: a moment's load does not count, and an arm
+/// that is quick again is asked again after some tens of requests that it is asked for.
+const CALLS: f64 = 16.;
+/// An arm that is late always is asked once in so many requests, to see whether it still is.
+const LEAST_ASKED: f64 = 0.05;
 /// Failures in a row that no chance explains: of calls of which one in a hundred fails, three in a
 /// row do once in a million.
 const FAILURES: u32 = 3;
@@ -90,6 +115,23 @@ mod tests {
         health.answered();
         assert!(health.is_up(now) && health.is_sound());
         assert!(!health.failed(false, now), "the past is forgotten");
+    }
+
+    #[test]
+    fn an_arm_that_is_late_is_asked_less_and_again_when_it_is_not() {
+        let mut health = Health::default();
+        for _ in 0..10 {
+            health.was_late(true);
+        }
+        assert_eq!(health.asked(), 1., "a few may be chance");
+        for _ in 0..100 {
+            health.was_late(true);
+        }
+        assert_eq!(health.asked(), LEAST_ASKED);
+        for _ in 0..12 {
+            health.was_late(false);
+        }
+        assert_eq!(health.asked(), 1.);
     }
 
     #[tokio::test(start_paused = true)]

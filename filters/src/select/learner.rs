@@ -9,10 +9,10 @@ use tracing::warn;
 
 use super::{
     Applied, Arm, Available, Chosen, Config, Defaults, Evidence, Feedback, Handles, Id, Keys,
-    Learnt, Ledger, Memory, Outcome, Predictions, Rejected, Shares, Token, Told, label, ledger,
-    loss, random::Sequence, told,
+    Learnt, Ledger, Like, Memory, Outcome, Predictions, Rejected, Shares, Token, Told, label,
+    ledger, loss, random::Sequence, told,
 };
-use crate::inference::{DefaultReason, Request, Response};
+use crate::inference::{DefaultReason, Request, Response, Signature};
 
 /// What is learned of a model's arms, and how: it outlives the stacks of the arms. A handle.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ struct Inner {
     max_age: Duration,
     default_output: Option<Defaults>,
     min_confidence: Option<f64>,
+    quorum: Option<usize>,
+    ends_early: bool,
     ledger: Option<Arc<dyn Ledger>>,
     metrics: Handles,
     sequence: Sequence,
@@ -57,6 +59,10 @@ pub struct Parts {
     /// The share of an ensemble's vote that must agree with an answer, below which the default
     /// output is given.
     pub min_confidence: Option<f64>,
+    /// How many arms of an ensemble must have answered by the deadline; `None` for one.
+    pub quorum: Option<usize>,
+    /// Whether an ensemble answers as soon as no other vote could change which label wins.
+    pub ends_early: bool,
     /// Where choices and losses are written down.
     pub ledger: Option<Arc<dyn Ledger>>,
     /// The metrics of the arms that answer, in the same order.
@@ -98,6 +104,8 @@ impl Learner {
             max_age: parts.max_age,
             default_output: parts.default_output,
             min_confidence: parts.min_confidence,
+            quorum: parts.quorum,
+            ends_early: parts.ends_early,
             ledger: parts.ledger,
             metrics: parts.metrics,
             sequence,
@@ -236,6 +244,39 @@ impl Learner {
         }
         inner.metrics.defaults(DefaultReason::LowConfidence).inc();
         true
+    }
+
+    /// Returns how many arms must answer, of so many that are asked.
+    pub(super) fn quorum(&self, asked: usize) -> usize {
+        self.0.quorum.unwrap_or(1).clamp(1, asked.max(1))
+    }
+
+    /// Tells whether an ensemble answers before all arms have, where the others do not matter.
+    pub(super) fn ends_early(&self) -> bool {
+        self.0.ends_early
+    }
+
+    /// Makes the default answer to a request, if there is one that the model could give.
+    pub(super) fn default_for(
+        &self,
+        request: &Request,
+        signature: Option<Signature>,
+        reason: DefaultReason,
+    ) -> Option<Response> {
+        let inner = &*self.0;
+        let default = inner.default_output.as_ref()?;
+        let rows = request.rows().unwrap_or(1);
+        let like = signature.as_ref().map_or(Like::Values, Like::Signature);
+        match default.response(request, rows, like) {
+            Ok(response) => {
+                inner.metrics.defaults(reason).inc();
+                Some(response)
+            }
+            Err(error) => {
+                warn!(model = &*inner.model, %error, "the default output is none of this model's");
+                None
+            }
+        }
     }
 
     pub(super) fn metrics(&self) -> &Handles {

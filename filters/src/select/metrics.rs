@@ -14,6 +14,7 @@ use crate::inference::DefaultReason;
 pub struct Metrics {
     chosen: Family<OfArm, Counter>,
     failed: Family<OfArm, Counter>,
+    stragglers: Family<OfArm, Counter>,
     probability: Family<OfArm, Gauge<f64, AtomicU64>>,
     loss: Family<OfArm, Gauge<f64, AtomicU64>>,
     up: Family<OfArm, Gauge>,
@@ -38,6 +39,7 @@ pub struct Handles {
 pub(super) struct ArmHandles {
     pub(super) chosen: Counter,
     pub(super) failed: Counter,
+    pub(super) stragglers: Counter,
     pub(super) probability: Gauge<f64, AtomicU64>,
     pub(super) loss: Gauge<f64, AtomicU64>,
     pub(super) up: Gauge,
@@ -105,6 +107,7 @@ impl Metrics {
         let metrics = Self {
             chosen: Family::default(),
             failed: Family::default(),
+            stragglers: Family::default(),
             probability: Family::default(),
             loss: Family::default(),
             up: Family::default(),
@@ -121,6 +124,11 @@ impl Metrics {
             "outrigger_select_failures",
             "Calls that failed by the arm's fault",
             metrics.failed.clone(),
+        );
+        registry.register(
+            "outrigger_stragglers",
+            "Calls that had not been answered when the deadline came",
+            metrics.stragglers.clone(),
         );
         registry.register(
             "outrigger_select_probability",
@@ -165,6 +173,7 @@ impl Metrics {
             ArmHandles {
                 chosen: self.chosen.get_or_create_owned(&of),
                 failed: self.failed.get_or_create_owned(&of),
+                stragglers: self.stragglers.get_or_create_owned(&of),
                 probability: self.probability.get_or_create_owned(&of),
                 loss: self.loss.get_or_create_owned(&of),
                 up: self.up.get_or_create_owned(&of),

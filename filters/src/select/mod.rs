@@ -31,13 +31,14 @@ mod surprise;
 mod token;
 mod told;
 mod value;
+mod votes;
 
 pub use self::{
     config::{Arm, Config, Context, Policy},
     defaults::{Defaults, Like, NoDefault},
     difference::Difference,
     ensemble::Combined,
-    error::{Blame, DeadlineExpired, NoArm},
+    error::{Blame, NoArm},
     feedback::{Applied, Feedback, Outcome, Rejected},
     future::ResponseFuture,
     journal::Full,
@@ -54,7 +55,7 @@ pub use self::{
     metrics::{Handles, Metrics, Told},
     policy::{Rule, Selector, Shares},
     pool::Pool,
-    service::Select,
+    service::{Knows, Select},
     shadow::ShadowView,
     state::{Available, Evidence, Learned, State},
     surprise::Surprise,

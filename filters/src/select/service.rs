@@ -1,4 +1,6 @@
 use std::{
+    future::Future,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -20,8 +22,12 @@ use super::{
     health::Health,
     learner::Asked,
     shadow::{Copies, Shadow},
+    votes::Votes,
 };
-use crate::inference::{DefaultReason, Error, Infer, Request, Response, SelectionReport};
+use crate::{
+    deadline::{Expired, Late, by},
+    inference::{DefaultReason, Error, Infer, Request, Response, SelectionReport, Signature},
+};
 
 /// Asks one of a model's arms, or all of them, by what feedback has taught.
 ///
@@ -36,7 +42,9 @@ pub(super) struct Shared<S> {
     /// Those that only get copies.
     shadows: Box<[Shadow<S>]>,
     learner: Learner,
-    blame: fn(&Error) -> Blame,
+    knows: Knows,
+    /// Calls of arms that were not waited for.
+    late: Late,
     /// How many candidates have failed since they answered last: mostly none, and nobody looks.
     unsound: AtomicUsize,
 }
@@ -53,15 +61,23 @@ struct Candidate<S> {
 /// An answer of an arm.
 type Answer = (usize, Response);
 
+/// An arm being asked.
+type Call = Pin<Box<dyn Future<Output = (usize, Result<Response, Error>)> + Send>>;
+
+/// What selection has to be told of errors and of the model, which it does not know itself.
+#[derive(Clone)]
+pub struct Knows {
+    /// Whose fault it is that a call failed.
+    pub blame: fn(&Error) -> Blame,
+    /// Whether a call failed because its time was up.
+    pub is_expired: fn(&Error) -> bool,
+    /// What the model's server says of its outputs, if it is known by now.
+    pub signature: Arc<dyn Fn() -> Option<Signature> + Send + Sync>,
+}
+
 impl<S> Select<S> {
     /// Selects among arms, of which those that answer are the learner's, in its order.
-    ///
-    /// `blame` tells whose fault it is that a call failed.
-    pub fn new(
-        learner: Learner,
-        arms: impl IntoIterator<Item = (Arm, S)>,
-        blame: fn(&Error) -> Blame,
-    ) -> Self {
+    pub fn new(learner: Learner, arms: impl IntoIterator<Item = (Arm, S)>, knows: Knows) -> Self {
         let mut candidates = Vec::new();
         let mut shadows = Vec::new();
         for (index, (arm, service)) in arms.into_iter().enumerate() {
@@ -85,7 +101,8 @@ impl<S> Select<S> {
             candidates: candidates.into(),
             shadows: shadows.into(),
             learner,
-            blame,
+            knows,
+            late: Late::default(),
             unsound: AtomicUsize::new(0),
         }))
     }
@@ -128,10 +145,13 @@ where
 
     fn call(&mut self, request: Request) -> ResponseFuture {
         let shared = self.0.clone();
-        match shared.learner.config().asks_all() {
-            true => ResponseFuture::new(async move { shared.ask_all(request).await }),
-            false => ResponseFuture::new(async move { shared.ask_one(request).await }),
-        }
+        ResponseFuture::new(async move {
+            let answer = match shared.learner.config().asks_all() {
+                true => shared.ask_all(&request).await,
+                false => shared.ask_one(&request).await,
+            };
+            answer.or_else(|error| shared.instead(&request, error))
+        })
     }
 }
 
@@ -154,6 +174,19 @@ where
             answers[arm] = answer;
         }
         answers
+    }
+}
+
+impl<S> Candidate<S> {
+    /// Takes note of an answer that came in time.
+    fn in_time(&self) {
+        self.health.lock().was_late(false);
+    }
+}
+
+impl std::fmt::Debug for Knows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Knows(..)")
     }
 }
 
@@ -263,7 +296,7 @@ where
         match &answer {
             Ok(_) => self.answered(arm),
             Err(error) => {
-                let blame = (self.blame)(error);
+                let blame = (self.knows.blame)(error);
                 if blame.is_failure() {
                     self.failed(arm, blame == Blame::Unreached);
                 }
@@ -272,11 +305,24 @@ where
         (arm, answer)
     }
 
+    /// Begins to ask an arm; the call may go on without whoever began it.
+    fn begin(self: &Arc<Self>, arm: usize, request: Request) -> Call {
+        let shared = self.clone();
+        Box::pin(async move { shared.ask(arm, request).await })
+    }
+
+    /// Takes note of an arm that has not answered in time, and lets its call go on.
+    fn is_late(&self, asked: &Asked, shares: &Shares, arm: usize) {
+        self.candidates[arm].health.lock().was_late(true);
+        self.learner.metrics().arms[arm].stragglers.inc();
+        self.learner.failed(asked, shares, arm);
+    }
+
     /// Asks one arm, and another one where it cannot be reached.
-    async fn ask_one(&self, request: Request) -> Result<Response, Error> {
-        let asked = Asked::of(&request);
+    async fn ask_one(self: &Arc<Self>, request: &Request) -> Result<Response, Error> {
+        let asked = Asked::of(request);
         let context = asked.context.as_deref();
-        let copies = self.copy(&request);
+        let copies = self.copy(request);
         let mut available = self.available();
         let mut unreached = 0;
         loop {
@@ -285,9 +331,18 @@ where
                 return Err(NoArm(()).into());
             };
             let others = available.without(arm);
-            let (_, answer) = self.ask(arm, request.clone()).await;
+            let call = self.begin(arm, request.clone());
+            let answer = match by(request.head.deadline, call).await {
+                Ok((_, answer)) => answer,
+                Err(call) => {
+                    self.is_late(&asked, &shares, arm);
+                    self.late.go_on(async move { drop(call.await) });
+                    return Err(Expired::new().into());
+                }
+            };
             match answer {
                 Ok(mut response) => {
+                    self.candidates[arm].in_time();
                     let predictions = self.learner.predictions(&response);
                     let id = self.learner.chose(&asked, &shares, &[(arm, predictions)]);
                     let mut report = self.report(arm, &shares);
@@ -298,7 +353,7 @@ where
                     return Ok(response);
                 }
                 Err(error) => {
-                    let blame = (self.blame)(&error);
+                    let blame = (self.knows.blame)(&error);
                     if blame.is_failure() {
                         self.learner.failed(&asked, &shares, arm);
                     }
@@ -313,60 +368,112 @@ where
         }
     }
 
-    /// Asks all arms, and puts together what they answer by the deadline.
-    async fn ask_all(&self, request: Request) -> Result<Response, Error> {
-        let asked = Asked::of(&request);
+    /// Asks all arms, and puts together what they answer by the deadline, or sooner: when all have
+    /// answered, or when no other answer could change what is said.
+    async fn ask_all(self: &Arc<Self>, request: &Request) -> Result<Response, Error> {
+        let asked = Asked::of(request);
         let context = asked.context.as_deref();
-        let copies = self.copy(&request);
-        let available = self.available();
+        let copies = self.copy(request);
         let all = Available::first(self.candidates.len());
-        // An arm that is down still counts among those that might have agreed.
+        // An arm that is not asked still counts among those that might have agreed.
         let shares = self.learner.shares(context, all);
-        let mut calls: FuturesUnordered<_> = available
-            .iter()
-            .map(|arm| self.ask(arm, request.clone()))
+        let available = self.in_time_mostly(request.head.deadline, self.available());
+        let mut calls: FuturesUnordered<Call> = (available.iter())
+            .map(|arm| self.begin(arm, request.clone()))
             .collect();
         let asked_arms = calls.len();
-        let deadline = request.head.deadline;
-        drop(request);
+        let mut waited_for = available;
         let mut answers: SmallVec<[Answer; 8]> = SmallVec::new();
+        let mut votes = self
+            .learner
+            .ends_early()
+            .then(|| Votes::new(&shares, available));
         let mut failure = None;
-        let late = async {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::pin!(late);
+        let deadline = request.head.deadline;
         loop {
-            let next = tokio::select! {
-                biased;
-                next = calls.next() => next,
-                () = &mut late => break,
+            let next = match by(deadline, calls.next()).await {
+                Ok(Some(next)) => next,
+                Ok(None) => break,
+                Err(_) => {
+                    for arm in waited_for.iter() {
+                        self.is_late(&asked, &shares, arm);
+                    }
+                    break;
+                }
             };
-            match next {
-                Some((arm, Ok(response))) => answers.push((arm, response)),
-                Some((arm, Err(error))) => {
-                    if (self.blame)(&error).is_failure() {
+            let (arm, answer) = next;
+            waited_for = waited_for.without(arm);
+            match answer {
+                Ok(response) => {
+                    self.candidates[arm].in_time();
+                    if let Some(votes) = &mut votes {
+                        votes.count(arm, self.learner.predictions(&response));
+                    }
+                    answers.push((arm, response));
+                }
+                Err(error) => {
+                    if (self.knows.blame)(&error).is_failure() {
                         self.learner.failed(&asked, &shares, arm);
+                    }
+                    if let Some(votes) = &mut votes {
+                        votes.count(arm, None);
                     }
                     failure.get_or_insert(error);
                 }
-                None => break,
+            }
+            if votes.as_ref().is_some_and(Votes::is_decided) {
+                break;
             }
         }
-        drop(calls);
+        if !calls.is_empty() {
+            self.late
+                .go_on(async move { while calls.next().await.is_some() {} });
+        }
         // In the order of the configuration, so that the same answers are put together the same.
         answers.sort_by_key(|(arm, _)| *arm);
-        if answers.is_empty() {
-            return Err(failure.unwrap_or_else(|| super::DeadlineExpired::new().into()));
+        if answers.is_empty() || answers.len() < self.learner.quorum(asked_arms) {
+            return Err(failure.unwrap_or_else(|| Expired::new().into()));
         }
-        let mut response = self.combine(&asked, &shares, asked_arms, answers);
-        if let Some(report) = &mut response.report.selection
-            && report.asked == report.answered
-        {
-            copies.compare(&response);
+        let response = self.combine(&asked, &shares, asked_arms, answers);
+        copies.compare(&response);
+        Ok(response)
+    }
+
+    /// Leaves arms out that are late mostly, but for a request now and then, and never all.
+    fn in_time_mostly(&self, deadline: Option<Instant>, available: Available) -> Available {
+        if deadline.is_none() {
+            return available;
         }
+        let left = (available.iter())
+            .filter(|arm| {
+                let asked = self.candidates[*arm].health.lock().asked();
+                asked < 1. && self.learner.uniform() >= asked
+            })
+            .fold(available, |left, arm| left.without(arm));
+        if left.is_empty() { available } else { left }
+    }
+
+    /// Gives the default output in the place of a failure that is not the caller's, if there is one.
+    fn instead(&self, request: &Request, error: Error) -> Result<Response, Error> {
+        let reason = if error.is::<NoArm>() {
+            DefaultReason::NoArm
+        } else if error.is::<Expired>() || (self.knows.is_expired)(&error) {
+            DefaultReason::Deadline
+        } else if (self.knows.blame)(&error) == Blame::Caller {
+            return Err(error);
+        } else {
+            DefaultReason::Error
+        };
+        let signature = (self.knows.signature)();
+        let Some(mut response) = self.learner.default_for(request, signature, reason) else {
+            return Err(error);
+        };
+        response.report.selection = Some(Box::new(SelectionReport {
+            index: self.candidates.first().map_or(0, |first| first.index),
+            policy: self.learner.config().policy.as_str(),
+            default: Some(reason),
+            ..SelectionReport::default()
+        }));
         Ok(response)
     }
 

@@ -399,6 +399,13 @@ fn log(log: &SelectionLog) -> Json {
 
 fn deadline(deadline: &Deadline) -> Json {
     let mut shown = json!({});
+    if let Some(default) = deadline.default {
+        shown["default"] = format_duration(default).into();
+    }
+    if let Some(quorum) = deadline.quorum {
+        shown["quorum"] = quorum.into();
+    }
+    shown["enough"] = deadline.enough.into();
     if !deadline.default_output.is_empty() {
         let outputs = deadline.default_output.iter();
         let outputs = outputs.map(|(name, values)| {

@@ -238,16 +238,22 @@ section! {
 section! {
     /// What is answered where there is no answer worth giving.
     struct Deadline {
+        /// How long an answer may take of requests that name no time themselves (`grpc-timeout`,
+        /// `outrigger-timeout`). Left out: as long as it takes.
+        default: Duration = optional,
+        /// How many arms of an ensemble must have answered by the deadline, or there is no answer
+        /// but the default output. Left out: 1.
+        quorum: NonZeroUsize = optional,
+        /// Whether an ensemble answers as soon as no other vote could change which label wins; the
+        /// confidence is then that of the votes that are in. Default: false, all are waited for
+        /// until the deadline.
+        enough: bool = optional,
         /// The answer to a row, by outputs, that is given when no arm has answered, or none well
         /// enough: the values of one row, like `label: [0]`. Left out: there is none.
         default_output: Named<Name, Vec<At<Value>>> = optional,
         /// The share of an ensemble's weights that must agree with an answer, or the default output
         /// is given. Left out: every answer is given.
         min_confidence: Fraction = optional,
-    }
-    later {
-        default: "deadlines",
-        quorum: "deadlines",
     }
 }
 

@@ -70,6 +70,12 @@ pub struct SelectionLog {
 /// What is answered where there is no answer worth giving.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Deadline {
+    /// How long an answer may take where the caller names no time.
+    pub default: Option<Duration>,
+    /// How many arms of an ensemble must have answered by the deadline; left out, one.
+    pub quorum: Option<usize>,
+    /// Whether an ensemble answers as soon as no other vote could change which label wins.
+    pub enough: bool,
     /// The answer to a row, by outputs in the order of the file; empty where there is none.
     pub default_output: Vec<(ByteString, Vec<Value>)>,
     /// The share of an ensemble's weights that must agree; left out, every answer is given.

@@ -32,7 +32,7 @@ models:
                  context: { header: X-User, max_contexts: 1000 }, loss: absolute, loss_scale: 10,
                  failure_loss: ignore, freeze: true, seed: 7,
                  log: { path: choices.jsonl, max_bytes: 1MiB, files: 2, sample: 0.5 } }
-    deadline: { default_output: { digit: [0], scores: [0.1, 1], name: [none], known: [false] } }
+    deadline: { default: 50ms, default_output: { digit: [0], scores: [0.1, 1], name: [none], known: [false] } }
     batch: { max_batch_size: 512, max_delay: 2ms, controller: aimd, max_in_flight: auto,
              split: true, default_priority: 3, cancel: abandoned, holdout: 0.02,
              max_queue_rows: 600, max_queue_bytes: 8MiB, max_batch_bytes: 4MiB,
@@ -170,6 +170,9 @@ fn the_whole_of_the_contract_is_read() {
                 sample: 0.5,
             }),
             deadline: Some(Deadline {
+                default: Some(Duration::from_millis(50)),
+                quorum: None,
+                enough: false,
                 default_output: vec![
                     ("digit".into(), vec![Value::Integer(0)]),
                     ("scores".into(), vec![Value::Number(0.1), Value::Integer(1)],),
@@ -408,14 +411,6 @@ fn what_belongs_to_later_versions_is_a_fault_that_says_so() {
     for (more, path) in [
         ("telemetry: { otlp: 'http://h:4317' }", "telemetry.otlp"),
         ("telemetry: { sample_ratio: 0.1 }", "telemetry.sample_ratio"),
-        (
-            "models: { m: { deadline: { default: 50ms } } }",
-            "models.m.deadline.default",
-        ),
-        (
-            "models: { m: { deadline: { quorum: 2 } } }",
-            "models.m.deadline.quorum",
-        ),
     ] {
         let faults = faults_with(more);
         assert!(
@@ -867,7 +862,7 @@ fn every_key_of_the_schema_is_known_to_the_reader_and_no_other() {
 #[test]
 fn the_schema_tells_the_defaults_that_are_in_effect() {
     let effective = read(&format!(
-        "{LEAST}models: {{ m: {{ batch: {{}}, cache: {{}}, selection: {{ \
+        "{LEAST}models: {{ m: {{ batch: {{}}, cache: {{}}, deadline: {{}}, selection: {{ \
          context: {{ header: x }}, log: {{ path: f }} }} }} }}\nstate: {{ redis: 'redis://h' }}"
     ));
     let effective = effective.effective();

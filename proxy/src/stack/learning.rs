@@ -87,6 +87,8 @@ impl Learning {
             max_age: whole.feedback.max_age,
             default_output: deadline.and_then(defaults),
             min_confidence: deadline.and_then(|deadline| deadline.min_confidence),
+            quorum: deadline.and_then(|deadline| deadline.quorum),
+            ends_early: deadline.is_some_and(|deadline| deadline.enough),
             ledger: log.clone().map(|log| Arc::new(log) as Arc<dyn Ledger>),
             metrics: metrics.select().handles(&model.name, &all),
         });

@@ -30,7 +30,7 @@ pub(crate) use self::gather::{Held, Whole};
 pub use self::{
     arm::Arm,
     gather::GatheredTooMuch,
-    infer::{NotConfigured, NotKnown, NotOneMessage, Query, TooLarge},
+    infer::{NoTimeout, NotConfigured, NotKnown, NotOneMessage, Query, TooLarge},
     learning::Learning,
     model::Model,
     router::Router,

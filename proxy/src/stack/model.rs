@@ -1,7 +1,12 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use outrigger_filters::{inference::Response, select::Learner};
+use outrigger_filters::{
+    deadline::{self, Margin, Stage},
+    inference::Response,
+    select::Learner,
+};
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{Arm, selection::Selection, views};
 use crate::{
@@ -19,6 +24,9 @@ pub struct Model {
     selection: Option<Selection>,
     /// The counts of requests, by what their callers speak.
     requests: [Arc<Requests>; Protocol::ALL.len()],
+    /// How long before a deadline an answer is cut off.
+    margin: Margin,
+    expired: deadline::Handles,
 }
 
 impl Model {
@@ -32,6 +40,8 @@ impl Model {
     ) -> Option<Self> {
         let selection = learner.and_then(|learner| Selection::new(learner, &arms));
         (!arms.is_empty()).then(|| Self {
+            margin: Margin::default(),
+            expired: metrics.deadline().handles(&config.name),
             config: config.clone(),
             selection,
             arms: arms.into(),
@@ -66,8 +76,25 @@ impl Model {
         Some(self.selection.as_ref()?.learner())
     }
 
+    /// Returns until when a request has to be answered that came at an instant and may take so long,
+    /// or as long as the configuration says.
+    pub(super) fn deadline(&self, received: Instant, asked: Option<Duration>) -> Option<Instant> {
+        let deadline = self.config.deadline.as_ref();
+        let timeout = asked.or(deadline.and_then(|deadline| deadline.default))?;
+        received.checked_add(timeout - self.margin.of(timeout))
+    }
+
+    /// Takes note of a request whose time was up at an instant, and of when its answer is out.
+    pub(super) fn expired(&self, stage: Stage, deadline: Option<Instant>) {
+        self.expired.expired(stage);
+        if let Some(deadline) = deadline {
+            self.margin.observe(deadline.elapsed());
+        }
+    }
+
     /// Brings the gauges of selection up to date.
     pub(super) fn show(&self) {
+        self.expired.margin(self.margin.learned());
         if let Some(selection) = &self.selection {
             selection.learner().show(selection.available());
         }
@@ -110,7 +137,10 @@ impl Model {
     /// the server speaks what the caller speaks. They are passed through like those for a model
     /// that is not named.
     pub(super) fn is_plain(&self, protocol: Protocol) -> bool {
-        self.selection.is_none() && self.arms.len() == 1 && self.primary().is_plain(protocol)
+        self.selection.is_none()
+            && self.config.deadline.is_none()
+            && self.arms.len() == 1
+            && self.primary().is_plain(protocol)
     }
 }
 

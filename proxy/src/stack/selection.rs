@@ -4,8 +4,9 @@ use bytestring::ByteString;
 use http::{HeaderMap, HeaderName};
 use outrigger_filters::{
     batch, cache,
+    deadline::{Expired, Stage},
     inference::{Code, Error, Request, Response},
-    select::{Available, Blame, Context, Learner, Select, ShadowView},
+    select::{Available, Blame, Context, Knows, Learner, Select, ShadowView},
 };
 use tower::Service as _;
 
@@ -34,8 +35,17 @@ impl Selection {
             let service = AskedArm::new(arm.clone(), primary.clone());
             (arm.settings().selectable(), service)
         });
+        let described = primary.clone();
+        let knows = Knows {
+            blame,
+            is_expired,
+            signature: Arc::new(move || {
+                let description = described.learned().description()?;
+                description.signature("").cloned()
+            }),
+        };
         Some(Self {
-            select: Select::new(learner, asked, blame),
+            select: Select::new(learner, asked, knows),
             context,
         })
     }
@@ -79,6 +89,25 @@ fn blame(error: &Error) -> Blame {
     std::iter::successors(Some(first), |&cause| cause.source())
         .find_map(blamed)
         .unwrap_or(Blame::Caller)
+}
+
+/// Tells whether a call failed because its time was up.
+fn is_expired(error: &Error) -> bool {
+    expired_at(error.as_ref()).is_some()
+}
+
+/// Returns where a request was when its time was up, if that is why there is no answer.
+pub(super) fn expired_at(error: &(dyn std::error::Error + 'static)) -> Option<Stage> {
+    std::iter::successors(Some(error), |&cause| cause.source()).find_map(|cause| {
+        if cause.is::<batch::DeadlineExpired>() || cause.is::<cache::DeadlineExpired>() {
+            return Some(Stage::Queue);
+        }
+        if cause.is::<Expired>() {
+            return Some(Stage::Upstream);
+        }
+        let status = verdict(cause)?;
+        (status.code() == Code::DeadlineExceeded).then_some(Stage::Server)
+    })
 }
 
 fn blamed(cause: &(dyn std::error::Error + 'static)) -> Option<Blame> {

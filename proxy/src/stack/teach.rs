@@ -9,7 +9,6 @@ use outrigger_filters::{
     inference::{self, Form, Method, RequestParts},
     select::{self, Context, Feedback, Learner},
 };
-use tokio::time::Instant;
 
 use super::{Model, Route};
 use crate::{
@@ -121,7 +120,6 @@ fn question(
         body: Bytes::new(),
         json_len: None,
         description: None,
-        received: Instant::now(),
         max_message,
         said: Some(said.clone()),
     };

@@ -3,7 +3,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use outrigger_filters::{batch, cache, inference::Code, select};
+use outrigger_filters::{batch, cache, deadline, inference::Code, select};
 use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -29,6 +29,7 @@ pub struct Metrics {
     batch: batch::Metrics,
     cache: cache::Metrics,
     select: select::Metrics,
+    deadline: deadline::Metrics,
     state: state::Metrics,
     tls: tls::Metrics,
     access_log: Arc<AtomicBool>,
@@ -143,6 +144,7 @@ impl Metrics {
         let batch = batch::Metrics::register(&mut whole);
         let cache = cache::Metrics::register(&mut whole);
         let select = select::Metrics::register(&mut whole);
+        let deadline = deadline::Metrics::register(&mut whole);
         Self {
             registry: Mutex::new(whole),
             requests,
@@ -155,6 +157,7 @@ impl Metrics {
             batch,
             cache,
             select,
+            deadline,
             state,
             tls,
             access_log: Arc::default(),
@@ -211,6 +214,11 @@ impl Metrics {
     /// Returns selection's metrics.
     pub fn select(&self) -> &select::Metrics {
         &self.select
+    }
+
+    /// Returns those of deadlines.
+    pub fn deadline(&self) -> &deadline::Metrics {
+        &self.deadline
     }
 
     /// Returns those of the state that is shared.

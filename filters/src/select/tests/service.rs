@@ -16,6 +16,7 @@ use tokio::{
 use tower::{Service, ServiceExt as _};
 
 use super::{super::*, answer, integers};
+use crate::deadline::Expired;
 use crate::inference::{DefaultReason, Error, Request, RequestParts, Response, SelectionReport};
 
 /// An arm that the test plays.
@@ -92,6 +93,14 @@ fn blame(error: &Error) -> Blame {
         .map_or(Blame::Caller, |Fails(blame)| *blame)
 }
 
+fn knows() -> Knows {
+    Knows {
+        blame,
+        is_expired: |_| false,
+        signature: std::sync::Arc::new(|| None),
+    }
+}
+
 fn config(policy: Policy) -> Config {
     Config {
         policy,
@@ -130,6 +139,8 @@ impl Script {
             max_age: Duration::from_secs(3600),
             default_output: None,
             min_confidence: None,
+            quorum: None,
+            ends_early: false,
             ledger: None,
             metrics: Metrics::register(&mut Registry::default()).handles("digits", &all),
         };
@@ -139,7 +150,7 @@ impl Script {
             (arm, Played { name, calls })
         });
         Self {
-            select: Select::new(Learner::new(parts), services, blame),
+            select: Select::new(Learner::new(parts), services, knows()),
             calls,
         }
     }
@@ -429,7 +440,7 @@ async fn at_the_deadline_an_ensemble_answers_with_what_has_come() {
     let caller = script.send_by(Some(Instant::now() + Duration::from_millis(20)));
     let _calls = script.calls(3).await;
     let error = caller.await.unwrap().unwrap_err();
-    assert!(error.is::<DeadlineExpired>());
+    assert!(error.is::<Expired>());
 }
 
 #[tokio::test(start_paused = true)]

@@ -403,12 +403,13 @@ fn models(
         let written = Written::of(section);
         selection::check_arms(written, faults);
         let selection = selection::selection(written, faults);
+        let answering = arms.iter().filter(|arm| arm.shadow.is_none()).count();
         let model = Model {
             name: name.clone(),
             latency_objective,
             arms,
             selection_log: selection::log(written, surroundings, faults),
-            deadline: selection::deadline(written, selection.as_ref(), faults),
+            deadline: selection::deadline(written, selection.as_ref(), answering, faults),
             selection,
             batch: batch.map(|section| self::batch(section, latency_objective, faults)),
             cache: cache.map(|section| self::cache(section, &ignore_headers, faults)),

@@ -401,6 +401,7 @@ pub(super) fn log(
 pub(super) fn deadline(
     written: Written<'_>,
     selection: Option<&Config>,
+    answering: usize,
     faults: &mut Collector,
 ) -> Option<Deadline> {
     let section = written.deadline?;
@@ -443,7 +444,33 @@ pub(super) fn deadline(
             );
         }
     }
+    if let Some(at) = section.default.as_ref().filter(|at| at.value.is_zero()) {
+        faults.add(
+            &at.place,
+            "must be more than 0; left out, an answer may take its time",
+        );
+    }
+    let is_ensemble = selection.is_some_and(|selection| selection.ensemble);
+    let of_ensembles = [
+        section.quorum.as_ref().map(|at| &at.place),
+        (section.enough.as_ref().filter(|at| at.value)).map(|at| &at.place),
+    ];
+    for place in of_ensembles.into_iter().flatten().filter(|_| !is_ensemble) {
+        faults.add(
+            place,
+            "needs an ensemble, with `selection.policy: exp4` or `selection.ensemble: true`",
+        );
+    }
+    if let Some(at) = &section.quorum
+        && at.value.get() > answering
+    {
+        let message = format!("is more than the arms that answer, which are {answering}");
+        faults.add(&at.place, message);
+    }
     Some(Deadline {
+        default: section.default.as_ref().map(|at| at.value),
+        quorum: section.quorum.as_ref().map(|at| at.value.get()),
+        enough: section.enough.as_ref().is_some_and(|at| at.value),
         default_output,
         min_confidence: section.min_confidence.as_ref().map(|at| at.value.0),
     })

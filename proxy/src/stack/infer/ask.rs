@@ -139,7 +139,6 @@ async fn read_again(
         &call.inference,
         &call.headers,
         &call.body,
-        call.received,
         call.max_message,
     )
     .await?;
@@ -147,6 +146,7 @@ async fn read_again(
     parts.head.metadata = head.metadata.clone();
     parts.head.cache = head.cache;
     parts.head.context.clone_from(&head.context);
+    parts.head.deadline = head.deadline;
     let len = call.body.len() + parts.payload_len();
     let call = Arc::new(wire::Call {
         json_len,

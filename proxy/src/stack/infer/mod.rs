@@ -8,28 +8,35 @@ mod explain;
 mod message;
 #[cfg(test)]
 mod tests;
+mod timeout;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use bytestring::ByteString;
 use http::{HeaderMap, Request, Uri, Version, uri::PathAndQuery};
-use outrigger_filters::inference::{self, Error, Form, Head, RequestParts};
+use outrigger_filters::{
+    deadline::{Expired, Stage, by},
+    inference::{self, DefaultReason, Error, Form, Head, RequestParts},
+};
 use tokio::time::Instant;
 use tracing::debug;
 
 pub(super) use self::ask::{Asked as AskedArm, NotServed};
-pub use self::claim::{NotConfigured, NotKnown, Query, TooLarge};
 use self::{
     claim::{Claim, Claimed},
     message::{Understood, read},
 };
-use super::{Arm, Model, Route, passthrough, watch::Watch};
+pub use self::{
+    claim::{NotConfigured, NotKnown, Query, TooLarge},
+    timeout::NoTimeout,
+};
+use super::{Arm, Model, Route, passthrough, selection::expired_at, watch::Watch};
 use crate::{
     body::Body,
     codec::{
         bridge::{self, Asked},
-        grpc::{metadata, timeout},
+        grpc::metadata,
     },
     config::Protocol,
     detect::Inference,
@@ -76,19 +83,17 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
         mut held,
     } = claimed;
     watch.count_with(model.requests(call.protocol));
+    let timeout = match timeout::take(&mut head.headers, call.protocol.is_grpc()) {
+        Ok(timeout) => timeout,
+        Err(error) => return refused(&mut watch, call.protocol, head.version, &error),
+    };
+    let deadline = model.deadline(received, timeout);
     let arm = model.primary();
     let understood = match message {
         Ok(message) => match held.grow(message.len()) {
-            Ok(()) => understand(
-                arm,
-                &call,
-                &head.headers,
-                &message,
-                received,
-                route.max_message,
-            )
-            .await
-            .map(|understood| (understood, message)),
+            Ok(()) => understand(arm, &call, &head.headers, &message, route.max_message)
+                .await
+                .map(|understood| (understood, message)),
             Err(error) => return refused(&mut watch, call.protocol, head.version, &error),
         },
         Err(cause) => Err(cause),
@@ -122,6 +127,7 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
     if let Some(selection) = model.selection() {
         parts.head.context = selection.context(&head.headers);
     }
+    parts.head.deadline = deadline;
     parts.head.metadata = metadata::of_call(&head.headers);
     let wire = Arc::new(wire::Call {
         inference: call.clone(),
@@ -129,7 +135,6 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
         body: message,
         json_len,
         description,
-        received,
         max_message: route.max_message,
         said: None,
     });
@@ -143,8 +148,20 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
     let asked = Asked::of(&request);
     let answered = match model.selection() {
         Some(selection) => selection.ask(request).await,
-        None => ask::ask(arm, request, &wire).await,
+        None => {
+            let answer = std::pin::pin!(ask::ask(arm, request, &wire));
+            let in_time = by(deadline, answer).await;
+            in_time.unwrap_or_else(|_| Err(Expired::new().into()))
+        }
     };
+    let expired = match &answered {
+        Ok(response) => is_default(response).then_some(Stage::Upstream),
+        Err(error) => expired_at(error.as_ref()),
+    };
+    // The answer is out in a moment; what is still to be written is short.
+    if let Some(stage) = expired {
+        model.expired(stage, deadline);
+    }
     let answered = match answered {
         Ok(response) => {
             let back = model.answered_by(&response).upstream().protocol();
@@ -233,7 +250,6 @@ async fn understand(
     call: &Inference,
     headers: &HeaderMap,
     message: &Bytes,
-    received: Instant,
     max_message: usize,
 ) -> Result<Understood, Error> {
     let server = arm.upstream().protocol();
@@ -273,9 +289,6 @@ async fn understand(
     understood.description = description;
     let parts = &mut understood.parts;
     say_for(arm, parts, call.protocol, wanted, max_message)?;
-    parts.head.deadline = timeout::of_call(headers)
-        .filter(|_| call.protocol.is_grpc())
-        .and_then(|timeout| received.checked_add(timeout));
     Ok(understood)
 }
 
@@ -293,6 +306,12 @@ fn say_for(
     }
     let server = arm.upstream().protocol();
     Ok(bridge::request(parts, caller, server, wanted, max_message)?)
+}
+
+/// Tells whether an answer is the default output because the time was up.
+fn is_default(response: &inference::Response) -> bool {
+    let selection = response.report.selection.as_ref();
+    selection.is_some_and(|selection| selection.default == Some(DefaultReason::Deadline))
 }
 
 /// Tells a caller in its own protocol why there is no answer; one that speaks the server's gets the
