@@ -36,7 +36,11 @@ struct Inner {
     ends_early: bool,
     ledger: Option<Arc<dyn Ledger>>,
     metrics: Handles,
+    /// By which choices are made.
     sequence: Sequence,
+    /// What tells predictions apart: also from those of replicas with the same seed, and from those
+    /// before a restart.
+    nonces: Sequence,
 }
 
 /// What a learner is made of.
@@ -109,6 +113,7 @@ impl Learner {
             ledger: parts.ledger,
             metrics: parts.metrics,
             sequence,
+            nonces: Sequence::anywhere(),
         }))
     }
 
@@ -320,7 +325,7 @@ impl Learner {
         answered: &[(usize, Option<Predictions>)],
     ) -> ByteString {
         let inner = &*self.0;
-        let nonce = inner.sequence.next();
+        let nonce = inner.nonces.next();
         let arms = answered.iter().map(|(arm, predictions)| {
             let mut chosen = Chosen::new(inner.digests[*arm], shares[*arm]);
             for prediction in predictions.iter().flatten() {
@@ -417,7 +422,8 @@ impl Learner {
         };
         let id = Id {
             nonce: token.nonce,
-            row: feedback.row.unwrap_or(ALL_ROWS),
+            // Of an only row it is the same to name it or not.
+            row: feedback.row.filter(|_| rows > 1).unwrap_or(ALL_ROWS),
         };
         let evidence = match (token.ensemble, &known[..]) {
             (false, [(arm, chosen), ..]) => Evidence::Chosen {

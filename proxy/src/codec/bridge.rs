@@ -7,8 +7,9 @@ use std::fmt::Display;
 
 use bytestring::ByteString;
 use outrigger_filters::inference::{
-    Datatype, Form, Method, Parameters, Payload, RequestParts, ResponseParts, Tensor,
+    Datatype, Form, Method, Parameters, Payload, RequestParts, Response, ResponseParts, Tensor,
 };
+use tracing::debug;
 
 use super::{json, tfs_grpc};
 use crate::config::Protocol;
@@ -219,6 +220,49 @@ fn none(
             &format!("{field}.{name}"),
             format_args!("{protocol} has no such parameter"),
         )),
+    }
+}
+
+/// Makes text of a request's bytes, for a server that speaks the same protocol but takes none. Tells
+/// whether there were any.
+///
+/// # Errors
+///
+/// Fails where text cannot say them, or it would be more than `max_text`.
+pub(crate) fn in_text(
+    request: &mut RequestParts,
+    protocol: Protocol,
+    wanted: Form,
+    max_text: usize,
+) -> Result<bool, Unsayable> {
+    let mut left = max_text;
+    let mut were_bytes = false;
+    if !wanted.is_text() {
+        return Ok(were_bytes);
+    }
+    for (index, input) in request.inputs.iter_mut().enumerate() {
+        if !matches!(input.form, Form::Raw | Form::Typed) {
+            continue;
+        }
+        let field = format!("inputs[{index}]");
+        as_form(input, wanted, &field, (protocol, protocol), left)?;
+        left = left.saturating_sub(input.data.len());
+        were_bytes = true;
+    }
+    Ok(were_bytes)
+}
+
+/// Makes bytes of an answer's text, so that it goes together with answers of other protocols; what
+/// cannot be read stays as it is.
+pub(crate) fn in_bytes(response: &mut Response, from: Protocol) {
+    if !response.outputs.iter().any(|output| output.form.is_text()) {
+        return;
+    }
+    for output in &mut response.outputs {
+        let made = as_form(output, Form::Raw, "", (from, from), usize::MAX);
+        if let Err(error) = made {
+            debug!(%error, "an answer of text is not what its type says");
+        }
     }
 }
 

@@ -60,6 +60,12 @@ impl Model {
         &self.arms
     }
 
+    /// Returns who answers callers: all but the shadows.
+    pub(super) fn answering(&self) -> impl Iterator<Item = &Arc<Arm>> {
+        let arms = self.arms.iter();
+        arms.filter(|arm| arm.settings().shadow.is_none())
+    }
+
     /// Returns the arm in whose form a request is read, and whose server is asked what the model
     /// is: the first one that answers.
     pub(super) fn primary(&self) -> &Arc<Arm> {

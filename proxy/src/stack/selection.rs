@@ -31,8 +31,11 @@ impl Selection {
         let primary = primary(arms)?;
         let context = learner.config().context.as_ref();
         let context = context.and_then(|context| context.header.parse().ok());
+        let spoken = primary.upstream().protocol();
+        let is_mixed = arms.iter().any(|arm| arm.upstream().protocol() != spoken);
+        let is_joined = is_mixed && learner.config().asks_all();
         let asked = arms.iter().map(|arm| {
-            let service = AskedArm::new(arm.clone(), primary.clone());
+            let service = AskedArm::new(arm.clone(), primary.clone(), is_joined);
             (arm.settings().selectable(), service)
         });
         let described = primary.clone();

@@ -213,8 +213,11 @@ impl Shared {
         let origin = request
             .origin()
             .and_then(|origin| origin.downcast_ref::<Call>());
-        if let Some(origin) = origin.filter(|origin| origin.inference.protocol.is_grpc() == is_grpc)
-        {
+        // What was not read off the wire has no headers that would say what its body is.
+        let own = origin.filter(|origin| {
+            origin.said.is_none() && origin.inference.protocol.is_grpc() == is_grpc
+        });
+        if let Some(origin) = own {
             let mut headers = origin.headers.clone();
             // The message goes out decompressed, and the answer is wanted so.
             REPLACED.iter().for_each(|name| drop(headers.remove(*name)));

@@ -239,7 +239,7 @@ async fn of_server(route: &Route, protocol: Protocol, question: Question) -> Ans
 }
 
 async fn are_ready(route: &Route) -> bool {
-    let arms = || route.models.values().flat_map(|model| model.arms());
+    let arms = || route.models.values().flat_map(|model| model.answering());
     let upstreams: HashMap<&str, &Arc<Upstream>> = arms()
         .map(|arm| (arm.upstream().name(), arm.upstream()))
         .collect();
@@ -250,7 +250,7 @@ async fn are_ready(route: &Route) -> bool {
     let ready: HashMap<&str, bool> = asked.collect().await;
     let is_ready = |arm: &Arc<Arm>| ready.get(arm.upstream().name()).is_some_and(|ready| *ready);
     // A model is left without those of its arms that are away.
-    (route.models.values()).all(|model| model.arms().iter().any(is_ready))
+    (route.models.values()).all(|model| model.answering().any(is_ready))
 }
 
 /// Answers a question about a model, as its server knows it.
@@ -289,7 +289,7 @@ async fn of_model(protocol: Protocol, about: &About) -> Result<Answer, Error> {
 
 /// Tells whether a model can be asked, which is so while one of its arms can be.
 async fn is_any_ready(model: &Model, target: &Target) -> bool {
-    let asked: FuturesUnordered<_> = (model.arms().iter())
+    let asked: FuturesUnordered<_> = (model.answering())
         .map(|arm| is_ready(arm.upstream(), Some(served(arm, target))))
         .collect();
     asked.any(std::future::ready).await
@@ -315,7 +315,7 @@ fn served<'a>(arm: &'a Arm, target: &'a Target) -> Served<'a> {
 /// Returns what is known of a model, by the first of its arms whose server says it.
 async fn described(model: &Model, target: &Target) -> Result<Arc<Description>, Error> {
     let mut described = described_as(model.primary(), target).await;
-    for arm in model.arms() {
+    for arm in model.answering() {
         if described.is_ok() {
             break;
         }

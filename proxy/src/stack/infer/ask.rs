@@ -6,12 +6,12 @@ use std::{
 use futures_util::future::BoxFuture;
 use outrigger_filters::{
     batch::Alone,
-    inference::{Code, Error, Form, Request, Response},
+    inference::{Code, Error, Form, Request, RequestParts, Response},
 };
 use tower::{Service, ServiceExt as _};
 
 use super::{super::Arm, answer::NotUnderstood, explain, message::Understood, say_for, understand};
-use crate::{config::Protocol, upstream::verdict, wire};
+use crate::{codec::bridge, config::Protocol, upstream::verdict, wire};
 
 /// An arm as a service: it takes requests that were read for another one, too.
 #[derive(Clone, Debug)]
@@ -19,12 +19,18 @@ pub(in crate::stack) struct Asked {
     arm: Arc<Arm>,
     /// The arm that requests are read for.
     primary: Arc<Arm>,
+    /// Whether its answers are put together with those of servers that speak something else.
+    is_joined: bool,
 }
 
 impl Asked {
     /// Makes an arm one of those of a model.
-    pub(in crate::stack) fn new(arm: Arc<Arm>, primary: Arc<Arm>) -> Self {
-        Self { arm, primary }
+    pub(in crate::stack) fn new(arm: Arc<Arm>, primary: Arc<Arm>, is_joined: bool) -> Self {
+        Self {
+            arm,
+            primary,
+            is_joined,
+        }
     }
 }
 
@@ -39,19 +45,26 @@ impl Service<Request> for Asked {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let Self { arm, primary } = self.clone();
+        let Self {
+            arm,
+            primary,
+            is_joined,
+        } = self.clone();
         Box::pin(async move {
             let origin = request.origin().cloned();
             let call = origin.as_ref().and_then(|origin| origin.downcast_ref());
             let call: &wire::Call = call.ok_or(Homeless(()))?;
             let names_version = !request.head.version.is_empty() || !request.head.label.is_empty();
             let is_like = arm.reads_like(&primary, call.inference.protocol);
-            let answer = if is_like && call.said.is_none() {
+            let mut answer = if is_like && call.said.is_none() {
                 ask(&arm, request, call).await
             } else {
                 let (request, call) = read_again(&arm, &request, call).await?;
                 ask(&arm, request, &call).await
             };
+            if let (true, Ok(response)) = (is_joined, &mut answer) {
+                bridge::in_bytes(response, arm.upstream().protocol());
+            }
             // A version that a caller makes up is none of the arm's faults.
             let by_caller = names_version && !arm.pins_version();
             answer.map_err(|error| match NotServed::is(&error) && !by_caller {
@@ -121,6 +134,7 @@ async fn read_again(
         let wanted = arm.form(description.as_deref());
         let caller = call.inference.protocol;
         say_for(arm, &mut parts, caller, wanted, call.max_message)?;
+        say_without_bytes(arm, &mut parts, call).await?;
         let call = Arc::new(wire::Call {
             description,
             ..call.clone()
@@ -153,9 +167,30 @@ async fn read_again(
         description,
         ..call.clone()
     });
-    let mut request = Request::from_wire(parts, call.clone(), len).with_origin(call.clone());
+    let request = match say_without_bytes(arm, &mut parts, &call).await? {
+        true => Request::from(parts),
+        false => Request::from_wire(parts, call.clone(), len),
+    };
+    let mut request = request.with_origin(call.clone());
     request.sort_inputs();
     Ok((request, call))
+}
+
+/// Makes text of bytes for a server of REST that takes none, where another arm's does; tells whether
+/// there were any.
+async fn say_without_bytes(
+    arm: &Arm,
+    parts: &mut RequestParts,
+    call: &wire::Call,
+) -> Result<bool, Error> {
+    let server = arm.upstream().protocol();
+    let is_raw = parts.inputs.iter().any(|input| input.form == Form::Raw);
+    if server != Protocol::OipRest || call.inference.protocol != server || !is_raw {
+        return Ok(false);
+    }
+    let known = arm.learned().wait().await.ok();
+    let wanted = arm.form(known.as_deref());
+    Ok(bridge::in_text(parts, server, wanted, call.max_message)?)
 }
 
 /// The server of an arm does not have its model.
