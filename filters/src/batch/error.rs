@@ -76,6 +76,11 @@ impl Overloaded {
 }
 
 impl DeadlineExpired {
+    /// Tells whether the model was at work on the request.
+    pub fn is_under_way(&self) -> bool {
+        self.0 == Stage::UnderWay
+    }
+
     /// The deadline has passed.
     pub(super) fn passed() -> Self {
         Self(Stage::Waiting)

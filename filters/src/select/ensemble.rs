@@ -109,7 +109,8 @@ pub fn combine(
     {
         write(tensor, first.tensor, &mean);
     }
-    let arm = winners.first().and_then(|at| choir.voices.get(*at));
+    let first = winners.first().and_then(|at| choir.voices.get(*at));
+    let arm = first.or(choir.voices.first());
     let arm = arm.map_or(0, |voice| voice.arm);
     // What an arm said that does not count is not shown.
     for (index, predictions) in predictions.iter_mut().enumerate() {

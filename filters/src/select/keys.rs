@@ -5,10 +5,12 @@ use std::{error::Error, fmt};
 /// Replicas that share a key accept each other's ids, and a replica that is started anew with the
 /// same key accepts its own. A key is replaced without a gap by naming the old one as the previous
 /// one for as long as ids live.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Keys {
     current: Key,
     previous: Option<Key>,
+    /// Whether no other process has them.
+    alone: bool,
 }
 
 /// A text that is too short to be a key.
@@ -28,7 +30,25 @@ impl Keys {
         Ok(Self {
             current: derive(current)?,
             previous: previous.map(derive).transpose()?,
+            alone: false,
         })
+    }
+
+    /// Makes a key of random bytes that no other process has.
+    ///
+    /// # Errors
+    ///
+    /// Fails where they are too few.
+    pub fn random(bytes: &[u8]) -> Result<Self, ShortKey> {
+        Ok(Self {
+            alone: true,
+            ..Self::new(bytes, None)?
+        })
+    }
+
+    /// Tells whether no other process has them.
+    pub fn is_alone(&self) -> bool {
+        self.alone
     }
 
     /// Returns the signature of a message by the current key.

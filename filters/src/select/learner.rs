@@ -34,6 +34,7 @@ struct Inner {
     min_confidence: Option<f64>,
     quorum: Option<usize>,
     ends_early: bool,
+    fair: Duration,
     ledger: Option<Arc<dyn Ledger>>,
     metrics: Handles,
     /// By which choices are made.
@@ -67,6 +68,9 @@ pub struct Parts {
     pub quorum: Option<usize>,
     /// Whether an ensemble answers as soon as no other vote could change which label wins.
     pub ends_early: bool,
+    /// How much time an arm must have had before it is blamed for being late: callers may be in more
+    /// of a hurry than any model can be.
+    pub fair: Duration,
     /// Where choices and losses are written down.
     pub ledger: Option<Arc<dyn Ledger>>,
     /// The metrics of the arms that answer, in the same order.
@@ -110,6 +114,7 @@ impl Learner {
             min_confidence: parts.min_confidence,
             quorum: parts.quorum,
             ends_early: parts.ends_early,
+            fair: parts.fair,
             ledger: parts.ledger,
             metrics: parts.metrics,
             sequence,
@@ -179,6 +184,11 @@ impl Learner {
             .inspect_err(|rejected| self.count(rejected.told()))
     }
 
+    /// Returns what prediction ids call the model.
+    pub fn digest(&self) -> u32 {
+        self.0.digest
+    }
+
     /// Tells whether a prediction id is of this model, as far as it says.
     pub fn is_of(&self, token: &Token) -> bool {
         token.model == self.0.digest
@@ -191,9 +201,22 @@ impl Learner {
     /// Fails where it is not accepted.
     pub fn open(&self, id: &str) -> Result<Token, Rejected> {
         let inner = &*self.0;
-        Token::open(id, &inner.keys, SystemTime::now(), inner.max_age)
-            .map_err(Rejected::from)
-            .inspect_err(|rejected| self.count(rejected.told()))
+        Ok(Token::open(
+            id,
+            &inner.keys,
+            SystemTime::now(),
+            inner.max_age,
+        )?)
+    }
+
+    /// Counts feedback of this model that was refused before it came here.
+    pub fn refused(&self, rejected: &Rejected) {
+        self.count(rejected.told());
+    }
+
+    /// Tells whether two are handles of the same.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Learns from feedback on inputs, of what the arms answer to them; an arm that gave no answer
@@ -261,6 +284,12 @@ impl Learner {
         self.0.ends_early
     }
 
+    /// Tells whether an arm that had so much time is to blame for not having answered. What the
+    /// deadline's margin took is not missed.
+    pub(super) fn had_time(&self, waited: Duration) -> bool {
+        waited * 4 >= self.0.fair * 3
+    }
+
     /// Makes the default answer to a request, if there is one that the model could give.
     pub(super) fn default_for(
         &self,
@@ -295,29 +324,29 @@ impl Learner {
         let Some(loss) = inner.config.failure else {
             return;
         };
-        let mut losses: SmallVec<[Option<f64>; 8]> = SmallVec::from_elem(None, inner.arms.len());
-        losses[arm] = Some(loss);
-        let evidence = match inner.config.asks_all() {
-            true => Evidence::Known(&losses),
-            false => Evidence::Chosen {
-                arm,
-                probability: shares[arm],
-                loss,
-            },
-        };
-        // There is no id: a failure is told once, by nobody else. But it is written down like any
-        // other choice, or arms that fail would look better afterwards than they were.
-        let nonce = inner.sequence.next();
-        if !inner.config.asks_all() {
+        // A single choice was written down, or arms that fail would look better afterwards than they
+        // were; a part of an ensemble is no choice.
+        let is_choice = !inner.config.asks_all();
+        let nonce = is_choice.then(|| inner.nonces.next());
+        if let Some(nonce) = nonce {
             self.write_down(asked, shares, nonce, Some(arm));
         }
-        // Nobody waits to hear whether there was room.
-        let _ = self.learn(asked.context.as_deref(), evidence, None, Some(nonce));
+        // Of the others nothing is known: what they lost is not told together with it, or all of an
+        // ensemble's arms would fall alike.
+        let evidence = Evidence::Chosen {
+            arm,
+            probability: if is_choice { shares[arm] } else { 1. },
+            loss,
+        };
+        // There is no id: a failure is told once, by nobody else. Nobody waits to hear whether there
+        // was room.
+        let _ = self.learn(asked.context.as_deref(), evidence, None, nonce);
     }
 
     /// Writes down which arms answered a request, and returns the id of the prediction.
     ///
-    /// Each arm goes with the probability with which it was chosen, and what it predicted.
+    /// Each arm goes with the probability with which it was chosen, and what it predicted; first the
+    /// one whose answer it is.
     pub(super) fn chose(
         &self,
         request: &Asked,
@@ -326,6 +355,10 @@ impl Learner {
     ) -> ByteString {
         let inner = &*self.0;
         let nonce = inner.nonces.next();
+        // What a model without rows answers has one, whatever the first dimension of its inputs.
+        let told = answered.iter().find_map(|(_, told)| told.as_ref());
+        let told = told.and_then(|told| u32::try_from(told.len()).ok());
+        let rows = told.unwrap_or(request.rows);
         let arms = answered.iter().map(|(arm, predictions)| {
             let mut chosen = Chosen::new(inner.digests[*arm], shares[*arm]);
             for prediction in predictions.iter().flatten() {
@@ -338,7 +371,7 @@ impl Learner {
             context: request.context.clone(),
             ensemble: inner.config.asks_all(),
             arms: arms.collect(),
-            rows: request.rows,
+            rows,
             at: SystemTime::now(),
             nonce,
             cut: false,
@@ -406,18 +439,18 @@ impl Learner {
             }
             (Outcome::Loss(told), true) => {
                 let loss = told::mean(told, rows, feedback.row)?;
-                let weights: SmallVec<[(usize, f64); 8]> = (known.iter())
-                    .map(|(arm, chosen)| (*arm, chosen.probability.into()))
-                    .collect();
-                told::blamed(
-                    &predicted,
-                    &weights,
-                    rows,
-                    feedback.row,
-                    loss,
-                    inner.config.loss,
-                )
-                .ok_or(Rejected::Whose)?
+                // The first is the one whose answer it was, if it is still there.
+                let is_first = known.first().map(|(_, chosen)| chosen.arm)
+                    == token.arms.first().map(|chosen| chosen.arm);
+                let winner = known.first().filter(|_| is_first && rows == 1);
+                let (winner, _) = winner.ok_or(Rejected::Whose)?;
+                let kind = inner.config.loss;
+                let losses = told::blamed(&predicted, *winner, loss, kind);
+                let losses = losses.ok_or(Rejected::Whose)?;
+                if losses.iter().flatten().count() < known.len() {
+                    return self.learn_each(token, &losses);
+                }
+                losses
             }
         };
         let id = Id {
@@ -439,6 +472,33 @@ impl Learner {
             Some(id),
             Some(token.nonce),
         )
+    }
+
+    /// Learns the losses of some of an ensemble's arms, of whose others nothing is known: one by one,
+    /// for told together they would say nothing of the others' weights.
+    fn learn_each(&self, token: &Token, losses: &[Option<f64>]) -> Result<Applied, Rejected> {
+        let mut arms = 0;
+        for (arm, loss) in losses.iter().enumerate() {
+            let Some(loss) = *loss else {
+                continue;
+            };
+            let evidence = Evidence::Chosen {
+                arm,
+                probability: 1.,
+                loss,
+            };
+            // Each has an id of its own, which follows from that of the prediction.
+            let id = Id {
+                nonce: token.nonce ^ u64::from(self.0.digests[arm]),
+                row: ALL_ROWS,
+            };
+            let context = token.context.as_deref();
+            match self.learn(context, evidence, Some(id), Some(token.nonce))? {
+                Applied::Duplicate => return Ok(Applied::Duplicate),
+                Applied::Learned { .. } => arms += 1,
+            }
+        }
+        Ok(Applied::Learned { arms })
     }
 
     /// Returns the mean loss of each arm over the rows of which the truth is told.

@@ -6,6 +6,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytestring::ByteString;
@@ -62,7 +63,14 @@ struct Candidate<S> {
 type Answer = (usize, Response);
 
 /// An arm being asked.
-type Call = Pin<Box<dyn Future<Output = (usize, Result<Response, Error>)> + Send>>;
+type Call = Pin<Box<dyn Future<Output = (usize, Result<Response, Failed>)> + Send>>;
+
+/// Why an arm gave no answer, and whose fault it is.
+#[derive(Debug)]
+struct Failed {
+    error: Error,
+    blame: Blame,
+}
 
 /// What selection has to be told of errors and of the model, which it does not know itself.
 #[derive(Clone)]
@@ -171,7 +179,7 @@ where
             .map(|arm| shared.ask(arm, request.clone()))
             .collect();
         while let Some((arm, answer)) = calls.next().await {
-            answers[arm] = answer;
+            answers[arm] = answer.map_err(|failed| failed.error);
         }
         answers
     }
@@ -289,18 +297,30 @@ where
         copies
     }
 
-    async fn ask(&self, arm: usize, request: Request) -> (usize, Result<Response, Error>) {
+    async fn ask(&self, arm: usize, request: Request) -> (usize, Result<Response, Failed>) {
         let service = self.candidates[arm].service.clone();
         self.learner.metrics().arms[arm].chosen.inc();
-        let answer = service.oneshot(request).await.map_err(Into::into);
+        let began = Instant::now();
+        let answer = service.oneshot(request).await.map_err(|error| {
+            let error = error.into();
+            let blame = match (self.knows.blame)(&error) {
+                // A caller may be in more of a hurry than any arm can be.
+                Blame::Arm
+                    if (self.knows.is_expired)(&error)
+                        && !self.learner.had_time(began.elapsed()) =>
+                {
+                    Blame::Caller
+                }
+                blame => blame,
+            };
+            Failed { error, blame }
+        });
         match &answer {
             Ok(_) => self.answered(arm),
-            Err(error) => {
-                let blame = (self.knows.blame)(error);
-                if blame.is_failure() {
-                    self.failed(arm, blame == Blame::Unreached);
-                }
+            Err(Failed { blame, .. }) if blame.is_failure() => {
+                self.failed(arm, *blame == Blame::Unreached);
             }
+            Err(_) => {}
         }
         (arm, answer)
     }
@@ -311,11 +331,13 @@ where
         Box::pin(async move { shared.ask(arm, request).await })
     }
 
-    /// Takes note of an arm that has not answered in time, and lets its call go on.
-    fn is_late(&self, asked: &Asked, shares: &Shares, arm: usize) {
-        self.candidates[arm].health.lock().was_late(true);
+    /// Takes note of an arm that has not answered in time, though it was asked so long ago.
+    fn is_late(&self, asked: &Asked, shares: &Shares, arm: usize, waited: Duration) {
         self.learner.metrics().arms[arm].stragglers.inc();
-        self.learner.failed(asked, shares, arm);
+        if self.learner.had_time(waited) {
+            self.candidates[arm].health.lock().was_late(true);
+            self.learner.failed(asked, shares, arm);
+        }
     }
 
     /// Asks one arm, and another one where it cannot be reached.
@@ -331,11 +353,12 @@ where
                 return Err(NoArm(()).into());
             };
             let others = available.without(arm);
+            let began = Instant::now();
             let call = self.begin(arm, request.clone());
             let answer = match by(request.head.deadline, call).await {
                 Ok((_, answer)) => answer,
                 Err(call) => {
-                    self.is_late(&asked, &shares, arm);
+                    self.is_late(&asked, &shares, arm, began.elapsed());
                     self.late.go_on(async move { drop(call.await) });
                     return Err(Expired::new().into());
                 }
@@ -352,8 +375,7 @@ where
                     copies.compare(&response);
                     return Ok(response);
                 }
-                Err(error) => {
-                    let blame = (self.knows.blame)(&error);
+                Err(Failed { error, blame }) => {
                     if blame.is_failure() {
                         self.learner.failed(&asked, &shares, arm);
                     }
@@ -382,6 +404,7 @@ where
             .map(|arm| self.begin(arm, request.clone()))
             .collect();
         let asked_arms = calls.len();
+        let began = Instant::now();
         let mut waited_for = available;
         let mut answers: SmallVec<[Answer; 8]> = SmallVec::new();
         let mut votes = self
@@ -396,7 +419,7 @@ where
                 Ok(None) => break,
                 Err(_) => {
                     for arm in waited_for.iter() {
-                        self.is_late(&asked, &shares, arm);
+                        self.is_late(&asked, &shares, arm, began.elapsed());
                     }
                     break;
                 }
@@ -411,8 +434,8 @@ where
                     }
                     answers.push((arm, response));
                 }
-                Err(error) => {
-                    if (self.knows.blame)(&error).is_failure() {
+                Err(Failed { error, blame }) => {
+                    if blame.is_failure() {
                         self.learner.failed(&asked, &shares, arm);
                     }
                     if let Some(votes) = &mut votes {
@@ -434,9 +457,7 @@ where
         if answers.is_empty() || answers.len() < self.learner.quorum(asked_arms) {
             return Err(failure.unwrap_or_else(|| Expired::new().into()));
         }
-        let response = self.combine(&asked, &shares, asked_arms, answers);
-        copies.compare(&response);
-        Ok(response)
+        Ok(self.combine(&asked, &shares, asked_arms, answers, copies))
     }
 
     /// Leaves arms out that are late mostly, but for a request now and then, and never all.
@@ -483,6 +504,7 @@ where
         shares: &Shares,
         asked_arms: usize,
         answers: SmallVec<[Answer; 8]>,
+        copies: Copies,
     ) -> Response {
         let config = self.learner.config();
         let voters: SmallVec<[ensemble::Answer<'_>; 8]> = answers
@@ -507,11 +529,15 @@ where
         report.asked = asked_arms;
         report.answered = answers.len();
         report.confidence = confidence.iter().copied().reduce(f64::min);
+        // Shadows are compared with what the arms say, not with what is given in its place.
+        copies.compare(&response);
         if self.learner.replace_unsure(&mut response, &confidence) {
             report.default = Some(DefaultReason::LowConfidence);
         }
         let arms = answers.iter().map(|(arm, _)| *arm);
-        let predicted: SmallVec<[_; 8]> = arms.zip(predictions).collect();
+        let mut predicted: SmallVec<[_; 8]> = arms.zip(predictions).collect();
+        // First the one whose answer it is: a loss of the answer is that of who agreed with it.
+        predicted.sort_by_key(|(of, _)| *of != arm);
         report.prediction_id = Some(self.learner.chose(asked, shares, &predicted));
         response.report.selection = Some(Box::new(report));
         response

@@ -1,10 +1,11 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytestring::ByteString;
 use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::timeout,
 };
 use tower::ServiceExt as _;
 
@@ -18,8 +19,9 @@ pub(super) struct Shadow<S> {
     /// The share of requests that it gets a copy of.
     share: f64,
     service: S,
-    /// How many copies may be under way.
+    /// How many copies may be under way, and how many kilobytes of messages in them.
     room: Arc<Semaphore>,
+    kilobytes: Arc<Semaphore>,
     seen: Arc<Mutex<Seen>>,
     metrics: ShadowHandles,
 }
@@ -80,6 +82,7 @@ impl<S> Shadow<S> {
             share,
             service,
             room: Arc::new(Semaphore::new(MOST_COPIES)),
+            kilobytes: Arc::new(Semaphore::new(MOST_KILOBYTES)),
             seen: Arc::default(),
             metrics,
         }
@@ -100,18 +103,24 @@ impl<S> Shadow<S> {
     }
 
     /// Finds room for a copy, if this request is one of which there is to be one.
-    fn room(&self, uniform: f64) -> Option<OwnedSemaphorePermit> {
+    fn room(&self, uniform: f64, held: usize) -> Option<[OwnedSemaphorePermit; 2]> {
         if uniform >= self.share {
             return None;
         }
-        let room = self.room.clone().try_acquire_owned();
+        let kilobytes = u32::try_from(held >> 10).unwrap_or(u32::MAX);
+        let room = self.room.clone().try_acquire_owned().ok();
+        let bytes = self
+            .kilobytes
+            .clone()
+            .try_acquire_many_owned(kilobytes)
+            .ok();
         let mut seen = self.seen.lock();
-        match room {
-            Ok(permit) => {
+        match room.zip(bytes) {
+            Some((room, bytes)) => {
                 seen.copies += 1;
-                Some(permit)
+                Some([room, bytes])
             }
-            Err(_) => {
+            None => {
                 seen.skipped += 1;
                 self.metrics.skipped.inc();
                 None
@@ -134,15 +143,15 @@ where
         label: Option<ByteString>,
     ) -> Option<oneshot::Sender<Response>> {
         let runtime = Handle::try_current().ok()?;
-        let permit = self.room(uniform)?;
+        let permit = self.room(uniform, request.held_len())?;
         let (told, answered) = oneshot::channel();
         let call = self.service.clone().oneshot(request.clone());
         let (seen, metrics) = (self.seen.clone(), self.metrics.clone());
         runtime.spawn(async move {
             let _permit = permit;
-            let own = match call.await {
-                Ok(own) => own,
-                Err(_) => {
+            let own = match timeout(PATIENCE, call).await {
+                Ok(Ok(own)) => own,
+                Ok(Err(_)) | Err(_) => {
                     seen.lock().failed += 1;
                     metrics.failed.inc();
                     return;
@@ -168,3 +177,7 @@ where
 
 /// Copies of an arm that may be under way: what is slow must not gather what nobody waits for.
 const MOST_COPIES: usize = 64;
+/// Kilobytes of their messages: a quarter of what may wait for a model.
+const MOST_KILOBYTES: usize = 16 << 10;
+/// How long a copy may take: whoever is slower would hold its place for ever.
+const PATIENCE: Duration = Duration::from_secs(10);

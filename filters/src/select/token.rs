@@ -8,7 +8,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytestring::ByteString;
 use smallvec::SmallVec;
 
-use super::keys::Keys;
+use super::keys::{Keys, SIGNATURE};
 
 /// A prediction id: what was chosen and answered, so that feedback finds everything it needs in
 /// the id itself, on any replica and after a restart.
@@ -153,6 +153,16 @@ impl Token {
             true => Ok(token),
             false => Err(Refused::Expired),
         }
+    }
+
+    /// Returns the [digest](Self::digest) of the model that an id claims to be of, whoever signed it;
+    /// only good for counting.
+    pub fn claims(id: &str) -> Option<u32> {
+        let mut buffer = [0; MOST_ID / 4 * 3 + 3];
+        let id = Some(id).filter(|id| id.len() <= MOST_ID)?;
+        let length = URL_SAFE_NO_PAD.decode_slice(id, &mut buffer).ok()?;
+        let (message, _) = buffer[..length].split_last_chunk::<SIGNATURE>()?;
+        Some(Self::decode(message)?.model)
     }
 
     /// Reads what was signed; `None` where it is nothing that is written here.

@@ -38,48 +38,21 @@ pub(super) fn mean(told: &[Option<f64>], rows: usize, row: Option<u32>) -> Resul
     }
 }
 
-/// Returns what the loss of an ensemble's answer says of its arms: those that agreed with it lost
-/// as much; where it was right, and only one label is, the others were wrong. `None` where that
-/// cannot be said: several rows may have had different arms behind them.
+/// Returns what the loss of an ensemble's answer to one row says of its arms: those that agreed with
+/// the one whose answer it was lost as much; where it was right, and only one label is, the others
+/// were wrong. `None` where it was no label.
 pub(super) fn blamed(
     predicted: &[Option<Predictions>],
-    weights: &[(usize, f64)],
-    rows: usize,
-    row: Option<u32>,
+    winner: usize,
     loss: f64,
     kind: Loss,
 ) -> Option<Vec<Option<f64>>> {
-    let row = match row {
-        Some(row) => row as usize,
-        None if rows == 1 => 0,
-        None => return None,
-    };
-    let of_arm = |arm: usize| predicted.get(arm)?.as_ref()?.get(row);
-    let votes: SmallVec<[(f64, &Prediction); 8]> = weights
-        .iter()
-        .filter_map(|(arm, weight)| Some((*weight, of_arm(*arm)?)))
-        .collect();
-    let weight = |of: &Prediction| -> f64 {
-        let agree = votes.iter().filter(|(_, prediction)| *prediction == of);
-        agree.map(|(weight, _)| weight).sum()
-    };
-    // Of those that weigh the same the first, as when it was answered.
-    let mut winner = votes.first()?.1;
-    for (_, prediction) in &votes {
-        if weight(prediction) > weight(winner) {
-            winner = prediction;
-        }
-    }
-    if !winner.is_class() {
-        return None;
-    }
+    let said = |arm: usize| predicted.get(arm)?.as_ref()?.first();
+    let winner = said(winner).filter(|said| said.is_class())?.key()?;
     let others = (kind == Loss::ZeroOne && loss == 0.).then_some(1.);
-    let losses = (0..predicted.len()).map(|arm| {
-        let prediction = of_arm(arm)?;
-        match prediction == winner {
-            true => Some(loss),
-            false => others,
-        }
+    let losses = (0..predicted.len()).map(|arm| match said(arm)?.key() == Some(winner) {
+        true => Some(loss),
+        false => others,
     });
     Some(losses.collect())
 }

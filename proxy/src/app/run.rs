@@ -102,7 +102,8 @@ async fn serve(source: &Source, config: Config, mut watch: Option<Watch>) -> io:
 /// Goes over to a configuration; returns one whose certificates or keys are faulty, because time
 /// may mend that: whoever changes both writes one after the other.
 fn apply(proxy: &mut Proxy, config: Config) -> Option<Config> {
-    if *proxy.state().table().config().as_ref() == config {
+    let table = proxy.state().table();
+    if *table.config().as_ref() == config && table.learning().is_current(&config) {
         proxy.reloaded();
         info!("the configuration says what it said before");
         return None;

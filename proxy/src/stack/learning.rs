@@ -31,16 +31,12 @@ impl Learning {
     /// Opens what a configuration names, as far as it is not what the last one named.
     pub(super) fn open(config: &Whole, last: Option<(&Self, &Whole)>, metrics: &Metrics) -> Self {
         let same_state = last.filter(|(_, before)| before.state == config.state);
-        let same_keys = last.filter(|(_, before)| before.feedback == config.feedback);
         Self {
             state: match same_state {
                 Some((last, _)) => last.state.clone(),
                 None => State::open(&config.state, metrics.state().clone()),
             },
-            keys: match same_keys {
-                Some((last, _)) => last.keys.clone(),
-                None => keys(&config.feedback),
-            },
+            keys: keys(&config.feedback, last.map(|(last, _)| &last.keys)),
             logs: last.map(|(last, _)| last.logs.clone()).unwrap_or_default(),
         }
     }
@@ -53,11 +49,12 @@ impl Learning {
         &self,
         whole: &Whole,
         model: &config::Model,
-        last: Option<(&Taught, &Whole)>,
+        last: Option<(&Taught, &Self, &Whole)>,
         metrics: &Metrics,
     ) -> Option<Taught> {
         let config = model.selection.as_ref()?;
-        if let Some((taught, before)) = last
+        if let Some((taught, learning, before)) = last
+            && learning.keys == self.keys
             && is_same(whole, model, before)
         {
             return Some(taught.clone());
@@ -68,7 +65,7 @@ impl Learning {
             .cloned()
             .collect();
         let memory = self.state.memory(&model.name, config, &arms);
-        if let Some((taught, before)) = last
+        if let Some((taught, _, before)) = last
             && before.state != whole.state
         {
             memory.begin_with(taught.learner.memory());
@@ -89,6 +86,11 @@ impl Learning {
             min_confidence: deadline.and_then(|deadline| deadline.min_confidence),
             quorum: deadline.and_then(|deadline| deadline.quorum),
             ends_early: deadline.is_some_and(|deadline| deadline.enough),
+            fair: deadline
+                .and_then(|deadline| deadline.default)
+                .map_or(model.latency_objective, |default| {
+                    default.min(model.latency_objective)
+                }),
             ledger: log.clone().map(|log| Arc::new(log) as Arc<dyn Ledger>),
             metrics: metrics.select().handles(&model.name, &all),
         });
@@ -99,6 +101,11 @@ impl Learning {
     pub(super) fn take_over<'a>(&self, taught: impl Iterator<Item = &'a Taught>) {
         self.state
             .take_over(taught.map(|taught| taught.learner.memory()));
+    }
+
+    /// Tells whether the files of the keys hold what they held when they were read.
+    pub fn is_current(&self, config: &Whole) -> bool {
+        keys(&config.feedback, Some(&self.keys)) == self.keys
     }
 
     /// Returns where what was learned is kept, and how that goes.
@@ -116,9 +123,16 @@ impl Taught {
     }
 }
 
-/// Returns what prediction ids are signed with: the configured keys, or a random one, whose ids only
-/// this process accepts.
-fn keys(feedback: &Feedback) -> Keys {
+/// Returns what prediction ids are signed with: what the configured files hold now; where they cannot
+/// be read, the last keys; and where none is configured, a random one, whose ids only this process
+/// accepts.
+fn keys(feedback: &Feedback, last: Option<&Keys>) -> Keys {
+    let Some(path) = &feedback.key else {
+        return last
+            .cloned()
+            .filter(Keys::is_alone)
+            .unwrap_or_else(random_keys);
+    };
     let read = |path: &Path| match Feedback::read_key(path) {
         Ok(key) => Some(key),
         Err(error) => {
@@ -126,25 +140,26 @@ fn keys(feedback: &Feedback) -> Keys {
             None
         }
     };
-    let current = feedback.key.as_deref().and_then(read);
-    let previous = feedback.previous_key.as_deref().and_then(read);
-    match current.map(|current| Keys::new(&current, previous.as_deref())) {
-        Some(Ok(keys)) => keys,
-        Some(Err(error)) => {
-            error!(%error, "the feedback key is none: a random one is used");
-            random_keys()
-        }
-        None => random_keys(),
-    }
+    let previous = match &feedback.previous_key {
+        Some(previous) => read(previous).map(Some),
+        None => Some(None),
+    };
+    let keys = read(path).zip(previous).and_then(|(current, previous)| {
+        Keys::new(&current, previous.as_deref())
+            .inspect_err(|error| error!(%error, "a feedback key is none"))
+            .ok()
+    });
+    keys.or_else(|| last.cloned()).unwrap_or_else(random_keys)
 }
 
+/// Returns keys whose ids no other process accepts.
 fn random_keys() -> Keys {
     let text = format!(
         "{:032x}{:032x}",
         rand::random::<u128>(),
         rand::random::<u128>()
     );
-    Keys::new(text.as_bytes(), None).expect("64 digits are enough for a key")
+    Keys::random(text.as_bytes()).expect("64 digits are enough for a key")
 }
 
 /// Tells whether what learns of a model would be the same again.

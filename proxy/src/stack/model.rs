@@ -50,6 +50,24 @@ impl Model {
         })
     }
 
+    /// Tells whether it would be the same if it were put together of these.
+    pub(super) fn is_of(
+        &self,
+        config: &config::Model,
+        arms: &[Arc<Arm>],
+        learner: Option<&Learner>,
+    ) -> bool {
+        let same_learner = match (self.learner(), learner) {
+            (Some(ours), Some(theirs)) => ours.is(theirs),
+            (ours, theirs) => ours.is_none() && theirs.is_none(),
+        };
+        let mut pairs = self.arms.iter().zip(arms);
+        self.config == *config
+            && same_learner
+            && self.arms.len() == arms.len()
+            && pairs.all(|(ours, theirs)| Arc::ptr_eq(ours, theirs))
+    }
+
     /// Returns the name that clients send.
     pub fn name(&self) -> &str {
         &self.config.name

@@ -12,7 +12,7 @@ use tower::Service as _;
 
 use super::{
     Arm,
-    infer::{AskedArm, NotServed},
+    infer::{AskedArm, NotServed, NotUnderstood},
     model::primary,
 };
 use crate::upstream::{self, Cause, Unreadable, verdict};
@@ -120,7 +120,14 @@ fn blamed(cause: &(dyn std::error::Error + 'static)) -> Option<Blame> {
     if cause.is::<batch::Overloaded>() {
         return Some(Blame::Busy);
     }
-    if cause.is::<batch::DeadlineExpired>() || cause.is::<cache::DeadlineExpired>() {
+    if let Some(expired) = cause.downcast_ref::<batch::DeadlineExpired>() {
+        return Some(match expired.is_under_way() {
+            true => Blame::Arm,
+            // It was never sent: another arm may have time for it.
+            false => Blame::Busy,
+        });
+    }
+    if cause.is::<cache::DeadlineExpired>() || cause.is::<NotUnderstood>() {
         return Some(Blame::Arm);
     }
     if let Some(status) = verdict(cause) {

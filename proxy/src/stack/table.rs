@@ -109,7 +109,10 @@ impl Table {
             .models
             .iter()
             .filter_map(|(name, model)| {
-                let before = last.and_then(|last| Some((last.taught.get(name)?, &*last.config)));
+                let before = last.and_then(|last| {
+                    let taught = last.taught.get(name)?;
+                    Some((taught, &last.learning, &*last.config))
+                });
                 let taught = learning.of_model(&config, model, before, metrics)?;
                 Some((name.clone(), taught))
             })
@@ -161,10 +164,13 @@ impl Table {
                                 of_model.push(built);
                             }
                         }
-                        {
-                            let learner = taught.get(name).map(|taught| taught.learner.clone());
-                            Model::new(model, of_model, learner, metrics).map(Arc::new)
-                        }
+                        let learner = taught.get(name).map(|taught| taught.learner.clone());
+                        // What is known of the arms' health stays with a model that is the same.
+                        let kept = last.and_then(|last| last.models.get(&key));
+                        let kept =
+                            kept.filter(|kept| kept.is_of(model, &of_model, learner.as_ref()));
+                        let build = || Model::new(model, of_model, learner, metrics);
+                        kept.cloned().or_else(|| build().map(Arc::new))
                     }
                 };
                 if let Some(built) = built {

@@ -1,14 +1,15 @@
 //! Feedback on a listener: found the model that it is of, and told to what learns of its arms.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use bytestring::ByteString;
 use http::HeaderMap;
 use outrigger_filters::{
     inference::{self, Form, Method, RequestParts},
-    select::{self, Context, Feedback, Learner},
+    select::{self, Context, Feedback, Learner, Token},
 };
+use tokio::time::timeout;
 
 use super::{Model, Route};
 use crate::{
@@ -64,7 +65,14 @@ impl Route {
         let first = learners()
             .next()
             .ok_or_else(|| nobody("no model has a selection"))?;
-        let token = first.open(id)?;
+        let token = first.open(id).inspect_err(|rejected| {
+            // It is counted with the model that it says it is of.
+            let claimed = Token::claims(id);
+            let of = learners().find(|learner| Some(learner.digest()) == claimed);
+            if let Some(learner) = of {
+                learner.refused(rejected);
+            }
+        })?;
         let learner = learners()
             .find(|learner| learner.is_of(&token))
             .ok_or_else(|| nobody("the model of this prediction is not configured any more"))?;
@@ -85,9 +93,23 @@ impl Route {
             let words = format!("model `{name}` is not configured, or has no selection");
             return Err(nobody(words));
         };
-        let context = request.head.context.as_deref().map(Context::name);
+        let learner = selection.learner();
+        if learner.config().freeze {
+            return Err(select::Rejected::Frozen.into());
+        }
+        let context = request
+            .head
+            .context
+            .as_deref()
+            .filter(|name| !name.is_empty());
+        let context = context.filter(|_| learner.config().context.is_some());
+        let context = context.map(Context::name);
         let request = question(model, request, protocol, self.max_message);
-        let answers = selection.predictions(&request).await;
+        let answers = timeout(PATIENCE, selection.predictions(&request)).await;
+        let Ok(answers) = answers else {
+            let words = format!("the arms did not answer within {} s", PATIENCE.as_secs());
+            return Err(Rejected::new(Cause::Unavailable, words));
+        };
         if answers.iter().all(Result::is_err) {
             let reason = answers.into_iter().find_map(Result::err);
             let reason = reason.map(|error| error.to_string()).unwrap_or_default();
@@ -95,7 +117,6 @@ impl Route {
             return Err(Rejected::new(Cause::Unavailable, words));
         }
         let answers: Vec<_> = answers.into_iter().map(Result::ok).collect();
-        let learner = selection.learner();
         let applied = learner.judge(context.as_deref(), &answers, feedback)?;
         Ok(told(learner, context, applied))
     }
@@ -138,3 +159,6 @@ fn told(learner: &Learner, context: Option<ByteString>, applied: select::Applied
 fn nobody(words: impl Into<String>) -> Rejected {
     Rejected::new(Cause::Model, words)
 }
+
+/// How long arms may take to answer inputs that feedback is about: nobody else waits for them.
+const PATIENCE: Duration = Duration::from_secs(30);

@@ -141,6 +141,7 @@ impl Script {
             min_confidence: None,
             quorum: None,
             ends_early: false,
+            fair: Duration::from_millis(20),
             ledger: None,
             metrics: Metrics::register(&mut Registry::default()).handles("digits", &all),
         };
@@ -569,4 +570,143 @@ async fn feedback_on_another_models_prediction_is_refused() {
         gone.tell(&id(&response), loss(1.), None),
         Err(Rejected::UnknownArm)
     );
+}
+
+impl Script {
+    fn shares(&self) -> Shares {
+        let memory = self.select.learner().memory();
+        memory.shares(None, Available::first(memory.arms().len()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_arm_of_an_ensemble_that_fails_or_is_late_loses_its_vote() {
+    for fails in [true, false] {
+        let mut script = Script::new(config(Policy::USUAL[3]), &["a", "b", "c"]);
+        for _ in 0..50 {
+            let caller = script.send_by(Some(Instant::now() + Duration::from_millis(40)));
+            let mut held = Vec::new();
+            while !caller.is_finished() {
+                match script.calls.try_recv() {
+                    Ok(call) if call.arm != "a" => call.says(&[1]),
+                    Ok(call) if fails => call.fails(Blame::Arm),
+                    Ok(call) => held.push(call),
+                    Err(_) if held.is_empty() => tokio::task::yield_now().await,
+                    Err(_) => advance(Duration::from_millis(1)).await,
+                }
+            }
+            caller.await.unwrap().unwrap();
+            // Out of what was down.
+            advance(Duration::from_secs(31)).await;
+        }
+        let shares = script.shares();
+        assert!(shares[0] < 0.1, "fails: {fails}, {shares:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn losses_of_an_ensembles_answers_move_its_votes() {
+    let mut script = Script::new(config(Policy::USUAL[3]), &["a", "b", "c"]);
+    for _ in 0..20 {
+        let caller = script.send();
+        for (call, says) in script.calls(3).await.into_iter().zip([3, 5, 5]) {
+            call.says(&[says]);
+        }
+        let response = caller.await.unwrap().unwrap();
+        if report(&response).arm.as_deref() == Some("a") {
+            break;
+        }
+        script.tell(&id(&response), loss(1.), None).unwrap();
+        assert_eq!(
+            script.tell(&id(&response), loss(1.), None),
+            Ok(Applied::Duplicate)
+        );
+    }
+    let shares = script.shares();
+    assert!(
+        shares[0] > 0.5,
+        "who was always wrong does not win: {shares:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_in_more_of_a_hurry_than_any_model_blames_no_arm() {
+    for policy in [Policy::USUAL[2], Policy::USUAL[3]] {
+        let mut script = Script::new(config(policy), &["a", "b"]);
+        for _ in 0..10 {
+            let caller = script.send_by(Some(Instant::now() + Duration::from_millis(1)));
+            let error = caller.await.unwrap().unwrap_err();
+            assert!(error.is::<Expired>());
+        }
+        assert_eq!(script.losses(), [(0., 0.); 2]);
+        assert_eq!(script.select.available().len(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_arm_that_is_late_loses_and_what_it_was_sent_goes_on() {
+    let mut script = Script::new(config(Policy::USUAL[2]), &["a"]);
+    let caller = script.send_by(Some(Instant::now() + Duration::from_millis(20)));
+    let call = script.call().await;
+    assert!(caller.await.unwrap().unwrap_err().is::<Expired>());
+    assert_eq!(script.losses(), [(1., 1.)]);
+    assert!(!call.reply.is_closed(), "nobody waits, and it goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn enough_votes_are_an_answer_and_too_few_are_none() {
+    let arms = || {
+        ["a", "b", "c"]
+            .map(|name| (name, Arm::new(name)))
+            .into_iter()
+    };
+    let mut script = Script::with(config(Policy::USUAL[3]), arms(), |parts| {
+        parts.ends_early = true
+    });
+    let caller = script.send();
+    let mut calls = script.calls(3).await;
+    let last = calls.pop().unwrap();
+    for call in calls {
+        call.says(&[4]);
+    }
+    let response = caller.await.unwrap().unwrap();
+    assert_eq!(
+        (report(&response).asked, report(&response).answered),
+        (3, 2)
+    );
+    assert!(!last.reply.is_closed());
+    let mut script = Script::with(config(Policy::USUAL[3]), arms(), |parts| {
+        parts.quorum = Some(2)
+    });
+    let caller = script.send_by(Some(Instant::now() + Duration::from_millis(20)));
+    let mut calls = script.calls(3).await;
+    calls.pop().unwrap().says(&[4]);
+    assert!(caller.await.unwrap().unwrap_err().is::<Expired>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_arm_answers_the_default_output_is_given_and_says_why() {
+    let arms = [("a", Arm::new("a"))];
+    let mut script = Script::with(config(Policy::Fixed), arms.into_iter(), |parts| {
+        let values = vec![Value::from(-1_i64)];
+        parts.default_output = Some(Defaults::new(vec![("label".into(), values)]));
+    });
+    let caller = script.send_by(Some(Instant::now() + Duration::from_millis(20)));
+    let _call = script.call().await;
+    let response = caller.await.unwrap().unwrap();
+    assert_eq!(report(&response).default, Some(DefaultReason::Deadline));
+    assert_eq!(report(&response).arm, None);
+    assert_eq!(
+        report(&response).prediction_id,
+        None,
+        "nothing was predicted"
+    );
+    let caller = script.send();
+    script.call().await.fails(Blame::Arm);
+    let response = caller.await.unwrap().unwrap();
+    assert_eq!(report(&response).default, Some(DefaultReason::Error));
+    // The caller's own faults are told to it.
+    let caller = script.send();
+    script.call().await.fails(Blame::Caller);
+    assert!(caller.await.unwrap().is_err());
 }

@@ -316,6 +316,11 @@ fn context(section: &At<file::Context>, faults: &mut Collector) -> Option<Contex
             &header.place,
             "tells nobody apart: it says nothing of who asks, and is not looked at",
         );
+    } else if CREDENTIALS.contains(&name) {
+        faults.add(
+            &header.place,
+            "is a credential, and would stand in prediction ids and in the store: name another one",
+        );
     }
     Some(Context {
         header: name.into(),
@@ -476,6 +481,13 @@ pub(super) fn deadline(
     })
 }
 
+/// Headers that nobody else must read.
+const CREDENTIALS: [&str; 4] = [
+    "authorization",
+    "cookie",
+    "proxy-authorization",
+    "x-api-key",
+];
 /// More arms than anybody compares at the same time; what is learned of one begins to mean nothing.
 const MAX_ARMS: usize = 64;
 /// What sums of probabilities may be off.

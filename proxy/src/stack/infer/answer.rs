@@ -209,7 +209,9 @@ fn timing(report: &inference::Report, received: Instant) -> String {
 fn selected(report: &SelectionReport, headers: &mut HeaderMap) {
     let mut say = |name: &'static str, value: Result<HeaderValue, _>| {
         // A name of the configuration may be none that a header can say.
-        if let Ok(value) = value {
+        if let Ok(mut value) = value {
+            // No two ids are the same: each would push another header out of HPACK's table.
+            value.set_sensitive(name == PREDICTION_ID);
             headers.insert(HeaderName::from_static(name), value);
         }
     };
@@ -217,7 +219,7 @@ fn selected(report: &SelectionReport, headers: &mut HeaderMap) {
         say("outrigger-arm", HeaderValue::from_str(arm));
     }
     if let Some(id) = &report.prediction_id {
-        say("outrigger-prediction-id", HeaderValue::from_str(id));
+        say(PREDICTION_ID, HeaderValue::from_str(id));
     }
     if let Some(confidence) = report.confidence {
         let said = HeaderValue::try_from(format!("{confidence:.3}"));
@@ -231,9 +233,12 @@ fn selected(report: &SelectionReport, headers: &mut HeaderMap) {
     }
 }
 
+/// What feedback names an answer by.
+const PREDICTION_ID: &str = "outrigger-prediction-id";
+
 /// The server's answer is none that its protocol has, so no other protocol can say it.
 #[derive(Debug)]
-pub(super) struct NotUnderstood(Protocol);
+pub(in crate::stack) struct NotUnderstood(Protocol);
 
 impl NotUnderstood {
     pub(super) fn new(protocol: Protocol) -> Self {

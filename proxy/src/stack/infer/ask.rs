@@ -54,11 +54,25 @@ impl Service<Request> for Asked {
             let origin = request.origin().cloned();
             let call = origin.as_ref().and_then(|origin| origin.downcast_ref());
             let call: &wire::Call = call.ok_or(Homeless(()))?;
-            let names_version = !request.head.version.is_empty() || !request.head.label.is_empty();
+            let by_version = !request.head.version.is_empty() || !request.head.label.is_empty();
+            // Servers do not find shared memory either that a caller has not registered.
+            let by_memory = request
+                .inputs
+                .iter()
+                .any(|input| input.form == Form::Absent);
+            let by_caller = by_version && !arm.pins_version() || by_memory;
             let is_like = arm.reads_like(&primary, call.inference.protocol);
             let mut answer = if is_like && call.said.is_none() {
                 ask(&arm, request, call).await
             } else {
+                let head = &request.head;
+                let asked = arm.description(call.inference.protocol, &head.version, &head.label);
+                if let Err(error) = asked.await {
+                    return Err(match by_caller {
+                        true => error,
+                        false => NotServed(error).into(),
+                    });
+                }
                 let (request, call) = read_again(&arm, &request, call).await?;
                 ask(&arm, request, &call).await
             };
@@ -66,7 +80,6 @@ impl Service<Request> for Asked {
                 bridge::in_bytes(response, arm.upstream().protocol());
             }
             // A version that a caller makes up is none of the arm's faults.
-            let by_caller = names_version && !arm.pins_version();
             answer.map_err(|error| match NotServed::is(&error) && !by_caller {
                 true => NotServed(error).into(),
                 false => error,

@@ -22,7 +22,10 @@ use outrigger_filters::{
 use tokio::time::Instant;
 use tracing::debug;
 
-pub(super) use self::ask::{Asked as AskedArm, NotServed};
+pub(super) use self::{
+    answer::NotUnderstood,
+    ask::{Asked as AskedArm, NotServed},
+};
 use self::{
     claim::{Claim, Claimed},
     message::{Understood, read},
