@@ -20,6 +20,7 @@ mod one_answer;
 mod probe;
 mod protocols;
 mod reload;
+mod selection;
 mod split;
 mod stale;
 mod state;

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod experiments;
+pub mod feedback;
 pub mod gateway;
 pub mod http1;
 pub mod memory;

@@ -156,7 +156,7 @@ pub fn predict(model: &str, input: &str, shape: &[usize], data: Vec<u8>) -> Pred
         dtype: 1,
         tensor_shape: Some(TensorShapeProto { dim: dim.collect() }),
         tensor_content: data,
-        float_val: Vec::new(),
+        ..TensorProto::default()
     };
     PredictRequest {
         model_spec: Some(ModelSpec {
@@ -246,6 +246,10 @@ pub struct TensorProto {
     pub tensor_content: Vec<u8>,
     #[prost(float, repeated, tag = "5")]
     pub float_val: Vec<f32>,
+    #[prost(bytes = "vec", repeated, tag = "8")]
+    pub string_val: Vec<Vec<u8>>,
+    #[prost(int64, repeated, tag = "10")]
+    pub int64_val: Vec<i64>,
 }
 
 /// `tensorflow.TensorShapeProto`.
