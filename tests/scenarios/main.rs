@@ -9,6 +9,7 @@ mod bounds;
 mod cache;
 mod cache_equality;
 mod claimed;
+mod deadline;
 mod endpoints;
 mod explain;
 mod garbage;

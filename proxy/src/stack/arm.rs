@@ -143,7 +143,7 @@ impl Arm {
                 (stack(rename.as_ref(), cache.clone(), single), alone)
             }
         };
-        if config.batch.is_some() || cache.is_some() {
+        if asks(config) {
             learned.begin();
         }
         let ways = Ways::new(usual, alone, learned.clone(), config);
@@ -187,6 +187,7 @@ impl Arm {
             && self.config.batch == model.batch
             && self.config.cache == model.cache
             && self.config.ignore_headers == model.ignore_headers
+            && asks(&self.config) == asks(model)
     }
 
     /// Ends all waiting for company, from now on.
@@ -352,8 +353,7 @@ impl Arm {
     /// Tells whether the model's server has been asked what the model can take; some servers do
     /// not say.
     pub fn is_learned(&self) -> bool {
-        let asked = self.config.batch.is_some() || self.config.cache.is_some();
-        !asked || self.learned.capability().get() != Batchable::Unasked
+        !asks(&self.config) || self.learned.capability().get() != Batchable::Unasked
     }
 
     /// Returns what batching brings at each endpoint.
@@ -441,6 +441,13 @@ fn unit(cache: &cache::Config, config: &config::Model) -> Unit {
         (Unit::Auto, Some(_)) => Unit::Row,
         (unit, _) => unit,
     }
+}
+
+/// Tells whether the server is asked what the model takes and gives, before a request needs it.
+fn asks(config: &config::Model) -> bool {
+    let deadline = config.deadline.as_ref();
+    let has_default = deadline.is_some_and(|deadline| !deadline.default_output.is_empty());
+    config.batch.is_some() || config.cache.is_some() || has_default
 }
 
 fn stack<S>(

@@ -1,0 +1,101 @@
+//! Whoever has a deadline is answered by it.
+
+use std::time::Duration;
+
+use outrigger_native::{Synthetic, inference::ModelInferResponse};
+use outrigger_tests::{
+    metrics::Metrics,
+    model::{numbers, rows, serve},
+    origin::EchoServer,
+    patience::within,
+    wire::Wire,
+};
+use prost::Message as _;
+use tokio::time::Instant;
+
+use crate::{alone::memory, gather::Inference, merging::before};
+
+/// Bytes before a message of gRPC.
+const PREFIX: usize = 5;
+
+fn of(values: &[f32]) -> Inference {
+    Inference::of(&rows("m", values))
+}
+
+/// A model that never answers in time.
+fn slow() -> EchoServer {
+    EchoServer {
+        per_row: Duration::from_secs(60),
+        ..EchoServer::new(Duration::ZERO)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_soonest_of_what_caller_and_configuration_say_is_kept_to() {
+    let memory = memory(&slow(), "models: { m: { deadline: { default: 50ms } } }");
+    let wire = memory.wire().await;
+    for (headers, deadline) in [
+        (&[][..], 50),
+        (&[("outrigger-timeout", "20ms")][..], 20),
+        (&[("grpc-timeout", "30m")][..], 30),
+        (
+            &[("grpc-timeout", "30m"), ("outrigger-timeout", "2s")][..],
+            30,
+        ),
+        // Longer than the default: the caller knows what it can wait for.
+        (&[("outrigger-timeout", "200ms")][..], 200),
+    ] {
+        let mut request = of(&[1.]);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let began = Instant::now();
+        let reply = request.send(&wire).await.unwrap();
+        let took = began.elapsed();
+        assert_eq!(reply.grpc_status(), Some("4"), "{headers:?}");
+        let deadline = Duration::from_millis(deadline);
+        // A few milliseconds are left for the way back.
+        assert!(
+            took <= deadline && took * 4 >= deadline * 3,
+            "{headers:?}: {took:?}"
+        );
+    }
+    let metrics = Metrics::read(&memory.metrics.text()).unwrap();
+    let expired = metrics.sum("outrigger_deadline_expired_total", &[("model", "m")]);
+    assert_eq!(expired, 5.);
+}
+
+#[tokio::test]
+async fn a_timeout_that_is_none_is_refused_by_its_name() {
+    let served = serve(Synthetic::new("m")).await;
+    let gateway = before(&served, "models: { m: { cache: {} } }").await;
+    let wire = Wire::connect(gateway.address()).await;
+    let request = of(&[1.]).header("outrigger-timeout", "soon");
+    let reply = request.send(&wire).await.unwrap();
+    assert_eq!(reply.grpc_status(), Some("3"));
+    let words = reply.grpc_message();
+    assert!(words.starts_with("outrigger-timeout: "), "{words}");
+    assert_eq!(served.model.counters().received, 0);
+}
+
+#[tokio::test]
+async fn at_the_deadline_the_default_output_is_given_and_says_so() {
+    let served = serve(Synthetic::new("m")).await;
+    let config =
+        "models: { m: { deadline: { default: 200ms, default_output: { output0: [0.5] } } } }";
+    let gateway = before(&served, config).await;
+    let wire = Wire::connect(gateway.address()).await;
+    let in_time = of(&[3.]).send(&wire).await.unwrap();
+    assert_eq!(in_time.grpc_status(), Some("0"));
+    assert!(!in_time.headers.contains_key("outrigger-default"));
+    served.model.pause();
+    let reply = within("an answer", of(&[1., 2.]).send(&wire))
+        .await
+        .unwrap();
+    served.model.resume();
+    assert_eq!(reply.grpc_status(), Some("0"), "{reply:?}");
+    assert_eq!(reply.headers["outrigger-default"], "deadline");
+    assert!(!reply.headers.contains_key("outrigger-arm"));
+    let answer = ModelInferResponse::decode(reply.body.slice(PREFIX..)).unwrap();
+    assert_eq!(numbers(&answer), [0.5, 0.5]);
+}
