@@ -14,6 +14,8 @@ Options:
   --threads N         threads that serve connections [default: 1]
   --port-file FILE    where to write the port once it is known
   --digits            serve the five digit classifiers
+  --forests N         serve so many random forests of the digits, which are alike
+  --dialects          serve the classifiers of digits that are turned and mirrored
   --overhead US       microseconds that each call of a digit classifier takes besides [default: 0]
   --synthetic MODEL   serve a model that computes nothing; may be given several times
   --help              print this
@@ -33,6 +35,8 @@ pub(crate) struct Args {
     pub(crate) threads: usize,
     pub(crate) port_file: Option<PathBuf>,
     pub(crate) digits: bool,
+    pub(crate) forests: usize,
+    pub(crate) dialects: bool,
     pub(crate) overhead: Curve,
     pub(crate) synthetic: Vec<Synthetic>,
     pub(crate) help: bool,
@@ -46,6 +50,8 @@ impl Args {
             threads: 1,
             port_file: None,
             digits: false,
+            forests: 0,
+            dialects: false,
             overhead: Curve::ZERO,
             synthetic: Vec::new(),
             help: false,
@@ -62,6 +68,8 @@ impl Args {
                 "--threads" => args.threads = parse(&option, &value()?)?,
                 "--port-file" => args.port_file = Some(value()?.into()),
                 "--digits" => args.digits = true,
+                "--forests" => args.forests = parse(&option, &value()?)?,
+                "--dialects" => args.dialects = true,
                 "--synthetic" => args.synthetic.push(synthetic(&value()?)?),
                 "--overhead" => args.overhead.beta = microseconds(&option, &value()?)?,
                 "--help" | "-h" => args.help = true,

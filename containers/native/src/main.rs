@@ -36,11 +36,13 @@ async fn main() -> ExitCode {
 async fn serve(args: Args) -> Result<(), Box<dyn Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let builder = Server::builder().models(args.synthetic);
-    let classifiers = if args.digits {
-        digits::classifiers()
-    } else {
-        Vec::new()
-    };
+    let mut classifiers = digits::forests(args.forests);
+    if args.digits {
+        classifiers.extend(digits::classifiers());
+    }
+    if args.dialects {
+        classifiers.extend(digits::dialects());
+    }
     let builder = builder.models(
         classifiers
             .into_iter()

@@ -8,6 +8,8 @@ use smartcore::linalg::basic::matrix::DenseMatrix;
 
 use super::bayes::Bayes;
 use super::data::{CLASSES, Digits, Image, PIXELS, Split};
+use super::dialect::Dialect;
+use super::forest::Forest;
 use super::logistic::Logistic;
 use super::svc::Svc;
 use super::tree::Tree;
@@ -41,6 +43,7 @@ pub struct Classifier {
     overhead: Curve,
     concurrency: usize,
     max_batch_size: usize,
+    seed: u64,
 }
 
 /// A score for each digit.
@@ -59,6 +62,47 @@ pub fn classifiers() -> Vec<Classifier> {
         let joined = trained.map(|model| model.join().expect("training does not panic"));
         joined.into()
     })
+}
+
+/// Trains forests of five trees, `digits_forest_0` and so on, each on another fifth of the training
+/// images: models that are alike and err differently.
+pub fn forests(count: usize) -> Vec<Classifier> {
+    let training = Digits::load().training();
+    let forest = |number| {
+        let scores = Arc::new(Forest::train(training, number));
+        Classifier::new(format!("digits_forest_{number}"), scores)
+    };
+    (0..count).map(forest).collect()
+}
+
+/// Trains a logistic regression for each [dialect](Dialect), `digits_dialect_0` to
+/// `digits_dialect_7`, and `digits_general`, which has seen as many images, of all dialects.
+pub fn dialects() -> Vec<Classifier> {
+    let of_one = |dialect: Dialect| {
+        let name = format!("digits_dialect_{}", dialect.number());
+        Classifier::new(name, Arc::new(regression(|_| dialect)))
+    };
+    thread::scope(|scope| {
+        let general = scope.spawn(|| Classifier::new("digits_general", Arc::new(regression(any))));
+        let mut models: Vec<_> = Dialect::ALL.map(of_one).into();
+        models.push(general.join().expect("training does not panic"));
+        models
+    })
+}
+
+/// Trains a logistic regression on images, each in a dialect that goes by its number.
+fn regression(dialect_of: impl Fn(usize) -> Dialect) -> Logistic {
+    let training = Digits::load().training().first(400);
+    let images = training.images.iter().enumerate();
+    let images: Vec<_> = images.map(|(at, image)| dialect_of(at).of(image)).collect();
+    Logistic::train(Split {
+        images: &images,
+        labels: training.labels,
+    })
+}
+
+fn any(at: usize) -> Dialect {
+    Dialect::ALL[at % Dialect::ALL.len()]
 }
 
 impl Kind {
@@ -94,12 +138,17 @@ impl Classifier {
             Kind::ShallowTree => Arc::new(Tree::train(training.first(300), 4)),
             Kind::Svc => Arc::new(Svc::train(training.first(600))),
         };
+        Self::new(kind.name(), scores)
+    }
+
+    fn new(name: impl Into<String>, scores: Arc<dyn Scores>) -> Self {
         Self {
-            name: kind.name().to_owned(),
+            name: name.into(),
             scores,
             overhead: Curve::ZERO,
             concurrency: 1,
             max_batch_size: 4096,
+            seed: 0,
         }
     }
 
@@ -130,6 +179,11 @@ impl Classifier {
             max_batch_size,
             ..self
         }
+    }
+
+    /// Begins the random numbers of its faults somewhere else.
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
     }
 
     /// The name under which it is served.
@@ -176,7 +230,7 @@ impl From<Classifier> for Container {
                 jitter: Jitter::None,
                 faults: Arc::new(Faults::none()),
             },
-            seed: 0,
+            seed: model.seed,
             behaviour: Arc::new(model),
         }
     }
@@ -276,6 +330,53 @@ mod tests {
                 "{name}: {measured:.3}, not {error}"
             );
         }
+    }
+
+    #[test]
+    fn more_forests_know_more() {
+        let held_out = Digits::load().held_out();
+        let forests = forests(16);
+        let said: Vec<_> = forests
+            .iter()
+            .map(|forest| forest.predict(held_out.images))
+            .collect();
+        let error_of = |count: usize| {
+            let wrong = held_out.labels.iter().enumerate().filter(|(at, label)| {
+                let mut votes = [0.0; CLASSES];
+                for said in &said[..count] {
+                    votes[usize::from(said[*at])] += 1.0;
+                }
+                super::label(&votes) != **label
+            });
+            wrong.count() as f64 / held_out.labels.len() as f64
+        };
+        let (one, five, all) = (error_of(1), error_of(5), error_of(16));
+        assert!((0.2..0.35).contains(&one), "{one:.3}");
+        assert!(
+            five < one - 0.05 && all < five,
+            "{one:.3} {five:.3} {all:.3}"
+        );
+    }
+
+    #[test]
+    fn a_dialect_is_understood_by_its_own_model_only() {
+        let held_out = Digits::load().held_out();
+        let of_first = Classifier::new("first", Arc::new(regression(|_| Dialect::ALL[0])));
+        let of_all = Classifier::new("all", Arc::new(regression(any)));
+        let errors = |model: &Classifier| {
+            Dialect::ALL.map(|dialect| {
+                let images: Vec<_> = held_out.images.iter().map(|i| dialect.of(i)).collect();
+                1.0 - model.accuracy(Split {
+                    images: &images,
+                    labels: held_out.labels,
+                })
+            })
+        };
+        let first = errors(&of_first);
+        assert!((0.03..0.1).contains(&first[0]), "{first:?}");
+        assert!(first[1..].iter().all(|error| *error > 0.3), "{first:?}");
+        let general = errors(&of_all).iter().sum::<f64>() / 8.0;
+        assert!((0.3..0.5).contains(&general), "{general:.3}");
     }
 
     #[test]
