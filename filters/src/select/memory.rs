@@ -1,7 +1,7 @@
 use std::{
     collections::{HashSet, VecDeque},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
@@ -49,6 +49,8 @@ struct Inner {
 struct Overall {
     state: State,
     shares: Shares,
+    /// Those of a context of which nothing is known, once one has asked for them.
+    inherited: OnceLock<Shares>,
 }
 
 #[derive(Debug)]
@@ -111,6 +113,7 @@ impl Memory {
             overall: ArcSwap::from_pointee(Overall {
                 shares: selector.probabilities(&state, all),
                 state,
+                inherited: OnceLock::new(),
             }),
             selector,
             arms: arms.into(),
@@ -151,7 +154,7 @@ impl Memory {
 
     /// Returns the probabilities of the arms that are available.
     ///
-    /// A context of which nothing is known yet gets those of all requests together; the keeper is
+    /// A context of which nothing is known yet gets those that it would begin with; the keeper is
     /// asked for it then.
     pub fn shares(&self, context: Option<&str>, available: Available) -> Shares {
         let inner = &*self.0;
@@ -182,9 +185,20 @@ impl Memory {
             }
         }
         let overall = inner.overall.load();
-        match whole {
-            true => overall.shares.clone(),
-            false => inner.selector.probabilities(&overall.state, available),
+        match (context, whole) {
+            (None, true) => overall.shares.clone(),
+            (None, false) => inner.selector.probabilities(&overall.state, available),
+            (Some(_), true) => overall
+                .inherited
+                .get_or_init(|| {
+                    let begin = inner.selector.inherit(&overall.state);
+                    inner.selector.probabilities(&begin, inner.all)
+                })
+                .clone(),
+            (Some(_), false) => {
+                let begin = inner.selector.inherit(&overall.state);
+                inner.selector.probabilities(&begin, available)
+            }
         }
     }
 
@@ -230,7 +244,7 @@ impl Memory {
                 let (state, _) = journal.as_ref()?.working(key.as_ref(), selector)?;
                 Some(state)
             });
-            let mut state = known.unwrap_or_else(|| inherited(&overall.state));
+            let mut state = known.unwrap_or_else(|| selector.inherit(&overall.state));
             let before = state.clone();
             let difference = selector.learn(&mut state, evidence);
             if let (Some(journal), Some(key)) = (journal, &key) {
@@ -256,7 +270,7 @@ impl Memory {
             return overall.state.clone();
         };
         let state = self.0.contexts.of(name).peek(name).and_then(Context::state);
-        state.unwrap_or_else(|| inherited(&overall.state))
+        state.unwrap_or_else(|| self.0.selector.inherit(&overall.state))
     }
 
     /// Returns what there is.
@@ -455,7 +469,11 @@ impl Memory {
 impl Inner {
     fn set(&self, state: State) {
         let shares = self.selector.probabilities(&state, self.all);
-        self.overall.store(Arc::new(Overall { state, shares }));
+        self.overall.store(Arc::new(Overall {
+            state,
+            shares,
+            inherited: OnceLock::new(),
+        }));
     }
 }
 
@@ -474,16 +492,6 @@ impl Seen {
             }
         }
     }
-}
-
-/// Returns what a context begins with: what was learned of all, of which nothing was told by it.
-fn inherited(overall: &State) -> State {
-    let mut state = overall.clone();
-    for arm in &mut state.arms {
-        arm.observations = 0.;
-        arm.loss = 0.;
-    }
-    state
 }
 
 /// Differences of a model that wait for the keeper one by one: some 20 MB. Those of one state are

@@ -38,6 +38,10 @@ impl Mind for Exp3 {
     fn lesson(&self, state: &State, told: &Told, lesson: &mut State) {
         weights::lesson(self.rates, state, told, lesson);
     }
+
+    fn inherit(&self, overall: &State, prior: &State, state: &mut State) {
+        weights::inherit(self.rates, overall, prior, state);
+    }
 }
 
 /// How much faster weights fall where all losses are known: nothing is divided by a probability

@@ -33,6 +33,10 @@ impl Mind for Exp4 {
     fn lesson(&self, state: &State, told: &Told, lesson: &mut State) {
         weights::lesson(self.rates, state, told, lesson);
     }
+
+    fn inherit(&self, overall: &State, prior: &State, state: &mut State) {
+        weights::inherit(self.rates, overall, prior, state);
+    }
 }
 
 /// How much slower weights fall where only the loss of one arm is known, which is then divided by

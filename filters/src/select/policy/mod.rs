@@ -92,6 +92,18 @@ trait Mind: Debug + Send + Sync {
 
     /// Adds to a state of zeros what is learned.
     fn lesson(&self, state: &State, told: &Told, lesson: &mut State);
+
+    /// Lessens what was learned of all requests to what a context shall begin with.
+    fn inherit(&self, overall: &State, prior: &State, state: &mut State) {
+        let _ = prior;
+        for (arm, overall) in state.arms.iter_mut().zip(&overall.arms) {
+            let part = (INHERITED / overall.trials).min(1.);
+            if part.is_finite() {
+                arm.score = overall.score * part;
+                arm.trials = overall.trials * part;
+            }
+        }
+    }
 }
 
 /// Evidence with nothing in it that makes no sense.
@@ -145,6 +157,7 @@ impl Selector {
                     Box::new(mind),
                     Rule {
                         span,
+                        past_memory: weights::PAST_MEMORY,
                         ..unforgetting
                     },
                 )
@@ -160,6 +173,7 @@ impl Selector {
                     Box::new(mind),
                     Rule {
                         span,
+                        past_memory: weights::PAST_MEMORY,
                         ..unforgetting
                     },
                 )
@@ -257,6 +271,21 @@ impl Selector {
             }
         }
         last
+    }
+
+    /// Returns what a context begins with: what was learned of all requests, but of so little weight
+    /// that what is told of the context itself soon counts for more.
+    pub fn inherit(&self, overall: &State) -> State {
+        let mut overall = overall.clone();
+        self.repair(&mut overall);
+        let mut state = overall.clone();
+        for arm in &mut state.arms {
+            arm.observations = 0.;
+            arm.loss = 0.;
+        }
+        self.0.mind.inherit(&overall, &self.0.prior, &mut state);
+        self.repair(&mut state);
+        state
     }
 
     /// Learns from evidence, and returns what was added to the state, which is what others are to
@@ -409,6 +438,10 @@ fn positive(weights: &[f64]) -> Box<[f64]> {
 /// The least that a prior says for an arm, relative to the greatest: an arm of weight 0 is still
 /// tried.
 const LEAST_PRIOR: f64 = 1e-3;
+
+/// Losses that a context begins with of each arm: with fewer, its first answers are hardly better
+/// than without any, with more, what is told of itself takes longer to count for more.
+const INHERITED: f64 = 2.;
 
 /// The discount that is next to none.
 const LEAST_FORGETFUL: f64 = 1. - 1e-7;

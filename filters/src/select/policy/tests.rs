@@ -371,3 +371,73 @@ fn nothing_is_chosen_where_nothing_has_a_share() {
     assert_eq!(Selector::choose(&[0., 0.], 0.5), None);
     assert_eq!(Selector::choose(&[0., 1., 0.], 1.), Some(1));
 }
+
+#[test]
+fn a_context_begins_with_what_is_best_for_all_and_soon_goes_its_own_way() {
+    for policy in Policy::USUAL {
+        let (ensemble, rates) = match policy {
+            Policy::Fixed => continue,
+            Policy::Exp4 { share, .. } => (
+                true,
+                Policy::Exp4 {
+                    learning_rate: 2.,
+                    share,
+                },
+            ),
+            other => (false, other),
+        };
+        let selector = selector(rates, &arms(5));
+        let mut overall = selector.prior();
+        let mut random = Random::new(11);
+        for _ in 0..2000 {
+            // The first is right for most, each of the others for some.
+            let mut lost = [0.3, 0.7, 0.7, 0.7, 0.7]
+                .map(|mean| Some(f64::from(u8::from(random.uniform() < mean))));
+            if !ensemble {
+                let shares = selector.probabilities(&overall, Available::first(5));
+                let arm = Selector::choose(&shares, random.uniform()).expect("there are arms");
+                let evidence = Evidence::Chosen {
+                    arm,
+                    probability: shares[arm],
+                    loss: lost[arm].take().unwrap_or_default(),
+                };
+                selector.learn(&mut overall, evidence);
+                continue;
+            }
+            selector.learn(&mut overall, Evidence::Known(&lost));
+        }
+        let mut context = selector.inherit(&overall);
+        let share = |context: &State| selector.probabilities(context, Available::first(5));
+        let begin = share(&context);
+        assert!(
+            begin[1..].iter().all(|other| begin[0] > *other),
+            "{policy:?}: {begin:?}"
+        );
+        assert!(context.arms.iter().all(|arm| arm.observations == 0.));
+        for _ in 0..4 {
+            let lost = [1., 0., 1., 1., 1.].map(Some);
+            selector.learn(&mut context, Evidence::Known(&lost));
+        }
+        let end = share(&context);
+        let best = end.iter().copied().fold(0., f64::max);
+        assert_eq!(end[1], best, "{policy:?}: {end:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_all_have_learned_a_context_begins_with_shares(
+        policy in policies(),
+        arms in some_arms(),
+        numbers in prop::collection::vec(prop::array::uniform6(garbage()), 0..9),
+    ) {
+        let selector = selector(policy, &arms);
+        let overall = State {
+            arms: numbers.into_iter().map(Learned::from).collect(),
+        };
+        let begin = selector.inherit(&overall);
+        prop_assert_eq!(begin.arms.len(), arms.len());
+        let shares = selector.probabilities(&begin, Available::first(arms.len()));
+        prop_assert!((shares.iter().sum::<f64>() - 1.).abs() < 1e-9, "{:?}", shares);
+    }
+}

@@ -1,7 +1,7 @@
 //! What policies have in common that go by weights: the logarithm of each is the arm's score.
 
-use super::Told;
-use crate::select::State;
+use super::{INHERITED, Told};
+use crate::select::{Learned, State};
 
 /// Returns the span of log-weights with which no arm has less than its part of `share`, beside one
 /// that has the rest.
@@ -41,6 +41,10 @@ pub(super) struct Rates {
 /// What is known of a single arm is divided by the probability with which it was chosen, so that
 /// it tells as much of the arm, on average, as if all were known.
 pub(super) fn lesson(rates: Rates, state: &State, told: &Told, lesson: &mut State) {
+    for (arm, loss) in &told.losses {
+        lesson.arms[*arm].past_score = *loss;
+        lesson.arms[*arm].past_trials = 1.;
+    }
     if let Some(probability) = told.probability {
         for (arm, loss) in &told.losses {
             lesson.arms[*arm].score -= (rates.chosen * loss / probability).min(rates.most);
@@ -68,6 +72,30 @@ pub(super) fn lesson(rates: Rates, state: &State, told: &Told, lesson: &mut Stat
         lesson.arms[*arm].score = -fall(*loss);
     }
 }
+
+/// Sets what the scores of a context begin with, beside the prior: as if some of the losses that
+/// each arm has in the mean had been told by it.
+///
+/// The weights themselves say what was best at the last moment, which of callers who differ is what
+/// suits the last of them, and take as long to change as they could take to form.
+pub(super) fn inherit(rates: Rates, overall: &State, prior: &State, state: &mut State) {
+    // One of which nothing is known is hoped to be perfect.
+    let mean = |arm: &Learned| match arm.past_trials > 0. {
+        true => arm.past_score.max(0.) / arm.past_trials,
+        false => 0.,
+    };
+    let means = overall.arms.iter().map(mean);
+    let least = means.fold(f64::INFINITY, f64::min);
+    let arms = overall.arms.iter().zip(&prior.arms);
+    for (arm, (overall, prior)) in state.arms.iter_mut().zip(arms) {
+        let losses = overall.past_trials.clamp(0., INHERITED);
+        arm.score = prior.score - rates.known * losses * (mean(overall) - least);
+    }
+}
+
+/// For how many of an arm's losses it is remembered what they were in the mean. It has to be those of
+/// some hundred callers who tell some ten each: of fewer, the mean says who they were.
+pub(super) const PAST_MEMORY: f64 = 5000.;
 
 /// The least share that all arms may be left: with less, one that fell would hardly come back.
 const LEAST_SHARE: f64 = 1e-9;
