@@ -16,7 +16,7 @@ fn demo(arguments: &[&str]) -> Command {
 }
 
 #[test]
-fn a_headless_demo_prints_both_rows_and_nothing_else() {
+fn a_headless_demo_prints_both_tables_and_nothing_else() {
     let output = demo(&["--headless", "--seconds", "4"])
         .output()
         .expect("the binary runs");
@@ -27,6 +27,16 @@ fn a_headless_demo_prints_both_rows_and_nothing_else() {
     assert!(output.status.success(), "{out}{err}");
     assert!(out.starts_with("Batching, "), "{out}");
     for row in ["without ", "with "] {
+        let rows = out.lines().filter(|line| line.starts_with(row));
+        assert_eq!(rows.count(), 1, "{out}");
+    }
+    assert!(out.contains("\n\nSelection, "), "{out}");
+    for row in [
+        "wrong: svc alone ",
+        "wrong: one arm, thompson ",
+        "wrong: vote of all, exp4 ",
+        "thompson asks svc ",
+    ] {
         let rows = out.lines().filter(|line| line.starts_with(row));
         assert_eq!(rows.count(), 1, "{out}");
     }

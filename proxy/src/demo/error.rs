@@ -34,6 +34,9 @@ pub(super) enum Spoiled {
     /// No call was answered.
     #[error("no call was answered")]
     Silent,
+    /// Feedback was not taken.
+    #[error("feedback was refused: {0}")]
+    Untaught(String),
     /// Calls ended with an error.
     #[error("{count} calls ended with {outcome}")]
     Failed {

@@ -103,7 +103,8 @@ impl Calls for Images {
     }
 }
 
-fn question(model: &str, image: &Image) -> ModelInferRequest {
+/// Asks a model about an image.
+pub(super) fn question(model: &str, image: &Image) -> ModelInferRequest {
     let pixels: Vec<u8> = image.iter().flat_map(|pixel| pixel.to_le_bytes()).collect();
     ModelInferRequest {
         model_name: model.to_owned(),
@@ -119,7 +120,7 @@ fn question(model: &str, image: &Image) -> ModelInferRequest {
 }
 
 /// The label in an answer with its prefix, if there is exactly one.
-fn label(answer: &Bytes) -> Option<i64> {
+pub(super) fn label(answer: &Bytes) -> Option<i64> {
     if answer.first() != Some(&0) {
         return None;
     }

@@ -15,6 +15,7 @@ mod figures;
 mod frame;
 mod images;
 mod interrupt;
+mod lessons;
 pub mod load;
 mod measured;
 mod processor;

@@ -6,14 +6,16 @@ use std::{
     time::Duration,
 };
 
+use outrigger_native::digits::{self, Classifier, Kind};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    acts::batching,
+    acts::{batching, selection},
     error::Error,
+    interrupt::Interrupt,
     screen::Screen,
-    stage::{self, Stage},
+    stage::Stage,
     table::Table,
 };
 use crate::cli::Demo;
@@ -40,17 +42,13 @@ fn perform(demo: &Demo) -> Result<(), Error> {
     if !demo.headless {
         writeln!(io::stdout(), "{BEGIN}")?;
     }
-    let model = stage::model();
+    let models = digits::classifiers();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let tables = runtime.block_on(async {
-        let mut stage = Stage::set(model, Screen::open(demo.headless)?).await?;
-        let played = play(&mut stage, Duration::from_secs(demo.seconds.get())).await;
-        // In any case: nothing shall be left behind.
-        stage.clear().await;
-        played
-    })?;
+    let lasting = Duration::from_secs(demo.seconds.get());
+    let screen = Screen::open(demo.headless)?;
+    let tables = runtime.block_on(play(&models, lasting, screen))?;
     let mut out = io::stdout().lock();
     for table in tables {
         writeln!(out, "{table}")?;
@@ -60,9 +58,35 @@ fn perform(demo: &Demo) -> Result<(), Error> {
 }
 
 /// Plays the acts one after the other; they share the time.
-async fn play(stage: &mut Stage, lasting: Duration) -> Result<Vec<Table>, Error> {
-    stage.ready().await?;
-    Ok(vec![batching::play(stage, lasting).await?])
+async fn play(
+    models: &[Classifier],
+    lasting: Duration,
+    screen: Screen,
+) -> Result<Vec<Table>, Error> {
+    let mut watching = (screen, Interrupt::new()?);
+    let mut tables = Vec::new();
+    let best = models.iter().find(|model| model.name() == Kind::Svc.name());
+    if let Some(best) = best {
+        let model = batching::dress(best.clone());
+        let configuration = |port| batching::configuration(model.name(), port);
+        let mut stage = Stage::set(vec![model.clone()], configuration, watching).await?;
+        let played = match stage.ready().await {
+            Ok(()) => batching::play(&mut stage, &model, lasting / 2).await,
+            Err(error) => Err(error),
+        };
+        // In any case: nothing shall be left behind.
+        watching = stage.clear().await;
+        tables.push(played?);
+    }
+    let configuration = |port| selection::configuration(models, port);
+    let mut stage = Stage::set(models.to_vec(), configuration, watching).await?;
+    let played = match stage.ready().await {
+        Ok(()) => selection::play(&mut stage, lasting / 2).await,
+        Err(error) => Err(error),
+    };
+    stage.clear().await;
+    tables.push(played?);
+    Ok(tables)
 }
 
 /// Logs what went wrong and no more: the screen belongs to the figures.
@@ -75,7 +99,7 @@ fn log() {
         .try_init();
 }
 
-const BEGIN: &str = "Outrigger's demo: trains a model on 1000 images of handwritten digits\n";
+const BEGIN: &str = "Outrigger's demo: trains models on images of handwritten digits\n";
 
 /// What shells know as the end by SIGINT.
 const INTERRUPTED: u8 = 130;

@@ -2,16 +2,12 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use outrigger_native::{
-    Curve, Handle, Server,
-    digits::{Classifier, Kind},
-};
+use outrigger_native::{Handle, Server, digits::Classifier};
 use tokio::time::{self, Instant, MissedTickBehavior};
 
 use super::{
     error::Error,
     frame::Frame,
-    images::Images,
     interrupt::Interrupt,
     load::{Report, Running, Target},
     processor::Processor,
@@ -23,12 +19,10 @@ use crate::{
     upstream::Connector,
 };
 
-/// A model in its container, the proxy before it, the images, and somebody who watches.
+/// Models in their container, the proxy before them, and somebody who watches.
 #[derive(Debug)]
 pub(super) struct Stage {
     pub(super) screen: Screen,
-    pub(super) images: Images,
-    pub(super) model: Handle,
     interrupt: Interrupt,
     containers: Server,
     proxy: Proxy,
@@ -46,42 +40,34 @@ pub(super) struct Watched {
 }
 
 impl Stage {
-    /// Starts the container and the proxy; must run within the runtime that is to control them.
-    pub(super) async fn set(model: Classifier, mut screen: Screen) -> Result<Self, Error> {
-        let interrupt = Interrupt::new()?;
-        let images = Images::held_out(&model);
-        let name = model.name().to_owned();
+    /// Starts the container and the proxy, whose configuration is made for the container's port;
+    /// must run within the runtime that is to control them.
+    pub(super) async fn set(
+        models: Vec<Classifier>,
+        configuration: impl FnOnce(u16) -> String,
+        (screen, interrupt): (Screen, Interrupt),
+    ) -> Result<Self, Error> {
         let containers = Server::builder()
-            .model(model)
+            .models(models)
             .threads(1)
             .bind("127.0.0.1:0")
             .await?;
-        let model = containers
-            .handle(&name)
-            .ok_or_else(|| io::Error::other("the container has lost its model"))?;
-        let config = Config::read(configuration(&name, containers.address().port()))
-            .map_err(io::Error::other)?;
+        let config =
+            Config::read(configuration(containers.address().port())).map_err(io::Error::other)?;
         let proxy = Proxy::start(config, Connector::tcp())?;
-        screen.say(&format!(
-            "calls      each asks for one of {count} images that the model has not seen\n\
-             model      a support vector machine behind gRPC; a call costs {beta:.2} ms, and\n\
-             {empty:11}{alpha:.1} us an image, as scikit-learn's does in a Python container:\n\
-             {empty:11}this time is simulated, predictions are real\n\
-             objective  {objective} ms for 99 of 100 calls, waiting and model together\n",
-            count = images.count(),
-            beta = OVERHEAD.beta.as_secs_f64() * 1e3,
-            alpha = OVERHEAD.alpha.as_secs_f64() * 1e6,
-            objective = OBJECTIVE.as_millis(),
-            empty = "",
-        ))?;
         Ok(Self {
             screen,
-            images,
-            model,
             interrupt,
             containers,
             proxy,
         })
+    }
+
+    /// The reins of a model.
+    pub(super) fn model(&self, name: &str) -> io::Result<Handle> {
+        self.containers
+            .handle(name)
+            .ok_or_else(|| io::Error::other("the container has lost its model"))
     }
 
     /// Waits until the proxy takes requests.
@@ -119,15 +105,15 @@ impl Stage {
         self.proxy.state().clone()
     }
 
-    /// Waits until the model has nothing left to do, and forgets what it did.
-    pub(super) async fn rest(&mut self) -> Result<(), Error> {
+    /// Waits until a model has nothing left to do, and forgets what it did.
+    pub(super) async fn rest(&mut self, model: &Handle) -> Result<(), Error> {
         tokio::select! {
-            rested = time::timeout(PATIENCE, self.model.until(|counters| counters.in_flight == 0)) => {
+            rested = time::timeout(PATIENCE, model.until(|counters| counters.in_flight == 0)) => {
                 rested.map_err(io::Error::from)?;
             }
             () = self.interrupt.wait() => return Err(Error::Interrupted),
         }
-        self.model.reset_counters();
+        model.reset_counters();
         Ok(())
     }
 
@@ -166,38 +152,22 @@ impl Stage {
         })
     }
 
-    /// Ends everything that was started.
-    pub(super) async fn clear(self) {
+    /// Lets a little time pass.
+    pub(super) async fn pass(&mut self) -> Result<(), Error> {
+        tokio::select! {
+            () = time::sleep(POLL) => Ok(()),
+            () = self.interrupt.wait() => Err(Error::Interrupted),
+        }
+    }
+
+    /// Ends everything that was started, and leaves who watches.
+    pub(super) async fn clear(self) -> (Screen, Interrupt) {
         self.proxy.drain().await;
         // Nobody waits for what is left in the model's queue.
         self.containers.abort().await;
+        (self.screen, self.interrupt)
     }
 }
-
-/// Trains the model that is served.
-pub(super) fn model() -> Classifier {
-    Classifier::train(Kind::Svc).with_overhead(OVERHEAD)
-}
-
-/// What somebody would write who puts the proxy before such a model.
-fn configuration(model: &str, port: u16) -> String {
-    format!(
-        "
-listeners: [{{ address: '127.0.0.1:0', upstream: container }}]
-upstreams: {{ container: {{ protocol: oip-grpc, endpoints: ['http://127.0.0.1:{port}'] }} }}
-models: {{ {model}: {{ latency_objective: {objective}ms, batch: {{}} }} }}
-limits: {{ drain: 2s }}
-",
-        objective = OBJECTIVE.as_millis(),
-    )
-}
-
-/// What 99 of 100 calls shall keep to.
-pub(super) const OBJECTIVE: Duration = Duration::from_millis(20);
-
-/// What a call costs beside the prediction: measured of a linear SVM of scikit-learn in a Python
-/// container. Our own model answers in microseconds, and so would have little to gain.
-const OVERHEAD: Curve = Curve::LINEAR_SVM;
 
 const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 
@@ -211,17 +181,4 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
 
 /// Four pictures a second: enough of a film, and some hundred calls in each.
-const BETWEEN_FRAMES: Duration = Duration::from_millis(250);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_configuration_is_one() {
-        let config = Config::read(configuration("digits", 8001)).expect("no faults");
-        let model = config.models.get("digits").expect("the model");
-        assert_eq!(model.latency_objective, OBJECTIVE);
-        assert!(model.batch.is_some());
-    }
-}
+pub(super) const BETWEEN_FRAMES: Duration = Duration::from_millis(250);

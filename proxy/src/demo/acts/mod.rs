@@ -2,3 +2,4 @@
 //! the act's table.
 
 pub(super) mod batching;
+pub(super) mod selection;

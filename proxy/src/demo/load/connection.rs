@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
 use http::header::{CONTENT_TYPE, TE};
+use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use tokio::net::TcpStream;
 
@@ -99,11 +100,25 @@ impl Target {
 impl Connection {
     /// Hands a call to the connection; its bytes leave when the connection's driver runs next.
     pub(super) fn send(&self, body: Bytes) -> Result<ResponseFuture, h2::Error> {
+        self.send_as(self.head.clone(), body)
+    }
+
+    /// The same with another head.
+    pub(super) fn send_as(
+        &self,
+        head: Request<()>,
+        body: Bytes,
+    ) -> Result<ResponseFuture, h2::Error> {
         // A clone has no request of its own waiting, so it may always queue one more.
         let mut sender = self.sender.clone();
-        let (answer, mut stream) = sender.send_request(self.head.clone(), false)?;
+        let (answer, mut stream) = sender.send_request(head, false)?;
         stream.send_data(body, true)?;
         Ok(answer)
+    }
+
+    /// What the head of a call looks like.
+    pub(super) fn head(&self) -> Request<()> {
+        self.head.clone()
     }
 
     /// Waits until the server lets one more call in.
@@ -125,6 +140,14 @@ pub(super) async fn receive(answer: ResponseFuture) -> (Outcome, Bytes) {
 }
 
 async fn receive_or_fail(answer: ResponseFuture) -> Result<(Outcome, Bytes), h2::Error> {
+    let (head, whole, trailers) = receive_all(answer).await?;
+    Ok((outcome(&head, trailers.as_ref()), whole))
+}
+
+/// Reads an answer to its end, and keeps its head and its trailers.
+pub(super) async fn receive_all(
+    answer: ResponseFuture,
+) -> Result<(Parts, Bytes, Option<HeaderMap>), h2::Error> {
     let (head, mut body) = answer.await?.into_parts();
     let mut whole = Bytes::new();
     while let Some(part) = body.data().await {
@@ -133,14 +156,18 @@ async fn receive_or_fail(answer: ResponseFuture) -> Result<(Outcome, Bytes), h2:
         whole = join(whole, part);
     }
     let trailers = body.trailers().await?;
+    Ok((head, whole, trailers))
+}
+
+/// How a call ended that was answered so.
+pub(super) fn outcome(head: &Parts, trailers: Option<&HeaderMap>) -> Outcome {
     if !head.status.is_success() {
-        return Ok((Outcome::Http(head.status.as_u16()), whole));
+        return Outcome::Http(head.status.as_u16());
     }
     let status = trailers
-        .as_ref()
         .and_then(grpc_status)
         .or_else(|| grpc_status(&head.headers));
-    Ok((status.map_or(Outcome::NoStatus, Outcome::Grpc), whole))
+    status.map_or(Outcome::NoStatus, Outcome::Grpc)
 }
 
 /// Makes one call on a connection of its own and returns the answer's message.
@@ -178,7 +205,7 @@ fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, error)
 }
 
-fn broken(error: h2::Error) -> io::Error {
+pub(super) fn broken(error: h2::Error) -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, error)
 }
 

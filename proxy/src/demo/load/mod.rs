@@ -13,8 +13,12 @@
 //! Where it has a core for itself, the generator may watch the clock in place of the pacer: then it
 //! is hardly ever late.
 //! In the closed loop, N callers wait for their answer before they ask again.
+//!
+//! A [`Caller`] asks by itself, and reads what stands beside an answer: who tells how good answers
+//! were needs their ids.
 
 mod arrivals;
+mod caller;
 mod calls;
 mod connection;
 mod generator;
@@ -23,6 +27,7 @@ mod report;
 mod tests;
 
 pub use arrivals::{Arrivals, Pace};
+pub use caller::{Answer, Caller};
 pub use calls::{Calls, Repeat, frame};
 pub use connection::{Target, unary};
 pub use generator::{Load, Running};
