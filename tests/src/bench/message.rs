@@ -10,6 +10,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 pub const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 /// Path of the call that asks whether a model is ready.
 pub const READY: &str = "/inference.GRPCInferenceService/ModelReady";
+/// Path of the call that tells how good answers were.
+pub const REPORT: &str = "/outrigger.v1.Feedback/Report";
 /// Path of the call that asks for a model's statistics.
 pub const STATISTICS: &str = "/inference.GRPCInferenceService/ModelStatistics";
 
@@ -41,6 +43,29 @@ pub fn name(model: &str) -> Bytes {
     let mut message = BytesMut::new();
     put_bytes(&mut message, 1, model.as_bytes());
     message.freeze()
+}
+
+/// Writes what was right: a label for each of some answers, by their prediction ids.
+pub fn report<'a>(told: impl IntoIterator<Item = (&'a str, u64)>) -> Bytes {
+    let mut message = BytesMut::new();
+    for (id, label) in told {
+        let mut integer = BytesMut::new();
+        put_varint(&mut integer, 1 << 3);
+        put_varint(&mut integer, label);
+        let mut item = BytesMut::new();
+        put_bytes(&mut item, 1, id.as_bytes());
+        put_bytes(&mut item, 5, &integer);
+        put_bytes(&mut message, 1, &item);
+    }
+    message.freeze()
+}
+
+/// Reads how many labels were applied, from the answer to a report.
+pub fn applied(answer: &Bytes) -> u64 {
+    let applied = fields(answer).find(|(field, _)| *field == 1);
+    applied
+        .and_then(|(_, value)| value.number())
+        .unwrap_or_default()
 }
 
 /// Finds the bytes of the `n`th output of an answer, if it has raw contents.
@@ -161,6 +186,14 @@ mod tests {
             b"\x3a\x04\0\0\x80\x3f",
         ];
         assert_eq!(message, expected.concat());
+    }
+
+    #[test]
+    fn a_report_has_the_bytes_that_the_definition_gives() {
+        let expected = b"\x0a\x08\x0a\x02id\x2a\x02\x08\x07";
+        assert_eq!(report([("id", 7)]), &expected[..]);
+        assert_eq!(applied(&Bytes::from_static(b"\x08\x80\x01\x10\x02")), 128);
+        assert_eq!(applied(&Bytes::from_static(b"\x10\x02")), 0);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! `cargo run --release -p outrigger-tests --bin bench -- passthrough | batching | goodput | cache`:
+//! `cargo run --release -p outrigger-tests --bin bench -- passthrough | batching | goodput | cache |
+//! feedback`:
 //! see `tests/bench/README.md`.
 
 use std::net::SocketAddr;
@@ -11,7 +12,7 @@ use outrigger::demo::load::{Load, Pace, Repeat, Target, frame};
 use outrigger_tests::bench::curves::Curve;
 use outrigger_tests::bench::peers::Peer;
 use outrigger_tests::bench::{
-    Result, batching, cache, goodput, message, passthrough, triton, upstream,
+    Result, batching, cache, feedback, goodput, message, passthrough, triton, upstream,
 };
 
 /// That of Outrigger's binary: what a cache takes of the machine is also what its allocator takes.
@@ -143,6 +144,23 @@ enum Command {
         /// Write charts into this folder
         #[arg(long)]
         charts: Option<PathBuf>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// What feedback costs, and what selection adds to a prediction
+    Feedback {
+        /// Interleaved repeats; the medians are shown
+        #[arg(long, default_value_t = 5)]
+        repeats: usize,
+        /// How long each load of predictions is counted
+        #[arg(long, default_value_t = 3.0)]
+        seconds: f64,
+        /// Short loads, few labels, one repeat: to see that it works
+        #[arg(long)]
+        quick: bool,
+        /// Leave it to the system which core runs what
+        #[arg(long)]
+        unpinned: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -349,6 +367,24 @@ fn run(command: Command) -> Result<()> {
                 native: native.or_else(|| told("OUTRIGGER_NATIVE")),
                 folder: folder.0.clone(),
                 charts,
+            })?;
+            common.write(&figures)
+        }
+        Command::Feedback {
+            repeats,
+            seconds,
+            quick,
+            unpinned,
+            common,
+        } => {
+            let folder = Folder::new()?;
+            let figures = feedback::run(&feedback::Options {
+                repeats: if quick { 1 } else { repeats },
+                lasting: Duration::from_secs_f64(if quick { 0.5 } else { seconds }),
+                labels: if quick { 2000 } else { 20_000 },
+                unpinned,
+                outrigger: common.outrigger(),
+                folder: folder.0.clone(),
             })?;
             common.write(&figures)
         }

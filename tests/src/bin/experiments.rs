@@ -1,4 +1,4 @@
-//! `cargo run --release -p outrigger-tests --bin experiments -- fig3 | fig4 | fig5 | fig6 | all`: see
+//! `cargo run --release -p outrigger-tests --bin experiments -- fig3 | … | fig8 | fig10 | all`: see
 //! `tests/experiments/README.md`.
 
 use std::path::PathBuf;
@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use outrigger_tests::bench::Result;
 use outrigger_tests::bench::curves::Curve;
-use outrigger_tests::experiments::{Findings, Options, delay, profile, replicas, throughput};
+use outrigger_tests::experiments::{
+    Findings, Options, confidence, contexts, delay, profile, replicas, selection, throughput,
+};
 
 /// Makes the figures of the Clipper paper again: numbers, plots, and rows beside the paper's.
 #[derive(Debug, Parser)]
@@ -31,6 +33,12 @@ struct Cli {
     /// Medians are taken over so many repeats [default: 5, quick ones 1]
     #[arg(long)]
     repeats: Option<usize>,
+    /// Means of what learns are taken over so many seeds [default: 10, quick ones 2]
+    #[arg(long)]
+    seeds: Option<usize>,
+    /// Settings of selection to try in place of the usual ones, such as "policy: exp4, share: 0.1"
+    #[arg(long)]
+    selection: Vec<String>,
     /// The native digit models too
     #[arg(long)]
     digits: bool,
@@ -52,6 +60,12 @@ enum Figure {
     Fig5,
     /// Replicas
     Fig6,
+    /// Ensembles and confidence
+    Fig7,
+    /// A policy when the best model breaks
+    Fig8,
+    /// A state for each user
+    Fig10,
     /// All of them
     All,
 }
@@ -80,6 +94,8 @@ fn run(cli: Cli) -> Result<()> {
         curves: curves(&cli),
         scale: cli.scale,
         repeats: cli.repeats.unwrap_or(if cli.quick { 1 } else { 5 }).max(1),
+        seeds: cli.seeds.unwrap_or(if cli.quick { 2 } else { 10 }).max(1),
+        selections: cli.selection.clone(),
         quick: cli.quick,
         digits: cli.digits,
         triton: cli.triton,
@@ -88,11 +104,14 @@ fn run(cli: Cli) -> Result<()> {
     };
     std::fs::create_dir_all(&out)?;
     let wanted = |figure| cli.figures.contains(&figure) || cli.figures.contains(&Figure::All);
-    let experiments: [(Figure, &str, Experiment); 4] = [
+    let experiments: [(Figure, &str, Experiment); 7] = [
         (Figure::Fig3, "fig3", profile::run),
         (Figure::Fig4, "fig4", throughput::run),
         (Figure::Fig5, "fig5", delay::run),
         (Figure::Fig6, "fig6", replicas::run),
+        (Figure::Fig7, "fig7", confidence::run),
+        (Figure::Fig8, "fig8", selection::run),
+        (Figure::Fig10, "fig10", contexts::run),
     ];
     for (figure, name, experiment) in experiments {
         if !wanted(figure) {

@@ -26,7 +26,11 @@ pub struct Learned {
 pub fn wait_until_ready(admin: SocketAddr) -> Result<()> {
     let give_up = Instant::now() + STARTING;
     loop {
-        let answer = get(admin, "/ready")?;
+        // It may listen for calls before it shows its pages.
+        let answer = match get(admin, "/ready") {
+            Ok(answer) => answer,
+            Err(error) => error.to_string(),
+        };
         if answer.starts_with(OK) {
             return Ok(());
         }

@@ -3,13 +3,18 @@
 //! `tests/experiments/README.md` says what each shows and how to run it.
 
 pub mod admin;
+pub mod arms;
+pub mod confidence;
 pub mod containers;
+pub mod contexts;
 pub mod delay;
 pub mod fit;
 pub mod plot;
 pub mod profile;
+pub mod random;
 pub mod replicas;
 pub mod scale;
+pub mod selection;
 pub mod subject;
 pub mod throughput;
 pub mod trace;
@@ -31,6 +36,10 @@ pub struct Options {
     pub scale: Option<f64>,
     /// Medians are taken over so many repeats.
     pub repeats: usize,
+    /// Means are taken over so many seeds, where there are any.
+    pub seeds: usize,
+    /// Settings of selection to try in place of the usual ones, as in a configuration.
+    pub selections: Vec<String>,
     /// Shows that all works; the figures are not for quoting.
     pub quick: bool,
     /// Whether the native digit models take part.
@@ -77,6 +86,26 @@ fn spread(figures: &[f64]) -> (f64, f64, f64) {
     )
 }
 
+/// The mean of some figures; of none it is not a number.
+fn mean(figures: impl IntoIterator<Item = f64>) -> f64 {
+    let (mut sum, mut count) = (0.0, 0.0);
+    for figure in figures {
+        sum += figure;
+        count += 1.0;
+    }
+    sum / count
+}
+
+/// Writes a share with so many decimals, and nothing before the point.
+fn decimals(share: f64, decimals: usize) -> String {
+    match share.is_finite() {
+        true => format!("{share:.decimals$}")
+            .trim_start_matches('0')
+            .to_owned(),
+        false => "-".to_owned(),
+    }
+}
+
 /// The figure that this share of all figures does not exceed; of none it is not a number.
 fn quantile(figures: &[f64], share: f64) -> f64 {
     let mut figures = figures.to_vec();
@@ -106,6 +135,14 @@ mod tests {
     #[test]
     fn repeats_have_a_middle_and_ends() {
         assert_eq!(spread(&[3.0, 1.0, 2.0]), (1.0, 2.0, 3.0));
+    }
+
+    #[test]
+    fn a_share_is_written_from_its_point_on() {
+        assert_eq!(decimals(0.0496, 3), ".050");
+        assert_eq!(decimals(1.0, 3), "1.000");
+        assert_eq!(decimals(mean([]), 3), "-");
+        assert_eq!(mean([1.0, 2.0, 6.0]), 3.0);
     }
 
     #[test]

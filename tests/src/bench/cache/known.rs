@@ -18,9 +18,9 @@ use serde_json::{Value, json};
 
 use super::mixture::{Answer, Mixture};
 use super::pages::Looked;
-use super::pin::Pin;
 use super::{Goals, Options, all_right, name_of, progress};
 use crate::bench::h2load::Shape;
+use crate::bench::pin::Pin;
 use crate::bench::process::{Process, free_address};
 use crate::bench::proxy::Proxy;
 use crate::bench::table::{Table, median, millis};

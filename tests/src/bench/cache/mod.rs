@@ -13,7 +13,6 @@ mod footprint;
 mod known;
 mod mixture;
 mod pages;
-mod pin;
 mod ratio;
 mod unknown;
 

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::mixture::{Answer, Mixture};
 use super::pages::Looked;
-use super::pin::Pin;
 use super::{CALLERS, Goals, Options, all_right, name_of, progress};
+use crate::bench::pin::Pin;
 use crate::bench::process::Process;
 use crate::bench::proxy::Proxy;
 use crate::bench::table::{Table, median};

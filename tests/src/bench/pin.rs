@@ -8,13 +8,13 @@ use crate::bench::process::installed;
 /// The cores of this process, which those that it starts inherit; all of them again when this is
 /// dropped.
 #[derive(Debug)]
-pub(super) struct Pin {
+pub struct Pin {
     cores: usize,
 }
 
 impl Pin {
     /// Begins to choose cores, or does not where there is but one or it is not wished.
-    pub(super) fn new(unpinned: bool) -> Result<Self> {
+    pub fn new(unpinned: bool) -> Result<Self> {
         let cores = std::thread::available_parallelism()?.get();
         if unpinned || cores < 2 {
             return Ok(Self { cores: 1 });
@@ -24,17 +24,17 @@ impl Pin {
     }
 
     /// What is started from now on is what is measured.
-    pub(super) fn measured(&self) -> Result<()> {
+    pub fn measured(&self) -> Result<()> {
         self.to("1")
     }
 
     /// From now on this process makes the load, and what is started serves it.
-    pub(super) fn load(&self) -> Result<()> {
+    pub fn load(&self) -> Result<()> {
         self.to("0")
     }
 
     /// Whether cores are chosen.
-    pub(super) fn is_on(&self) -> bool {
+    pub fn is_on(&self) -> bool {
         self.cores > 1
     }
 
