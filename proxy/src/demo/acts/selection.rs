@@ -169,13 +169,13 @@ impl<'a> Film<'a> {
             figures::share(wrong, moment.asked)
         });
         let state = match broken {
-            true => "answers at random",
+            true => "is broken",
             false => "is well",
         };
         let svc = &self.arms[SVC];
         let seconds = passed.as_secs_f64();
         let mut picture = vec![format!(
-            "{:<17} {}  {seconds:.1} of {:.1} s, {svc} {state}",
+            "{:<10} {}  {seconds:.1} of {:.1} s, {svc} {state}",
             "selection",
             frame::bar(passed, self.lasting),
             self.lasting.as_secs_f64(),
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn the_configuration_is_one() {
-        let models = [Classifier::train(Kind::Bayes)];
+        let models = [Kind::Bayes, Kind::ShallowTree].map(Classifier::train);
         let config = Config::read(configuration(&models, 8001)).expect("no faults");
         for name in [ONE, ALL] {
             assert!(config.models.contains_key(name), "{name}");
@@ -297,7 +297,7 @@ mod tests {
             film.frame(&score, Duration::from_secs(4), true);
         }
         let frame = film.frame(&score, Duration::from_secs(4), true);
-        assert!(frame.line.contains("answers at random"), "{}", frame.line);
+        assert!(frame.line.contains("svc is broken"), "{}", frame.line);
         for line in &frame.picture {
             assert!(line.chars().count() <= 78, "{line}");
         }
