@@ -632,7 +632,7 @@ async fn losses_of_an_ensembles_answers_move_its_votes() {
 #[tokio::test(start_paused = true)]
 async fn a_caller_in_more_of_a_hurry_than_any_model_blames_no_arm() {
     for policy in [Policy::USUAL[2], Policy::USUAL[3]] {
-        let mut script = Script::new(config(policy), &["a", "b"]);
+        let script = Script::new(config(policy), &["a", "b"]);
         for _ in 0..10 {
             let caller = script.send_by(Some(Instant::now() + Duration::from_millis(1)));
             let error = caller.await.unwrap().unwrap_err();
