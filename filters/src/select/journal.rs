@@ -1,13 +1,11 @@
-use std::{
-    collections::{HashMap, VecDeque},
-    mem,
-    sync::Arc,
-};
+mod ledger;
+
+use std::{collections::HashMap, sync::Arc};
 
 use bytestring::ByteString;
-use smallvec::SmallVec;
 
-use super::{Backlog, Base, Id, Kept, Parcel, Part, Repeated, Selector, State, Version};
+use self::ledger::{ENTRIES, Entry, Ledger};
+use super::{Backlog, Base, Id, Kept, Part, Selector, State, Version};
 
 /// What was learned and is not kept yet, and what is known of what is.
 ///
@@ -42,39 +40,6 @@ pub(super) struct Journal {
     brought_again: u64,
     /// How often the keeper was told what it once knew.
     restored: u64,
-}
-
-/// What is known of one state.
-#[derive(Debug)]
-struct Ledger {
-    /// What the keeper had when it was last asked.
-    shared: State,
-    version: Version,
-    /// A state with all of its clocks; it is what the keeper is given if it knows less.
-    base: Arc<Base>,
-    /// Whether the keeper is given the base the next time.
-    restore: bool,
-    waiting: Vec<Entry>,
-    sent: VecDeque<Sent>,
-    kept: VecDeque<(u64, Arc<Parcel>)>,
-    /// The round of the last answer that had this state.
-    seen: u64,
-    /// The round in which something was kept the last time.
-    written: u64,
-}
-
-/// What feedback has changed.
-#[derive(Debug)]
-struct Entry {
-    difference: State,
-    ids: SmallVec<[Id; 1]>,
-}
-
-/// Entries that are sent together.
-#[derive(Debug)]
-struct Sent {
-    entries: Vec<Entry>,
-    parcel: Arc<Parcel>,
 }
 
 /// What is known of a state after an answer.
@@ -384,197 +349,8 @@ impl Journal {
     }
 }
 
-impl Ledger {
-    fn new(state: State, version: Version, round: u64) -> Self {
-        Self {
-            base: Arc::new(Base {
-                state: state.clone(),
-                version,
-                clocks: Box::default(),
-            }),
-            shared: state,
-            version,
-            restore: false,
-            waiting: Vec::new(),
-            sent: VecDeque::new(),
-            kept: VecDeque::new(),
-            seen: round,
-            written: 0,
-        }
-    }
-
-    /// Puts what waits into a parcel, unless several are on their way.
-    fn freeze(&mut self, last: &mut u64) {
-        if self.waiting.is_empty() || self.sent.len() >= PARCELS {
-            return;
-        }
-        let rest = self.waiting.split_off(self.waiting.len().min(ENTRIES));
-        let entries = mem::replace(&mut self.waiting, rest);
-        *last += 1;
-        self.sent.push_back(Sent::new(*last, entries));
-    }
-
-    /// Tells whether there is something to tell the keeper, or to ask whether it still has it.
-    fn has_business(&self, round: u64) -> bool {
-        let unverified = !self.kept.is_empty() && self.seen < self.written + VERIFY;
-        !self.is_idle() || self.restore || unverified && round >= self.written + VERIFY
-    }
-
-    fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.sent.is_empty()
-    }
-
-    fn is_of_use(&self, round: u64) -> bool {
-        self.has_business(round) || round < self.seen + REMEMBERED
-    }
-
-    /// Lets go of parcels that the keeper has had for so long that it will not lose them any more.
-    fn let_go(&mut self, round: u64) {
-        let most = self.kept.len().saturating_sub(HELD);
-        self.kept.drain(..most);
-        while self
-            .kept
-            .front()
-            .is_some_and(|(kept, _)| kept + AGE < round)
-        {
-            self.kept.pop_front();
-        }
-    }
-
-    /// Takes note of what the keeper has, and returns how many entries that were.
-    fn has_kept(&mut self, clock: u64, round: u64) -> usize {
-        let mut entries = 0;
-        let has = |sent: &Sent| sent.parcel.number <= clock;
-        while self.sent.front().is_some_and(has)
-            && let Some(sent) = self.sent.pop_front()
-        {
-            entries += sent.entries.len();
-            self.written = round;
-            self.kept.push_back((round, sent.parcel));
-        }
-        entries
-    }
-
-    /// Takes back what the keeper has lost, to send it again, and returns how many parcels.
-    fn has_lost(&mut self, clock: u64) -> usize {
-        let mut lost = 0;
-        let lacks = |(_, parcel): &(u64, Arc<Parcel>)| parcel.number > clock;
-        while self.kept.back().is_some_and(lacks)
-            && let Some((_, parcel)) = self.kept.pop_back()
-        {
-            lost += 1;
-            let entries = vec![Entry {
-                difference: parcel.difference.clone(),
-                ids: parcel.ids.iter().copied().collect(),
-            }];
-            self.sent.push_front(Sent { entries, parcel });
-        }
-        lost
-    }
-
-    /// Takes feedback out of a parcel that was counted before; returns how many entries that were,
-    /// and how many ids.
-    fn take_back(&mut self, repeated: &Repeated) -> (usize, usize) {
-        let number = repeated.number;
-        let Some(place) = self
-            .sent
-            .iter()
-            .position(|sent| sent.parcel.number == number)
-        else {
-            return (0, 0);
-        };
-        let sent = &mut self.sent[place];
-        let known = repeated.ids.iter();
-        let known: Vec<Id> = known
-            .filter_map(|id| sent.parcel.ids.get(*id).copied())
-            .collect();
-        let before = sent.entries.len();
-        sent.entries.retain_mut(|entry| {
-            let ids = entry.ids.len();
-            entry.ids.retain(|id| !known.contains(id));
-            // One of several feedbacks cannot be taken out of their sum.
-            ids == entry.ids.len() || !entry.ids.is_empty()
-        });
-        let taken = before - sent.entries.len();
-        match sent.entries.is_empty() {
-            true => drop(self.sent.remove(place)),
-            false => *sent = Sent::new(number, mem::take(&mut sent.entries)),
-        }
-        (taken, known.len())
-    }
-
-    /// Makes one of all entries that wait; returns by how many there are less.
-    ///
-    /// Of the feedback in it so many ids are left: what was told to another replica as well is
-    /// recognised by them, but that must not take more room than there is.
-    fn fold(&mut self, ids: usize) -> usize {
-        let before = self.waiting.len();
-        let mut entries = mem::take(&mut self.waiting).into_iter();
-        if let Some(mut folded) = entries.next() {
-            for entry in entries {
-                folded.difference += &entry.difference;
-                folded.ids.extend(entry.ids);
-            }
-            let forgotten = folded.ids.len().saturating_sub(ids);
-            folded.ids.drain(..forgotten);
-            self.waiting.push(folded);
-        }
-        before - self.waiting.len()
-    }
-
-    /// Returns what the keeper had with all that it does not have.
-    fn working(&self, selector: &Selector) -> State {
-        let mut state = self.shared.clone();
-        selector.repair(&mut state);
-        for sent in &self.sent {
-            state += &sent.parcel.difference;
-            selector.repair(&mut state);
-        }
-        for entry in &self.waiting {
-            state += &entry.difference;
-            selector.repair(&mut state);
-        }
-        state
-    }
-}
-
-impl Sent {
-    fn new(number: u64, entries: Vec<Entry>) -> Self {
-        let mut difference = State::new(
-            entries
-                .first()
-                .map_or(0, |entry| entry.difference.arms.len()),
-        );
-        let mut ids = Vec::new();
-        for entry in &entries {
-            difference += &entry.difference;
-            ids.extend_from_slice(&entry.ids);
-        }
-        let parcel = Arc::new(Parcel {
-            number,
-            difference,
-            ids,
-        });
-        Self { entries, parcel }
-    }
-}
-
 /// Contexts of which a keeper is told at once: a million that wait do not make one message.
 const PARTS: usize = 1024;
-
-/// Parcels of one state on their way at once: more are made when the first has arrived.
-const PARCELS: usize = 4;
-
-/// Differences in one parcel: what a keeper adds in one step, in which it does nothing else.
-const ENTRIES: usize = 1024;
-
-/// Parcels that are held after they were kept, in case the keeper loses them: a minute's at four
-/// rounds a second.
-const HELD: usize = 256;
-
-/// Rounds after which it is not held any more, if nothing else came: less time than that after which
-/// a keeper forgets the clocks of those it has not heard of.
-const AGE: u64 = 2400;
 
 /// Ids that a sum of one context's differences keeps.
 const FOLDED: usize = 8;
@@ -582,14 +358,6 @@ const FOLDED: usize = 8;
 /// Rounds after which all clocks are asked for, where they are many: more often than parcels are let
 /// go.
 const SAVEPOINT: u64 = 40;
-
-/// Rounds after which the keeper is asked whether it still has what it kept. A store that copies
-/// itself to its successor later than it answers has done so by then, or never will.
-const VERIFY: u64 = 12;
-
-/// Rounds for which it is remembered what a keeper said of a state: longer than others hold what
-/// may be in it.
-const REMEMBERED: u64 = 240;
 
 /// Rounds after which ledgers are looked through for those that are of no use any more.
 const SWEEP: u64 = 16;
