@@ -38,7 +38,7 @@ struct Told {
 impl Replica {
     fn start(redis: &config::Redis) -> Self {
         let config = config::State::Redis(redis.clone());
-        let state = State::open(&config, Metrics::default());
+        let state = State::open(&config, DAY, Metrics::default());
         let memory = state.memory("digits", &settings(), &arms());
         state.take_over([&memory]);
         Self { state, memory }
@@ -508,7 +508,7 @@ async fn contexts_expire_and_what_was_learned_of_all_does_not() {
 #[tokio::test]
 async fn redis_answers_whatever_comes_as_the_keeper_in_memory_does() {
     let server = Redis::start(&[]);
-    let keeper = Keeper::new(redis(&server.url()));
+    let keeper = Keeper::new(redis(&server.url()), DAY);
     let pool = Pool::default();
     let mut random = SmallRng::seed_from_u64(7);
     for policy in Policy::USUAL {
@@ -564,7 +564,7 @@ async fn a_directory_keeps_what_was_learned_across_restarts() {
     let folder = tempfile::tempdir().unwrap();
     let config = config::State::Directory(folder.path().join("state"));
     let open = || {
-        let state = State::open(&config, Metrics::default());
+        let state = State::open(&config, DAY, Metrics::default());
         let memory = state.memory("digits/of all", &settings(), &arms());
         state.take_over([&memory]);
         Replica { state, memory }
@@ -638,6 +638,114 @@ async fn other_settings_begin_with_what_was_learned() {
     told.settle(&replicas).await;
 }
 
+#[tokio::test]
+async fn another_redis_is_told_what_the_last_one_never_heard_and_the_same_one_nothing_twice() {
+    let mut gone = Redis::start(&[]);
+    let way = Way::to(&gone).await;
+    let other = Redis::start(&[]);
+    let mut told = Told::default();
+    let mut replica = Replica::start(&redis(&way.url()));
+    let next = |last: &Replica, redis: &config::Redis| {
+        let config = config::State::Redis(redis.clone());
+        let state = State::open(&config, DAY, Metrics::default());
+        let memory = state.memory("digits", &settings(), &arms());
+        memory.begin_with(&last.memory);
+        state.take_over([&memory]);
+        Replica { state, memory }
+    };
+    told.stream(std::slice::from_ref(&replica), STREAM).await;
+    told.settle(std::slice::from_ref(&replica)).await;
+    // The same Redis, by another address, while what it answered is not known.
+    way.lose_answers(true);
+    told.stream(std::slice::from_ref(&replica), STREAM).await;
+    replica = next(&replica, &redis(&gone.url()));
+    told.stream(std::slice::from_ref(&replica), STREAM).await;
+    told.settle(std::slice::from_ref(&replica)).await;
+    gone.kill();
+    told.stream(std::slice::from_ref(&replica), STREAM).await;
+    replica = next(&replica, &redis(&other.url()));
+    told.stream(std::slice::from_ref(&replica), STREAM).await;
+    told.settle(std::slice::from_ref(&replica)).await;
+    // It has all of it, whoever asks.
+    let replicas = [replica, Replica::start(&redis(&other.url()))];
+    told.settle(&replicas).await;
+}
+
+#[tokio::test]
+async fn replicas_that_are_gone_for_long_are_forgotten_of_contexts_that_stay_busy() {
+    let server = Redis::start(&[]);
+    let keeper = Keeper::new(redis(&server.url()), DAY);
+    let names = arms().into_iter().map(|arm| arm.name).collect();
+    let selector = Selector::new(&settings(), &arms());
+    let memory = Memory::new(selector, 16, names).kept("digits".into(), "exp3", 1);
+    let key = "{outrigger/digits/exp3/x}";
+    for number in 0..70 {
+        let evidence = Evidence::Chosen {
+            arm: 0,
+            probability: 1.,
+            loss: 0.5,
+        };
+        memory.learn(Some("x"), evidence, None).unwrap();
+        let batch = memory.batch().unwrap();
+        let reply = keeper.exchange(batch.clone()).await.unwrap();
+        memory.absorb(&batch, reply);
+        if number == 0 {
+            // More than are told each time.
+            for replica in 100..140 {
+                server.ask(&["HSET", key, &format!("clock:{replica:016x}"), "5 1000"]);
+            }
+        }
+    }
+    assert!(memory.is_acknowledged());
+    // Of the three arms, of this replica, and what it is.
+    assert_eq!(server.ask(&["HLEN", key]), "7");
+}
+
+#[tokio::test]
+async fn a_directory_has_what_was_learned_before_settings_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config::State::Directory(folder.path().into());
+    let faster = Config {
+        context: None,
+        ..settings()
+    };
+    let state = State::open(&config, DAY, Metrics::default());
+    let memory = state.memory("digits", &settings(), &arms());
+    state.take_over([&memory]);
+    let mut told = Told::default();
+    let first = Replica { state, memory };
+    for _ in 0..20 {
+        told.tell(&first);
+    }
+    let next = first.state.memory("digits", &faster, &arms());
+    first.state.take_over([&next]);
+    assert!(first.state.finish(Duration::from_secs(5)).await);
+    drop(first);
+    let state = State::open(&config, DAY, Metrics::default());
+    let memory = state.memory("digits", &faster, &arms());
+    assert_eq!(Replica { state, memory }.observations(None), 20.);
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_is_neither_set_aside_nor_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("digits.state");
+    fs::create_dir(&file).unwrap();
+    let config = config::State::Directory(folder.path().into());
+    let state = State::open(&config, DAY, Metrics::default());
+    let memory = state.memory("digits", &settings(), &arms());
+    state.take_over([&memory]);
+    let replica = Replica { state, memory };
+    Told::default().tell(&replica);
+    assert!(!replica.state.finish(Duration::from_millis(200)).await);
+    assert!(file.is_dir());
+    let why = failure(&replica).await;
+    assert!(why.contains("could not be read"), "{why}");
+    fs::remove_dir(&file).unwrap();
+    assert!(replica.state.finish(Duration::from_secs(5)).await);
+    assert!(file.is_file());
+}
+
 /// Waits for the first failure, and returns what is said of it.
 async fn failure(replica: &Replica) -> String {
     let mut why = None;
@@ -690,6 +798,8 @@ fn assert_alike(ours: &Kept, theirs: &Kept) {
     }
 }
 
+/// How long feedback can be told again.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 const ARMS: usize = 3;
 const CONTEXTS: [Option<&str>; 3] = [None, Some("x"), Some("y{}")];
 /// Shorter than usual, so that more goes wrong in less time.

@@ -5,11 +5,11 @@ use foldhash::fast::RandomState;
 use lru::LruCache;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{Learned, Shares, State};
+use super::{Available, Learned, Shares, State};
 
 /// What was learned of contexts: of so many, those that were asked for last.
 ///
-/// Of five arms and names of 20 bytes a context takes about 430 bytes: 240 for the numbers and 40
+/// Of five arms and names of 20 bytes a context takes about 440 bytes: 240 for the numbers and 40
 /// for the shares, which are one allocation, 80 for the entry, 40 for the name and the rest for its
 /// place in the table.
 #[derive(Debug)]
@@ -34,6 +34,8 @@ pub(super) struct Shard {
 pub(super) struct Context {
     /// All numbers of all arms, and then the share of each; nothing if nothing is known.
     numbers: Box<[f64]>,
+    /// The shares where some arms are not available, as they were last asked for.
+    fewer: Option<Box<(Available, Shares)>>,
     /// How many parcels were ever added to what is known.
     pub(super) version: u64,
     /// The round in which the keeper was last to be asked.
@@ -115,11 +117,11 @@ impl Shard {
     /// Only one look in some counts as a use: to move an entry to the front touches its neighbours,
     /// which are anywhere in memory and cost more than all the rest. Who is looked at often stays
     /// all the same.
-    pub(super) fn look(&mut self, name: &str) -> Option<&Context> {
+    pub(super) fn look(&mut self, name: &str) -> Option<&mut Context> {
         self.looks = self.looks.wrapping_add(1);
         match self.most <= SHARD || self.looks.is_multiple_of(USE) {
-            true => self.entries.get(name),
-            false => self.entries.peek(name),
+            true => self.entries.get_mut(name),
+            false => self.entries.peek_mut(name),
         }
     }
 
@@ -160,6 +162,7 @@ impl Context {
         let numbers = state.arms.iter().flat_map(Learned::numbers);
         Self {
             numbers: numbers.chain(shares.iter().copied()).collect(),
+            fewer: None,
             version,
             round,
         }
@@ -168,6 +171,7 @@ impl Context {
     fn unknown(round: u32) -> Self {
         Self {
             numbers: Box::default(),
+            fewer: None,
             version: 0,
             round,
         }
@@ -177,6 +181,23 @@ impl Context {
     pub(super) fn shares(&self) -> Option<&[f64]> {
         let arms = self.numbers.len() / (NUMBERS + 1);
         (arms > 0).then(|| &self.numbers[arms * NUMBERS..])
+    }
+
+    /// Returns the probabilities of these arms, which are not all: computed only if others were
+    /// asked for last.
+    pub(super) fn shares_of(
+        &mut self,
+        available: Available,
+        compute: impl FnOnce(&State) -> Shares,
+    ) -> Option<Shares> {
+        if let Some(fewer) = &self.fewer
+            && fewer.0 == available
+        {
+            return Some(fewer.1.clone());
+        }
+        let shares = compute(&self.state()?);
+        self.fewer = Some(Box::new((available, shares.clone())));
+        Some(shares)
     }
 
     /// Returns what was learned.
@@ -205,3 +226,24 @@ const USE: u32 = 8;
 
 /// The most contexts of a shard that wait to be asked for.
 const WANTED: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_computed_once_while_the_same_arm_is_down() {
+        let all = Shares::from_slice(&[0.5, 0.5]);
+        let mut context = Context::new(&State::new(2), &all, 0, 0);
+        let mut computed = 0;
+        for available in [0, 0, 1, 1, 1].map(|arm| Available::first(2).without(arm)) {
+            let shares = context.shares_of(available, |_| {
+                computed += 1;
+                Shares::from_slice(&[computed.into(), 0.])
+            });
+            assert_eq!(shares.unwrap()[0], computed.into());
+        }
+        assert_eq!(computed, 2);
+        assert_eq!(context.shares(), Some(&*all));
+    }
+}

@@ -1,11 +1,11 @@
-mod ledger;
-
 use std::{collections::HashMap, sync::Arc};
 
 use bytestring::ByteString;
 
 use self::ledger::{ENTRIES, Entry, Ledger};
 use super::{Backlog, Base, Id, Kept, Part, Selector, State, Version};
+
+mod ledger;
 
 /// What was learned and is not kept yet, and what is known of what is.
 ///
@@ -25,6 +25,9 @@ use super::{Backlog, Base, Id, Kept, Part, Selector, State, Version};
 #[derive(Debug)]
 pub(super) struct Journal {
     ledgers: HashMap<Option<ByteString>, Ledger, foldhash::fast::RandomState>,
+    /// By what number the keeper knows who tells it of this. It goes where the journal goes, so that
+    /// what is told by its next owner is not taken for something else.
+    replica: u64,
     /// The number of the last parcel.
     last: u64,
     /// How many answers have come.
@@ -58,11 +61,12 @@ pub struct Full;
 
 impl Journal {
     /// Takes that many differences before it folds them, and that many ledgers with some.
-    pub(super) fn new(most: usize, prior: State) -> Self {
+    pub(super) fn new(most: usize, prior: State, replica: u64) -> Self {
         let mut ledgers = HashMap::default();
         ledgers.insert(None, Ledger::new(prior, Version::default(), 0));
         Self {
             ledgers,
+            replica,
             last: 0,
             round: 0,
             entries: 0,
@@ -107,7 +111,11 @@ impl Journal {
             .entry(key)
             .or_insert_with(|| Ledger::new(before.clone(), version, round));
         let ids = id.into_iter().collect();
-        ledger.waiting.push(Entry { difference, ids });
+        ledger.waiting.push(Entry {
+            difference,
+            ids,
+            count: 1,
+        });
         self.entries += 1;
     }
 
@@ -125,7 +133,7 @@ impl Journal {
                 // A state that was never kept is not there, most likely.
                 base: (ledger.restore || ledger.version.count == 0).then(|| ledger.base.clone()),
                 clocks: context.is_none() && round.is_multiple_of(SAVEPOINT),
-                after: ledger.kept.back().map_or(0, |(_, parcel)| parcel.number),
+                after: ledger.kept.back().map_or(0, |held| held.parcel.number),
                 parcels: ledger.sent.iter().map(|sent| sent.parcel.clone()).collect(),
             }
         };
@@ -314,17 +322,26 @@ impl Journal {
         }
     }
 
-    /// Returns what the keeper had of all contexts together.
-    pub(super) fn base(&self) -> Option<(State, Arc<Base>, Version)> {
-        let ledger = self.ledgers.get(&None)?;
-        Some((ledger.shared.clone(), ledger.base.clone(), ledger.version))
+    /// Returns the number by which the keeper knows who tells it of this.
+    pub(super) fn replica(&self) -> u64 {
+        self.replica
     }
 
-    /// Begins where another journal is.
-    pub(super) fn begin_with(&mut self, shared: State, base: Base, version: Version) {
-        let mut ledger = Ledger::new(shared, version, self.round);
-        ledger.base = Arc::new(base);
+    /// Begins with a state of all contexts together, which the keeper is given if it has none.
+    pub(super) fn begin_with(&mut self, state: State) {
+        let ledger = Ledger::new(state, Version::default(), self.round);
         self.ledgers.insert(None, ledger);
+    }
+
+    /// Makes it one of other arms: states are translated by the first, differences by the second.
+    pub(super) fn translate(
+        &mut self,
+        state: impl Fn(&State) -> State,
+        difference: impl Fn(&State) -> State,
+    ) {
+        for ledger in self.ledgers.values_mut() {
+            ledger.translate(&state, &difference);
+        }
     }
 
     /// Returns the state as it is known here, if there is a ledger of it.

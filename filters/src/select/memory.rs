@@ -1,21 +1,22 @@
 use std::{
     collections::{HashSet, VecDeque},
     sync::{
-        Arc, OnceLock,
+        Arc, OnceLock, Weak,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytestring::ByteString;
 use parking_lot::Mutex;
 
 use super::{
-    Available, Base, Batch, Evidence, Full, Id, Learned, Reply, Selector, Shares, State, Topic,
-    Version,
+    Available, Batch, Evidence, Full, Id, Reply, Selector, Shares, State, Topic, Version,
     contexts::{Context, Contexts},
     journal::Journal,
 };
+
+mod succession;
 
 /// What was learned of one model: of all requests, and of each of its contexts. A clone is a handle
 /// of the same.
@@ -37,7 +38,8 @@ struct Inner {
     contexts: Contexts,
     /// Locked before a shard of the contexts, never while one is locked.
     notes: Mutex<Notes>,
-    kept: Option<(Arc<Topic>, u64)>,
+    /// What the keeper knows this as.
+    kept: Option<Arc<Topic>>,
     /// How many answers of the keeper have come.
     round: AtomicU32,
     /// How much was learned.
@@ -51,12 +53,31 @@ struct Overall {
     shares: Shares,
     /// Those of a context of which nothing is known, once one has asked for them.
     inherited: OnceLock<Shares>,
+    /// The shares where some arms are not available, as they were last asked for: while an arm is
+    /// down each request asks for the same.
+    fewer: ArcSwapOption<(Available, Shares)>,
+    /// Those of a context of which nothing is known.
+    inherited_fewer: ArcSwapOption<(Available, Shares)>,
 }
 
+/// What is locked to learn; that of an heir is locked after that of whom it succeeds.
 #[derive(Debug)]
 struct Notes {
     seen: Seen,
     journal: Option<Journal>,
+    /// What this succeeds, until it has done so.
+    predecessor: Option<Memory>,
+    /// What succeeds this.
+    heir: Option<Heir>,
+}
+
+/// What succeeds a memory.
+#[derive(Debug)]
+enum Heir {
+    /// It learns along; it may never come into force, and be dropped.
+    Expected(Weak<Inner>),
+    /// It learns instead.
+    InForce(Memory),
 }
 
 /// Feedback that was counted, the last of it.
@@ -110,11 +131,10 @@ impl Memory {
         let all = Available::first(arms.len());
         let state = selector.prior();
         Self(Arc::new(Inner {
-            overall: ArcSwap::from_pointee(Overall {
-                shares: selector.probabilities(&state, all),
-                state,
-                inherited: OnceLock::new(),
-            }),
+            overall: {
+                let shares = selector.probabilities(&state, all);
+                ArcSwap::from_pointee(Overall::new(state, shares))
+            },
             selector,
             arms: arms.into(),
             all,
@@ -122,6 +142,8 @@ impl Memory {
             notes: Mutex::new(Notes {
                 seen: Seen::default(),
                 journal: None,
+                predecessor: None,
+                heir: None,
             }),
             kept: None,
             round: AtomicU32::new(0),
@@ -138,17 +160,14 @@ impl Memory {
     #[must_use]
     pub fn kept(self, model: ByteString, policy: &'static str, replica: u64) -> Self {
         let mut inner = Arc::into_inner(self.0).expect("a memory is prepared before it is shared");
-        inner.kept = Some((
-            Arc::new(Topic {
-                model,
-                policy,
-                arms: inner.arms.clone(),
-                rule: inner.selector.rule(),
-            }),
-            replica,
-        ));
+        inner.kept = Some(Arc::new(Topic {
+            model,
+            policy,
+            arms: inner.arms.clone(),
+            rule: inner.selector.rule(),
+        }));
         let prior = inner.overall.load().state.clone();
-        inner.notes.get_mut().journal = Some(Journal::new(MOST_ENTRIES, prior));
+        inner.notes.get_mut().journal = Some(Journal::new(MOST_ENTRIES, prior, replica));
         Self(Arc::new(inner))
     }
 
@@ -163,31 +182,30 @@ impl Memory {
             let mut shard = inner.contexts.of(name);
             let round = inner.round.load(Relaxed);
             let mut stale = inner.kept.is_some();
-            let mut state = None;
+            let mut shares = None;
             if let Some(context) = shard.look(name) {
                 stale &= round.wrapping_sub(context.round) >= STALE;
-                if let Some(shares) = context.shares() {
-                    let shares = whole.then(|| Shares::from_slice(shares));
-                    if let (Some(shares), false) = (&shares, stale) {
-                        return shares.clone();
-                    }
-                    state = context.state().map(|state| (state, shares));
-                }
+                shares = match whole {
+                    true => context.shares().map(Shares::from_slice),
+                    false => context.shares_of(available, |state| {
+                        inner.selector.probabilities(state, available)
+                    }),
+                };
             }
             if stale {
                 shard.want(name, round);
             }
             drop(shard);
-            match state {
-                Some((_, Some(shares))) => return shares,
-                Some((state, None)) => return inner.selector.probabilities(&state, available),
-                None => {}
+            if let Some(shares) = shares {
+                return shares;
             }
         }
         let overall = inner.overall.load();
         match (context, whole) {
             (None, true) => overall.shares.clone(),
-            (None, false) => inner.selector.probabilities(&overall.state, available),
+            (None, false) => remembered(&overall.fewer, available, || {
+                inner.selector.probabilities(&overall.state, available)
+            }),
             (Some(_), true) => overall
                 .inherited
                 .get_or_init(|| {
@@ -195,10 +213,10 @@ impl Memory {
                     inner.selector.probabilities(&begin, inner.all)
                 })
                 .clone(),
-            (Some(_), false) => {
+            (Some(_), false) => remembered(&overall.inherited_fewer, available, || {
                 let begin = inner.selector.inherit(&overall.state);
                 inner.selector.probabilities(&begin, available)
-            }
+            }),
         }
     }
 
@@ -214,52 +232,30 @@ impl Memory {
         evidence: Evidence<'_>,
         id: Option<Id>,
     ) -> Result<Learnt, Full> {
-        let inner = &*self.0;
-        let selector = &inner.selector;
-        let mut notes = inner.notes.lock();
-        let Notes { seen, journal } = &mut *notes;
-        if id.is_some_and(|id| seen.has(id)) {
-            return Ok(Learnt::Duplicate);
-        }
-        if let Some(journal) = journal {
-            journal.make_room(1 + usize::from(context.is_some()))?;
-        }
-        if let Some(id) = id {
-            seen.put(id);
-        }
-        let overall = inner.overall.load();
-        let mut state = overall.state.clone();
-        let difference = selector.learn(&mut state, evidence);
-        if let Some(journal) = journal {
-            let before = (&overall.state, Version::default());
-            journal.put(None, before, difference, id);
-        }
-        if let Some(name) = context {
-            let mut shard = inner.contexts.of(name);
-            let known = shard.get(name).map(|it| (it.state(), it.version, it.round));
-            let (known, version, round) = known.unwrap_or((None, 0, inner.round.load(Relaxed)));
-            let key = journal.as_ref().map(|_| ByteString::from(name));
-            // Of a context that has left memory there may still be what the keeper was not told.
-            let known = known.or_else(|| {
-                let (state, _) = journal.as_ref()?.working(key.as_ref(), selector)?;
-                Some(state)
-            });
-            let mut state = known.unwrap_or_else(|| selector.inherit(&overall.state));
-            let before = state.clone();
-            let difference = selector.learn(&mut state, evidence);
-            if let (Some(journal), Some(key)) = (journal, &key) {
-                let version = Version {
-                    count: version,
-                    ..Version::default()
+        let mut notes = self.0.notes.lock();
+        let heir = match &notes.heir {
+            None => None,
+            Some(Heir::Expected(heir)) => heir.upgrade().map(Self),
+            Some(Heir::InForce(heir)) => {
+                let heir = heir.clone();
+                drop(notes);
+                return match self.translated(&heir).evidence(evidence) {
+                    Some(evidence) => heir.learn(context, evidence.as_ref(), id),
+                    None => Ok(Learnt::Applied),
                 };
-                journal.put(Some(key), (&before, version), difference, id);
             }
-            let shares = selector.probabilities(&state, inner.all);
-            shard.put(name, Context::new(&state, &shares, version, round));
+        };
+        let learnt = self.0.learn(&mut notes, true, context, evidence, id)?;
+        if learnt == Learnt::Applied
+            && let Some(heir) = heir
+            && let Some(evidence) = self.translated(&heir).evidence(evidence)
+        {
+            // The journal goes over to the heir as a whole: it is not to have this twice.
+            let mut notes = heir.0.notes.lock();
+            let evidence = evidence.as_ref();
+            heir.0.learn(&mut notes, false, context, evidence, id)?;
         }
-        inner.set(state);
-        inner.learned.fetch_add(1, Relaxed);
-        Ok(Learnt::Applied)
+        Ok(learnt)
     }
 
     /// Returns what was learned of a context, or of all requests. Of a context of which nothing is
@@ -318,14 +314,15 @@ impl Memory {
     /// The next batch is to be made when this one is absorbed or has failed: what it tells is told
     /// again otherwise, which does no harm.
     pub fn batch(&self) -> Option<Batch> {
-        let (topic, replica) = self.0.kept.as_ref()?;
+        let topic = self.0.kept.as_ref()?;
         let round = self.0.round.load(Relaxed) as usize;
         let wanted = self.0.contexts.wanted(MOST_WANTED, round);
         let mut notes = self.0.notes.lock();
+        let journal = notes.journal.as_mut()?;
         Some(Batch {
             topic: topic.clone(),
-            replica: *replica,
-            parts: notes.journal.as_mut()?.parts(wanted),
+            replica: journal.replica(),
+            parts: journal.parts(wanted),
         })
     }
 
@@ -393,7 +390,11 @@ impl Memory {
 
     /// Remembers what was learned by another memory, of a context or of all requests. Tells whether
     /// all of it made sense.
-    pub fn put(&self, context: Option<&str>, mut state: State) -> bool {
+    pub fn put(&self, context: Option<&str>, state: State) -> bool {
+        self.put_at(context, state, 0)
+    }
+
+    fn put_at(&self, context: Option<&str>, mut state: State, version: u64) -> bool {
         let inner = &*self.0;
         let _notes = inner.notes.lock();
         let sane = !inner.selector.repair(&mut state);
@@ -401,7 +402,7 @@ impl Memory {
             None => inner.set(state),
             Some(name) => {
                 let shares = inner.selector.probabilities(&state, inner.all);
-                let context = Context::new(&state, &shares, 0, inner.round.load(Relaxed));
+                let context = Context::new(&state, &shares, version, inner.round.load(Relaxed));
                 inner.contexts.of(name).put(name, context);
             }
         }
@@ -413,67 +414,80 @@ impl Memory {
         let seen = &mut self.0.notes.lock().seen;
         ids.into_iter().for_each(|id| seen.put(id));
     }
-
-    /// Begins where another memory of the same model is, whose arms and policy may be others.
-    ///
-    /// What only the other one knows, and the keeper was not told, stays there: it is to be asked
-    /// for batches until it is acknowledged.
-    pub fn begin_with(&self, other: &Self) {
-        if Arc::ptr_eq(&self.0, &other.0) {
-            return;
-        }
-        let same = |name: &ByteString| other.0.arms.iter().position(|arm| arm == name);
-        let places: Vec<_> = self.0.arms.iter().map(same).collect();
-        let prior = self.0.selector.prior();
-        let policy = |memory: &Self| memory.0.kept.as_ref().map(|(topic, _)| topic.policy);
-        let comparable = match (policy(self), policy(other)) {
-            (Some(ours), Some(theirs)) => ours == theirs,
-            _ => self.0.selector.rule().span.is_some() == other.0.selector.rule().span.is_some(),
-        };
-        let translated = |state: &State| State {
-            arms: places
-                .iter()
-                .zip(&prior.arms)
-                .map(|(place, prior)| match place {
-                    None => *prior,
-                    Some(place) if comparable => state.arms[*place],
-                    Some(place) => Learned {
-                        observations: state.arms[*place].observations,
-                        loss: state.arms[*place].loss,
-                        ..*prior
-                    },
-                })
-                .collect(),
-        };
-        other.each(|context, state| {
-            self.put(context, translated(state));
-        });
-        self.put_counted(other.counted());
-        let base = {
-            let notes = other.0.notes.lock();
-            notes.journal.as_ref().and_then(Journal::base)
-        };
-        if let (Some((shared, base, version)), true) = (base, comparable)
-            && let Some(journal) = &mut self.0.notes.lock().journal
-        {
-            let base = Base {
-                state: translated(&base.state),
-                version: base.version,
-                clocks: base.clocks.clone(),
-            };
-            journal.begin_with(translated(&shared), base, version);
-        }
-    }
 }
 
 impl Inner {
     fn set(&self, state: State) {
         let shares = self.selector.probabilities(&state, self.all);
-        self.overall.store(Arc::new(Overall {
+        self.overall.store(Arc::new(Overall::new(state, shares)));
+    }
+
+    /// Learns; what has changed is noted for the keeper, or is not.
+    fn learn(
+        &self,
+        notes: &mut Notes,
+        noted: bool,
+        context: Option<&str>,
+        evidence: Evidence<'_>,
+        id: Option<Id>,
+    ) -> Result<Learnt, Full> {
+        let selector = &self.selector;
+        let Notes { seen, journal, .. } = notes;
+        let mut journal = journal.as_mut().filter(|_| noted);
+        if id.is_some_and(|id| seen.has(id)) {
+            return Ok(Learnt::Duplicate);
+        }
+        if let Some(journal) = &mut journal {
+            journal.make_room(1 + usize::from(context.is_some()))?;
+        }
+        if let Some(id) = id {
+            seen.put(id);
+        }
+        let overall = self.overall.load();
+        let mut state = overall.state.clone();
+        let difference = selector.learn(&mut state, evidence);
+        if let Some(journal) = &mut journal {
+            let before = (&overall.state, Version::default());
+            journal.put(None, before, difference, id);
+        }
+        if let Some(name) = context {
+            let mut shard = self.contexts.of(name);
+            let known = shard.get(name).map(|it| (it.state(), it.version, it.round));
+            let (known, version, round) = known.unwrap_or((None, 0, self.round.load(Relaxed)));
+            let key = journal.as_ref().map(|_| ByteString::from(name));
+            // Of a context that has left memory there may still be what the keeper was not told.
+            let known = known.or_else(|| {
+                let (state, _) = journal.as_ref()?.working(key.as_ref(), selector)?;
+                Some(state)
+            });
+            let mut state = known.unwrap_or_else(|| selector.inherit(&overall.state));
+            let before = state.clone();
+            let difference = selector.learn(&mut state, evidence);
+            if let (Some(journal), Some(key)) = (&mut journal, &key) {
+                let version = Version {
+                    count: version,
+                    ..Version::default()
+                };
+                journal.put(Some(key), (&before, version), difference, id);
+            }
+            let shares = selector.probabilities(&state, self.all);
+            shard.put(name, Context::new(&state, &shares, version, round));
+        }
+        self.set(state);
+        self.learned.fetch_add(1, Relaxed);
+        Ok(Learnt::Applied)
+    }
+}
+
+impl Overall {
+    fn new(state: State, shares: Shares) -> Self {
+        Self {
             state,
             shares,
             inherited: OnceLock::new(),
-        }));
+            fewer: ArcSwapOption::empty(),
+            inherited_fewer: ArcSwapOption::empty(),
+        }
     }
 }
 
@@ -494,6 +508,22 @@ impl Seen {
     }
 }
 
+/// Returns the shares of these arms, computed only if others were asked for last.
+fn remembered(
+    last: &ArcSwapOption<(Available, Shares)>,
+    available: Available,
+    compute: impl FnOnce() -> Shares,
+) -> Shares {
+    if let Some(last) = &*last.load()
+        && last.0 == available
+    {
+        return last.1.clone();
+    }
+    let shares = compute();
+    last.store(Some(Arc::new((available, shares.clone()))));
+    shares
+}
+
 /// Differences of a model that wait for the keeper one by one: some 20 MB. Those of one state are
 /// added up beyond that. Tests have fewer to fill.
 const MOST_ENTRIES: usize = if cfg!(test) { 4096 } else { 65_536 };
@@ -506,3 +536,23 @@ const MOST_SEEN: usize = 131_072;
 
 /// Rounds after which a context that is used is asked for again: others may have learned of it.
 const STALE: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::select::{Arm, Config};
+
+    #[test]
+    fn shares_of_all_requests_are_computed_once_while_the_same_arm_is_down() {
+        let names: Vec<_> = ["a", "b"].map(ByteString::from).into();
+        let arms: Vec<_> = names.iter().cloned().map(Arm::new).collect();
+        let memory = Memory::new(Selector::new(&Config::default(), &arms), 0, names);
+        let asked = |arm| {
+            memory.shares(None, Available::first(2).without(arm));
+            memory.0.overall.load().fewer.load_full().unwrap()
+        };
+        let first = asked(0);
+        assert!(Arc::ptr_eq(&first, &asked(0)));
+        assert!(!Arc::ptr_eq(&first, &asked(1)));
+    }
+}

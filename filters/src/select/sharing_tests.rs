@@ -399,5 +399,179 @@ fn a_memory_begins_where_one_with_other_arms_was() {
     );
 }
 
+#[test]
+fn a_repeated_feedback_is_not_taken_out_of_a_sum_with_all_others() {
+    let pool = Pool::default();
+    let (here, there) = (replica(1), replica(2));
+    there.learn(None, chosen(0), id(7)).unwrap();
+    exchanged(&there, &pool);
+    // So many wait that they are added up.
+    for number in 0..5000 {
+        let id = if number == 9 { id(7) } else { None };
+        here.learn(None, chosen(1), id).unwrap();
+    }
+    assert!(here.view().journal.unwrap().unacknowledged < 4096);
+    exchanged(&here, &pool);
+    assert_eq!(here.view().journal.unwrap().duplicates, 1);
+    assert!(observations(&here, None) >= 5000.);
+}
+
+#[test]
+fn what_is_told_while_another_memory_takes_over_is_not_lost() {
+    let old = unkept(16);
+    old.learn(Some("x"), chosen(1), id(0)).unwrap();
+    let new = memory_of(["b", "d"]);
+    new.begin_with(&old);
+    assert_eq!(old.learn(Some("x"), chosen(1), id(1)), Ok(Learnt::Applied));
+    old.learn(
+        Some("y"),
+        Evidence::Known(&[Some(1.), Some(1.), None]),
+        id(2),
+    )
+    .unwrap();
+    new.take_over();
+    assert!(old.is_succeeded());
+    assert_eq!(old.learn(Some("x"), chosen(1), id(3)), Ok(Learnt::Applied));
+    assert_eq!(
+        old.learn(Some("x"), chosen(1), id(1)),
+        Ok(Learnt::Duplicate)
+    );
+    assert_eq!(
+        new.learn(Some("x"), chosen(0), id(3)),
+        Ok(Learnt::Duplicate)
+    );
+    // Of an arm that is no more there is nothing to learn.
+    assert_eq!(old.learn(None, chosen(0), id(4)), Ok(Learnt::Applied));
+    assert_eq!(new.state(None).arms[0].observations, 4.);
+    assert_eq!(new.state(None).arms[1].observations, 0.);
+    assert_eq!(observations(&new, Some("x")), 3.);
+    assert_eq!(observations(&new, Some("y")), 1.);
+}
+
+#[test]
+fn what_the_keeper_has_not_acknowledged_is_told_by_the_next_memory_to_any_keeper() {
+    // That in memory knows arms by their place.
+    let same: &[&str] = &["a", "b", "c"];
+    let others: &[&str] = &["d", "b", "a", "c"];
+    for (same_keeper, names) in [(true, same), (false, same), (false, others)] {
+        let pool = Pool::default();
+        let old = replica(1);
+        let mut nonce = 0;
+        let mut learn = |times| {
+            for _ in 0..times {
+                nonce += 1;
+                // What fails has no id, and is counted once all the same.
+                let id = id(nonce).filter(|id| id.nonce % 2 == 0);
+                old.learn(Some("x"), chosen(nonce as usize % 3), id)
+                    .unwrap();
+            }
+        };
+        learn(20);
+        exchanged(&old, &pool);
+        learn(10);
+        // The answer is lost.
+        pool.keep(&old.batch().unwrap());
+        learn(5);
+        let new = memory_of(names.iter().copied()).kept("model".into(), "exp3", 2);
+        new.begin_with(&old);
+        learn(1);
+        new.take_over();
+        learn(1);
+        assert!(old.is_acknowledged());
+        let other = Pool::default();
+        exchanged(&new, if same_keeper { &pool } else { &other });
+        for context in [None, Some("x")] {
+            assert_eq!(
+                observations(&new, context),
+                37.,
+                "{context:?} {same_keeper}"
+            );
+        }
+        // And so it is there for others.
+        let third = memory_of(names.iter().copied()).kept("model".into(), "exp3", 3);
+        third.shares(Some("x"), Available::first(names.len()));
+        exchanged(&third, if same_keeper { &pool } else { &other });
+        for context in [None, Some("x")] {
+            assert_eq!(
+                observations(&third, context),
+                37.,
+                "{context:?} {same_keeper}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_keeper_that_comes_later_is_given_what_was_learned_before() {
+    let old = unkept(16);
+    for nonce in 0..20 {
+        old.learn(Some("x"), chosen(0), id(nonce)).unwrap();
+    }
+    let new = replica(1);
+    new.begin_with(&old);
+    old.learn(Some("x"), chosen(0), id(20)).unwrap();
+    new.take_over();
+    let pool = Pool::default();
+    exchanged(&new, &pool);
+    new.learn(Some("x"), chosen(0), id(21)).unwrap();
+    exchanged(&new, &pool);
+    for context in [None, Some("x")] {
+        assert_eq!(observations(&new, context), 22., "{context:?}");
+    }
+}
+
+#[test]
+fn another_policy_begins_with_the_counts_and_the_last_one_tells_what_it_has() {
+    let pool = Pool::default();
+    let old = replica(1);
+    old.learn(None, chosen(0), id(1)).unwrap();
+    let new = unkept(16).kept("model".into(), "thompson", 2);
+    new.begin_with(&old);
+    new.take_over();
+    old.learn(None, chosen(0), id(2)).unwrap();
+    exchanged(&new, &pool);
+    assert_eq!(observations(&new, None), 2.);
+    assert!(!old.is_acknowledged());
+    exchanged(&old, &pool);
+    assert_eq!(observations(&old, None), 1.);
+}
+
+#[test]
+fn shares_without_an_arm_are_those_of_what_is_known_now() {
+    let memory = unkept(16);
+    let all = Available::first(ARMS);
+    for nonce in 0..10 {
+        memory.learn(Some("x"), chosen(0), id(nonce)).unwrap();
+        for context in [None, Some("x"), Some("y")] {
+            // As they were asked for last, and otherwise.
+            for available in [
+                all.without(1),
+                all.without(1),
+                all.without(2),
+                all.without(1),
+            ] {
+                let state = memory.state(context);
+                let computed = memory.selector().probabilities(&state, available);
+                assert_eq!(memory.shares(context, available), computed);
+            }
+        }
+    }
+}
+
+fn memory_of<'a>(names: impl IntoIterator<Item = &'a str>) -> Memory {
+    let names: Vec<_> = names.into_iter().map(ByteString::from).collect();
+    let arms: Vec<_> = names.iter().cloned().map(Arm::new).collect();
+    Memory::new(Selector::new(&config(), &arms), 16, names)
+}
+
+/// Asks the keeper until it has everything, and some more.
+fn exchanged(memory: &Memory, pool: &Pool) {
+    for _ in 0..8 {
+        let batch = memory.batch().unwrap();
+        memory.absorb(&batch, pool.keep(&batch));
+    }
+    assert!(memory.is_acknowledged());
+}
+
 const ARMS: usize = 3;
 const CONTEXTS: [Option<&str>; 3] = [None, Some("x"), Some("y")];

@@ -30,11 +30,14 @@ pub(super) struct Taught {
 impl Learning {
     /// Opens what a configuration names, as far as it is not what the last one named.
     pub(super) fn open(config: &Whole, last: Option<(&Self, &Whole)>, metrics: &Metrics) -> Self {
-        let same_state = last.filter(|(_, before)| before.state == config.state);
+        let same_state = last.filter(|(_, before)| is_same_store(before, config));
         Self {
             state: match same_state {
                 Some((last, _)) => last.state.clone(),
-                None => State::open(&config.state, metrics.state().clone()),
+                None => {
+                    let ids_are_valid = config.feedback.max_age;
+                    State::open(&config.state, ids_are_valid, metrics.state().clone())
+                }
             },
             keys: keys(&config.feedback, last.map(|(last, _)| &last.keys)),
             logs: last.map(|(last, _)| last.logs.clone()).unwrap_or_default(),
@@ -66,7 +69,7 @@ impl Learning {
             .collect();
         let memory = self.state.memory(&model.name, config, &arms);
         if let Some((taught, _, before)) = last
-            && before.state != whole.state
+            && !is_same_store(before, whole)
         {
             memory.begin_with(taught.learner.memory());
         }
@@ -160,6 +163,16 @@ fn random_keys() -> Keys {
         rand::random::<u128>()
     );
     Keys::random(text.as_bytes()).expect("64 digits are enough for a key")
+}
+
+/// Tells whether what was learned is kept as before: Redis recognises feedback for as long as ids
+/// are valid.
+fn is_same_store(one: &Whole, other: &Whole) -> bool {
+    let recognises = |whole: &Whole| match whole.state {
+        config::State::Redis(_) => Some(whole.feedback.max_age),
+        _ => None,
+    };
+    one.state == other.state && recognises(one) == recognises(other)
 }
 
 /// Tells whether what learns of a model would be the same again.

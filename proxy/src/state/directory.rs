@@ -1,5 +1,5 @@
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, File},
     io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write},
     path::{Path, PathBuf},
@@ -23,6 +23,8 @@ pub struct Directory {
     path: PathBuf,
     /// How much each model had learned when it was last saved.
     saved: Arc<Mutex<HashMap<String, u64>>>,
+    /// Models whose files could not be read, although there may be nothing wrong with them.
+    unread: Arc<Mutex<HashSet<String>>>,
 }
 
 /// Writes, and digests what was written.
@@ -47,15 +49,26 @@ impl Directory {
         Self {
             path,
             saved: Arc::default(),
+            unread: Arc::default(),
         }
     }
 
-    /// Has a memory remember what the file of its model says. A file that is broken is set aside.
+    /// Has a memory remember what the file of its model says. A file that is broken is set aside; one
+    /// that cannot be read is left alone, and not written over.
     pub fn load(&self, model: &str, policy: &str, memory: &Memory) {
         let path = self.file(model);
         let contents = match Contents::read(&path) {
             Ok(contents) => contents,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) if !is_broken(&error) => {
+                warn!(
+                    model, %error, file = %path.display(),
+                    "what was learned cannot be read; it begins anew, and what is learned from now \
+                     on is not saved until the file is moved away"
+                );
+                self.unread.lock().insert(model.to_owned());
+                return;
+            }
             Err(error) => {
                 let aside = path.with_extension("broken");
                 let moved = fs::rename(&path, &aside).is_ok();
@@ -107,6 +120,14 @@ impl Directory {
             return None;
         }
         let path = self.file(model);
+        if self.unread.lock().contains(model) {
+            match fs::symlink_metadata(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.unread.lock().remove(model);
+                }
+                _ => return Some(Err(Error::Unread(path))),
+            }
+        }
         let (name, memory) = (model.to_owned(), memory.clone());
         let target = path.clone();
         let written =
@@ -277,6 +298,14 @@ fn write(path: &Path, model: &str, policy: &str, memory: &Memory) -> io::Result<
 fn string(value: &Value) -> io::Result<String> {
     let text = value.as_str().ok_or_else(|| broken("a name is none"))?;
     Ok(text.to_owned())
+}
+
+/// Tells whether a file was read, and is none of these.
+fn is_broken(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+    )
 }
 
 fn broken(why: &'static str) -> io::Error {

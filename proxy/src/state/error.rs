@@ -17,6 +17,8 @@ pub enum Error {
     Foreign(String),
     /// Redis answered with something else than the script does.
     Garbled,
+    /// A file of the directory could not be read, and is not to be lost.
+    Unread(PathBuf),
     /// A file of the directory cannot be written.
     Unwritable(PathBuf, io::Error),
 }
@@ -73,6 +75,11 @@ impl fmt::Display for Error {
                 )
             }
             Self::Garbled => f.write_str("Redis answered with something unexpected"),
+            Self::Unread(path) => write!(
+                f,
+                "{} could not be read and may be good: it is not written over until it is moved away",
+                path.display()
+            ),
             Self::Unwritable(path, error) => {
                 write!(f, "{} cannot be written: {error}", path.display())
             }

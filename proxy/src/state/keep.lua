@@ -28,6 +28,7 @@ for i = 1, tonumber(take()) do
 end
 
 local FEW = 16 -- so many clocks are told each time
+local PRUNE = 64 -- parcels after which clocks are looked through, where they are not told
 local CLOCK_AGE = 604800 -- seconds after which a replica that was not heard of is forgotten
 local ABSURD = 1e15
 local STEP = 1000 -- arguments of one call at most
@@ -124,6 +125,8 @@ if not exists then
 end
 
 -- What is new.
+
+local count_before = count
 
 local function rule()
   if span then
@@ -262,7 +265,8 @@ end
 -- What it came to.
 
 local clocks = false
-if all_clocks or redis.call('HLEN', state) <= 3 + #arms + FEW then
+local told = all_clocks or redis.call('HLEN', state) <= 3 + #arms + FEW
+if told or math.floor(count / PRUNE) > math.floor(count_before / PRUNE) then
   clocks = {}
   local oldest = redis.call('TIME')[1] - CLOCK_AGE
   local fields = redis.call('HGETALL', state)
@@ -278,6 +282,7 @@ if all_clocks or redis.call('HLEN', state) <= 3 + #arms + FEW then
       end
     end
   end
+  clocks = told and clocks
 end
 for i = 1, #learned do
   if type(learned[i]) == 'table' then

@@ -28,6 +28,8 @@ use crate::config::{self, RedisNode, RedisServers};
 pub struct Redis {
     config: config::Redis,
     script: Script,
+    /// For how long at least feedback is recognised that was counted, if it is not too much.
+    counted_for: Duration,
     connection: Mutex<Option<Connection>>,
 }
 
@@ -38,10 +40,12 @@ enum Connection {
 }
 
 impl Redis {
-    /// Makes a keeper, which connects when it is first asked.
-    pub fn new(config: config::Redis) -> Self {
+    /// Makes a keeper, which connects when it is first asked. Feedback can be told again for so
+    /// long: as long as prediction ids are valid.
+    pub fn new(config: config::Redis, counted_for: Duration) -> Self {
         Self {
             config,
+            counted_for,
             script: Script::new(SCRIPT),
             connection: Mutex::new(None),
         }
@@ -114,7 +118,7 @@ impl Redis {
         command.arg(SCHEMA).arg(replica(batch.replica));
         command
             .arg(millis(ttl))
-            .arg(millis(COUNTED_FOR))
+            .arg(millis(self.counted_for))
             .arg(counted);
         command.arg(part.known.count).arg(mark(part.known));
         command.arg(u8::from(part.clocks));
@@ -459,10 +463,8 @@ const CONNECT: Duration = Duration::from_secs(4);
 /// How long it may take to answer: one that is slow is still of use, for nothing waits for it.
 const ANSWER: Duration = Duration::from_secs(3);
 
-/// For how long at least feedback is recognised that was counted: as long as ids are valid.
-const COUNTED_FOR: Duration = Duration::from_secs(24 * 3600);
-
-/// How much feedback at most: some 20 MB of Redis's memory for each model.
+/// How much feedback is recognised at most, the latest half of it at least: some 20 MB of Redis's
+/// memory for each model.
 const COUNTED: usize = 200_000;
 
 /// How much feedback at most of one context.

@@ -17,7 +17,8 @@ use crate::config;
 
 /// What was learned of all models, and where it is kept. A clone is a handle of the same.
 ///
-/// A task exchanges it in the background; it ends when the last handle is dropped.
+/// A task exchanges it in the background. When the last handle is dropped it ends, as soon as all is
+/// kept that nobody else has taken over, or a minute later.
 #[derive(Clone, Debug)]
 pub struct State(Arc<Owner>);
 
@@ -26,6 +27,8 @@ pub struct State(Arc<Owner>);
 pub struct Sharing {
     keeper: Kind,
     models: Mutex<Vec<Model>>,
+    /// When the last handle was dropped.
+    left: Mutex<Option<Instant>>,
     /// Whose turn it is to exchange: the task's, or that of the end.
     turn: tokio::sync::Mutex<()>,
     status: Mutex<Status>,
@@ -58,15 +61,15 @@ struct Model {
 /// Where a memory is in its life.
 ///
 /// ```text
-/// New --- its table is in force ---> InForce --- another table is ---> Leaving
-///  '----------- it never was ----------------------------------------^
+/// New --- its table is in force ---> InForce --- another table is ---> Leaving ---> gone
+///  '----------- it never was, and nobody has it any more ---------------------------^
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Its table may never come into force: nothing begins with it.
+    /// Its table may never come into force: nothing begins with it, and it is not exchanged.
     New,
     InForce,
-    /// It stays until what it has learned is kept.
+    /// It stays until what it has learned is kept, unless another one has taken that over.
     Leaving,
 }
 
@@ -80,16 +83,16 @@ struct Status {
 
 impl State {
     /// Opens what a configuration names. Nothing is waited for: what cannot be reached is tried
-    /// again and again.
+    /// again and again. Feedback can be told again for so long as is said, and is recognised then.
     ///
     /// # Panics
     ///
     /// Panics outside of a runtime, unless everything is kept in memory.
-    pub fn open(config: &config::State, metrics: Metrics) -> Self {
+    pub fn open(config: &config::State, counted_for: Duration, metrics: Metrics) -> Self {
         match config {
             config::State::Memory => Self::new(Kind::Memory, None, metrics),
             config::State::Redis(redis) => {
-                let keeper = Arc::new(Redis::new(redis.clone()));
+                let keeper = Arc::new(Redis::new(redis.clone(), counted_for));
                 Self::new(Kind::Keeper(keeper), Some(redis.interval), metrics)
             }
             config::State::Directory(path) => Self::new(
@@ -113,6 +116,7 @@ impl State {
         let sharing = Arc::new(Sharing {
             keeper,
             models: Mutex::default(),
+            left: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             status: Mutex::new(Status {
                 began: Instant::now(),
@@ -138,14 +142,19 @@ impl State {
             .cloned()
             .collect();
         let mut models = sharing.models.lock();
-        let place = models
-            .iter()
-            .position(|known| known.name == model && known.phase == Phase::InForce);
-        if let Some(place) = place {
-            let known = &models[place];
-            if known.config == *config && known.arms == arms {
-                return known.memory.clone();
-            }
+        sharing.let_go(&mut models);
+        let last = |phase| {
+            let mut known = models.iter().rev();
+            known.find(|known| known.name == model && known.phase == phase)
+        };
+        // One that was left out for a while goes on where it was.
+        let last = last(Phase::InForce).or_else(|| last(Phase::Leaving));
+        if let Some(known) = last
+            && known.phase == Phase::InForce
+            && known.config == *config
+            && known.arms == arms
+        {
+            return known.memory.clone();
         }
         let max_contexts = config
             .context
@@ -156,10 +165,8 @@ impl State {
         if let Kind::Keeper(_) = sharing.keeper {
             memory = memory.kept(model.into(), config.policy.as_str(), rand::random());
         }
-        match place {
-            Some(place) => {
-                memory.begin_with(&models[place].memory);
-            }
+        match last {
+            Some(known) => memory.begin_with(&known.memory),
             None => {
                 if let Kind::Directory(directory) = &sharing.keeper {
                     directory.load(model, config.policy.as_str(), &memory);
@@ -176,18 +183,24 @@ impl State {
         memory
     }
 
-    /// Goes over to the memories of another table, which all come from [`memory`](Self::memory);
-    /// of the others it lets go when all that they have learned is kept.
+    /// Goes over to the memories of another table, which all come from [`memory`](Self::memory); they
+    /// [take over](Memory::take_over) from those that they began with. Of the others it lets go when
+    /// all that they have learned is kept.
     pub fn take_over<'a>(&self, memories: impl IntoIterator<Item = &'a Memory>) {
         let memories: Vec<_> = memories.into_iter().collect();
-        for model in self.0.sharing.models.lock().iter_mut() {
+        let mut models = self.0.sharing.models.lock();
+        for model in &mut *models {
             let stays = memories.iter().any(|memory| memory.is(&model.memory));
-            model.phase = if stays {
-                Phase::InForce
-            } else {
-                Phase::Leaving
+            model.phase = match (stays, model.phase) {
+                (true, _) => {
+                    model.memory.take_over();
+                    Phase::InForce
+                }
+                (false, Phase::New) => Phase::New,
+                (false, _) => Phase::Leaving,
             };
         }
+        self.0.sharing.let_go(&mut models);
     }
 
     /// Brings what was learned to where it is kept, for so long at most. Tells whether that is done.
@@ -240,8 +253,18 @@ impl State {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
+        let Some(task) = &self.task else {
+            return;
+        };
+        let mut models = self.sharing.models.lock();
+        models.retain(|model| model.phase != Phase::New);
+        for model in &mut *models {
+            model.phase = Phase::Leaving;
+        }
+        self.sharing.let_go(&mut models);
+        match models.is_empty() {
+            true => task.abort(),
+            false => *self.sharing.left.lock() = Some(Instant::now()),
         }
     }
 }
@@ -254,13 +277,44 @@ impl Sharing {
             let jitter = 0.75 + 0.5 * rand::random::<f64>();
             sleep(backoff(interval, failures).mul_f64(jitter)).await;
             self.exchange().await;
+            let left = *self.left.lock();
+            if let Some(left) = left
+                && (self.models.lock().is_empty() || left.elapsed() > LINGER)
+            {
+                return;
+            }
+        }
+    }
+
+    /// Lets go of what nobody has any more, and of what was left and is kept or taken over.
+    fn let_go(&self, models: &mut Vec<Model>) {
+        models.retain(|model| match model.phase {
+            Phase::New => !model.memory.is_alone(),
+            Phase::InForce => true,
+            Phase::Leaving => !self.is_kept(model),
+        });
+    }
+
+    /// Tells whether nothing of a model would be lost with it.
+    fn is_kept(&self, model: &Model) -> bool {
+        let memory = &model.memory;
+        match &self.keeper {
+            Kind::Memory => true,
+            Kind::Keeper(_) => memory.is_acknowledged(),
+            Kind::Directory(directory) => {
+                memory.is_succeeded() || !directory.is_behind(&model.name, memory)
+            }
         }
     }
 
     /// Exchanges once, and again at once for as long as there is a reason to.
     async fn exchange(&self) {
         let _turn = self.turn.lock().await;
-        let models = self.models.lock().clone();
+        let models: Vec<Model> = {
+            let models = self.models.lock();
+            let models = models.iter().filter(|model| model.phase != Phase::New);
+            models.cloned().collect()
+        };
         match &self.keeper {
             Kind::Memory => {}
             Kind::Keeper(keeper) => {
@@ -270,7 +324,7 @@ impl Sharing {
                 futures_util::future::join_all(all).await;
             }
             Kind::Directory(directory) => {
-                for model in models.iter().filter(|model| model.phase == Phase::InForce) {
+                for model in models.iter().filter(|model| !model.memory.is_succeeded()) {
                     let policy = model.config.policy.as_str();
                     if let Some(saved) = directory.save(&model.name, policy, &model.memory).await {
                         self.ended(saved.map_err(|error| error.to_string()));
@@ -278,9 +332,9 @@ impl Sharing {
                 }
             }
         }
-        self.models
-            .lock()
-            .retain(|model| model.phase != Phase::Leaving || !model.memory.is_acknowledged());
+        // Their own handles are none that keep anything.
+        drop(models);
+        self.let_go(&mut self.models.lock());
     }
 
     async fn ask(&self, keeper: &dyn Keeper, memory: &Memory) {
@@ -335,12 +389,8 @@ impl Sharing {
 
     fn is_acknowledged(&self) -> bool {
         let models = self.models.lock();
-        models.iter().all(|model| match &self.keeper {
-            Kind::Directory(directory) => {
-                model.phase != Phase::InForce || !directory.is_behind(&model.name, &model.memory)
-            }
-            _ => model.memory.is_acknowledged(),
-        })
+        let mut models = models.iter().filter(|model| model.phase != Phase::New);
+        models.all(|model| self.is_kept(model))
     }
 
     fn unacknowledged(&self) -> usize {
@@ -384,6 +434,9 @@ fn backoff(interval: Duration, failures: u32) -> Duration {
 /// The longest wait after failures.
 const LONGEST: Duration = Duration::from_secs(2);
 
+/// How long what was left is exchanged, if it is not acknowledged before.
+const LINGER: Duration = Duration::from_secs(60);
+
 /// The wait between exchanges at the end.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -392,3 +445,95 @@ const AT_ONCE: usize = 128;
 
 /// How often a directory is looked after.
 const SNAPSHOTS: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use outrigger_filters::select::{Config, Evidence, Policy, Pool};
+
+    use super::*;
+
+    fn faster(learning_rate: f64) -> Config {
+        Config {
+            policy: Policy::Exp3 {
+                learning_rate,
+                exploration: 0.01,
+                share: 1e-4,
+            },
+            ..Config::default()
+        }
+    }
+
+    fn arms() -> [Arm; 2] {
+        ["a", "b"].map(Arm::new)
+    }
+
+    fn learn(memory: &Memory) {
+        let evidence = Evidence::Chosen {
+            arm: 0,
+            probability: 1.,
+            loss: 1.,
+        };
+        memory.learn(None, evidence, None).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_memory_goes_when_another_one_has_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = config::State::Directory(folder.path().into());
+        for config in [config::State::Memory, directory] {
+            let state = State::open(&config, Duration::MAX, Metrics::default());
+            let known = || state.0.sharing.models.lock().len();
+            for round in 1_u8..=20 {
+                let memory = state.memory("m", &faster(round.into()), &arms());
+                state.take_over([&memory]);
+                learn(&memory);
+                assert_eq!(known(), 1);
+            }
+            let memory = state.memory("m", &faster(20.), &arms());
+            assert_eq!(memory.state(None).arms[0].observations, 20.);
+            // The model is left out of the configuration; what is not saved yet is so before it goes.
+            state.take_over([]);
+            assert!(state.finish(Duration::from_secs(5)).await);
+            assert_eq!(known(), 0);
+        }
+        let state = State::open(
+            &config::State::Directory(folder.path().into()),
+            Duration::MAX,
+            Metrics::default(),
+        );
+        let memory = state.memory("m", &faster(20.), &arms());
+        assert_eq!(memory.state(None).arms[0].observations, 20.);
+    }
+
+    #[tokio::test]
+    async fn what_never_came_into_force_is_not_exchanged_and_goes_with_its_table() {
+        let pool = Arc::new(Pool::default());
+        let state = State::kept_by(pool.clone(), Duration::from_secs(3600), Metrics::default());
+        let memory = state.memory("m", &faster(1.), &arms());
+        let topic = memory.batch().unwrap().topic;
+        assert!(state.finish(Duration::from_secs(5)).await);
+        assert_eq!(pool.state(&topic, None), None);
+        drop(memory);
+        assert!(state.finish(Duration::from_secs(5)).await);
+        assert!(state.0.sharing.models.lock().is_empty());
+        let memory = state.memory("m", &faster(1.), &arms());
+        state.take_over([&memory]);
+        assert!(state.finish(Duration::from_secs(5)).await);
+        assert!(pool.state(&topic, None).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_model_that_is_gone_is_told_of_after_the_last_handle_is() {
+        let pool = Arc::new(Pool::default());
+        let state = State::kept_by(pool.clone(), Duration::from_secs(1), Metrics::default());
+        let memory = state.memory("m", &faster(1.), &arms());
+        state.take_over([&memory]);
+        let topic = memory.batch().unwrap().topic;
+        learn(&memory);
+        drop((state, memory));
+        sleep(Duration::from_secs(3)).await;
+        let kept = pool.state(&topic, None).unwrap();
+        assert_eq!(kept.arms[0].observations, 1.);
+        assert_eq!(Arc::strong_count(&pool), 1, "the task has ended");
+    }
+}

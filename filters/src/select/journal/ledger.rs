@@ -2,7 +2,7 @@ use std::{collections::VecDeque, mem, sync::Arc};
 
 use smallvec::SmallVec;
 
-use super::super::{Base, Id, Parcel, Repeated, Selector, State, Version};
+use crate::select::{Base, Id, Parcel, Repeated, Selector, State, Version};
 
 /// What is known of one state.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub(super) struct Ledger {
     pub(super) restore: bool,
     pub(super) waiting: Vec<Entry>,
     pub(super) sent: VecDeque<Sent>,
-    pub(super) kept: VecDeque<(u64, Arc<Parcel>)>,
+    pub(super) kept: VecDeque<Held>,
     /// The round of the last answer that had this state.
     pub(super) seen: u64,
     /// The round in which something was kept the last time.
@@ -28,6 +28,8 @@ pub(super) struct Ledger {
 pub(super) struct Entry {
     pub(super) difference: State,
     pub(super) ids: SmallVec<[Id; 1]>,
+    /// Of how many feedbacks it is the sum, but for those that were told by others, too.
+    pub(super) count: usize,
 }
 
 /// Entries that are sent together.
@@ -35,6 +37,16 @@ pub(super) struct Entry {
 pub(super) struct Sent {
     pub(super) entries: Vec<Entry>,
     pub(super) parcel: Arc<Parcel>,
+}
+
+/// A parcel that the keeper has, held in case it loses it.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) parcel: Arc<Parcel>,
+    /// How many feedbacks are in it.
+    count: usize,
+    /// The round in which it was kept.
+    round: u64,
 }
 
 impl Ledger {
@@ -88,7 +100,7 @@ impl Ledger {
         while self
             .kept
             .front()
-            .is_some_and(|(kept, _)| kept + AGE < round)
+            .is_some_and(|held| held.round + AGE < round)
         {
             self.kept.pop_front();
         }
@@ -103,7 +115,11 @@ impl Ledger {
         {
             entries += sent.entries.len();
             self.written = round;
-            self.kept.push_back((round, sent.parcel));
+            self.kept.push_back(Held {
+                count: sent.entries.iter().map(|entry| entry.count).sum(),
+                parcel: sent.parcel,
+                round,
+            });
         }
         entries
     }
@@ -111,14 +127,15 @@ impl Ledger {
     /// Takes back what the keeper has lost, to send it again, and returns how many parcels.
     pub(super) fn has_lost(&mut self, clock: u64) -> usize {
         let mut lost = 0;
-        let lacks = |(_, parcel): &(u64, Arc<Parcel>)| parcel.number > clock;
+        let lacks = |held: &Held| held.parcel.number > clock;
         while self.kept.back().is_some_and(lacks)
-            && let Some((_, parcel)) = self.kept.pop_back()
+            && let Some(Held { parcel, count, .. }) = self.kept.pop_back()
         {
             lost += 1;
             let entries = vec![Entry {
                 difference: parcel.difference.clone(),
                 ids: parcel.ids.iter().copied().collect(),
+                count,
             }];
             self.sent.push_front(Sent { entries, parcel });
         }
@@ -145,8 +162,9 @@ impl Ledger {
         sent.entries.retain_mut(|entry| {
             let ids = entry.ids.len();
             entry.ids.retain(|id| !known.contains(id));
+            entry.count = entry.count.saturating_sub(ids - entry.ids.len());
             // One of several feedbacks cannot be taken out of their sum.
-            ids == entry.ids.len() || !entry.ids.is_empty()
+            entry.count > 0
         });
         let taken = before - sent.entries.len();
         match sent.entries.is_empty() {
@@ -167,12 +185,45 @@ impl Ledger {
             for entry in entries {
                 folded.difference += &entry.difference;
                 folded.ids.extend(entry.ids);
+                folded.count += entry.count;
             }
             let forgotten = folded.ids.len().saturating_sub(ids);
             folded.ids.drain(..forgotten);
             self.waiting.push(folded);
         }
         before - self.waiting.len()
+    }
+
+    /// Makes it one of other arms: states are translated by the first, differences by the second.
+    pub(super) fn translate(
+        &mut self,
+        state: &impl Fn(&State) -> State,
+        difference: &impl Fn(&State) -> State,
+    ) {
+        self.shared = state(&self.shared);
+        self.base = Arc::new(Base {
+            state: state(&self.base.state),
+            ..Base::clone(&self.base)
+        });
+        let parcel = |parcel: &Parcel| {
+            Arc::new(Parcel {
+                number: parcel.number,
+                difference: difference(&parcel.difference),
+                ids: parcel.ids.clone(),
+            })
+        };
+        for entry in &mut self.waiting {
+            entry.difference = difference(&entry.difference);
+        }
+        for sent in &mut self.sent {
+            sent.parcel = parcel(&sent.parcel);
+            for entry in &mut sent.entries {
+                entry.difference = difference(&entry.difference);
+            }
+        }
+        for held in &mut self.kept {
+            held.parcel = parcel(&held.parcel);
+        }
     }
 
     /// Returns what the keeper had with all that it does not have.
