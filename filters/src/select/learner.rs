@@ -8,40 +8,40 @@ use smallvec::SmallVec;
 use tracing::warn;
 
 use super::{
-    Applied, Arm, Available, Chosen, Config, Defaults, Evidence, Feedback, Handles, Id, Keys,
-    Learnt, Ledger, Like, Memory, Outcome, Predictions, Rejected, Shares, Token, Told, label,
-    ledger, loss, random::Sequence, told,
+    Applied, Arm, Available, Chosen, Config, Defaults, Evidence, Handles, Id, Keys, Learnt, Ledger,
+    Like, Memory, Predictions, Rejected, Shares, Token, label, ledger, lessons::ALL_ROWS,
+    random::Sequence,
 };
 use crate::inference::{DefaultReason, Request, Response, Signature};
 
 /// What is learned of a model's arms, and how: it outlives the stacks of the arms. A handle.
 #[derive(Clone, Debug)]
-pub struct Learner(Arc<Inner>);
+pub struct Learner(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
-    model: ByteString,
-    config: Config,
+pub(super) struct Inner {
+    pub(super) model: ByteString,
+    pub(super) config: Config,
     /// The arms that answer.
-    arms: Box<[Arm]>,
+    pub(super) arms: Box<[Arm]>,
     /// What prediction ids call the model, and the arms.
-    digest: u32,
-    digests: Box<[u32]>,
-    memory: Memory,
-    keys: Keys,
-    max_age: Duration,
-    default_output: Option<Defaults>,
-    min_confidence: Option<f64>,
-    quorum: Option<usize>,
-    ends_early: bool,
-    fair: Duration,
-    ledger: Option<Arc<dyn Ledger>>,
-    metrics: Handles,
+    pub(super) digest: u32,
+    pub(super) digests: Box<[u32]>,
+    pub(super) memory: Memory,
+    pub(super) keys: Keys,
+    pub(super) max_age: Duration,
+    pub(super) default_output: Option<Defaults>,
+    pub(super) min_confidence: Option<f64>,
+    pub(super) quorum: Option<usize>,
+    pub(super) ends_early: bool,
+    pub(super) fair: Duration,
+    pub(super) ledger: Option<Arc<dyn Ledger>>,
+    pub(super) metrics: Handles,
     /// By which choices are made.
-    sequence: Sequence,
+    pub(super) sequence: Sequence,
     /// What tells predictions apart: also from those of replicas with the same seed, and from those
     /// before a restart.
-    nonces: Sequence,
+    pub(super) nonces: Sequence,
 }
 
 /// What a learner is made of.
@@ -173,17 +173,6 @@ impl Learner {
         &self.0.model
     }
 
-    /// Learns from feedback on a prediction of this model.
-    ///
-    /// # Errors
-    ///
-    /// Fails where it cannot be learned from; nothing has changed then.
-    pub fn report(&self, token: &Token, feedback: &Feedback) -> Result<Applied, Rejected> {
-        self.learn_of(token, feedback)
-            .inspect(|applied| self.count(counted_as(applied)))
-            .inspect_err(|rejected| self.count(rejected.told()))
-    }
-
     /// Returns what prediction ids call the model.
     pub fn digest(&self) -> u32 {
         self.0.digest
@@ -194,55 +183,9 @@ impl Learner {
         token.model == self.0.digest
     }
 
-    /// Opens an id, of this model or of another one with the same keys.
-    ///
-    /// # Errors
-    ///
-    /// Fails where it is not accepted.
-    pub fn open(&self, id: &str) -> Result<Token, Rejected> {
-        let inner = &*self.0;
-        Ok(Token::open(
-            id,
-            &inner.keys,
-            SystemTime::now(),
-            inner.max_age,
-        )?)
-    }
-
-    /// Counts feedback of this model that was refused before it came here.
-    pub fn refused(&self, rejected: &Rejected) {
-        self.count(rejected.told());
-    }
-
     /// Tells whether two are handles of the same.
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
-    }
-
-    /// Learns from feedback on inputs, of what the arms answer to them; an arm that gave no answer
-    /// is left out.
-    ///
-    /// # Errors
-    ///
-    /// Fails where it cannot be learned from; nothing has changed then.
-    pub fn judge(
-        &self,
-        context: Option<&str>,
-        answers: &[Option<Response>],
-        feedback: &Feedback,
-    ) -> Result<Applied, Rejected> {
-        let judged = || {
-            let predicted: Vec<_> = answers
-                .iter()
-                .map(|answer| self.predictions(answer.as_ref()?))
-                .collect();
-            let rows = predicted.iter().flatten().map(|rows| rows.len()).max();
-            let losses = self.losses_by_label(&predicted, rows.unwrap_or(0), feedback)?;
-            self.learn(context, Evidence::Known(&losses), None, None)
-        };
-        judged()
-            .inspect(|applied| self.count(counted_as(applied)))
-            .inspect_err(|rejected: &Rejected| self.count(rejected.told()))
     }
 
     /// Returns with which probability each arm is chosen, of those that may be.
@@ -402,144 +345,7 @@ impl Learner {
         }
     }
 
-    fn count(&self, told: Told) {
-        self.0.metrics.feedback(told).inc();
-    }
-
-    fn learn_of(&self, token: &Token, feedback: &Feedback) -> Result<Applied, Rejected> {
-        let inner = &*self.0;
-        if !self.is_of(token) {
-            return Err(Rejected::OtherModel);
-        }
-        let rows = token.rows as usize;
-        // Arms that are no more have nothing to learn, but those that are left of an ensemble have.
-        let place = |digest: u32| inner.digests.iter().position(|known| *known == digest);
-        let known: SmallVec<[(usize, &Chosen); 8]> = (token.arms.iter())
-            .filter_map(|chosen| Some((place(chosen.arm)?, chosen)))
-            .collect();
-        if known.is_empty() {
-            return Err(Rejected::UnknownArm);
-        }
-        let mut predicted: Vec<Option<Predictions>> = vec![None; inner.arms.len()];
-        let by_label = matches!(feedback.outcome, Outcome::Label(_));
-        if by_label || token.ensemble {
-            if token.cut {
-                return Err(Rejected::Cut);
-            }
-            for (arm, chosen) in &known {
-                predicted[*arm] = told::unpacked(&chosen.predictions, rows);
-            }
-        }
-        let losses = match (&feedback.outcome, token.ensemble) {
-            (Outcome::Label(_), _) => self.losses_by_label(&predicted, rows, feedback)?,
-            (Outcome::Loss(told), false) => {
-                let mut losses = vec![None; inner.arms.len()];
-                losses[known[0].0] = Some(told::mean(told, rows, feedback.row)?);
-                losses
-            }
-            (Outcome::Loss(told), true) => {
-                let loss = told::mean(told, rows, feedback.row)?;
-                // The first is the one whose answer it was, if it is still there.
-                let is_first = known.first().map(|(_, chosen)| chosen.arm)
-                    == token.arms.first().map(|chosen| chosen.arm);
-                let winner = known.first().filter(|_| is_first && rows == 1);
-                let (winner, _) = winner.ok_or(Rejected::Whose)?;
-                let kind = inner.config.loss;
-                let losses = told::blamed(&predicted, *winner, loss, kind);
-                let losses = losses.ok_or(Rejected::Whose)?;
-                if losses.iter().flatten().count() < known.len() {
-                    return self.learn_each(token, &losses);
-                }
-                losses
-            }
-        };
-        let id = Id {
-            nonce: token.nonce,
-            // Of an only row it is the same to name it or not.
-            row: feedback.row.filter(|_| rows > 1).unwrap_or(ALL_ROWS),
-        };
-        let evidence = match (token.ensemble, &known[..]) {
-            (false, [(arm, chosen), ..]) => Evidence::Chosen {
-                arm: *arm,
-                probability: chosen.probability.into(),
-                loss: losses[*arm].ok_or(Rejected::NoLabel)?,
-            },
-            _ => Evidence::Known(&losses),
-        };
-        self.learn(
-            token.context.as_deref(),
-            evidence,
-            Some(id),
-            Some(token.nonce),
-        )
-    }
-
-    /// Learns the losses of some of an ensemble's arms, of whose others nothing is known: one by one,
-    /// for told together they would say nothing of the others' weights.
-    fn learn_each(&self, token: &Token, losses: &[Option<f64>]) -> Result<Applied, Rejected> {
-        let mut arms = 0;
-        for (arm, loss) in losses.iter().enumerate() {
-            let Some(loss) = *loss else {
-                continue;
-            };
-            let evidence = Evidence::Chosen {
-                arm,
-                probability: 1.,
-                loss,
-            };
-            // Each has an id of its own, which follows from that of the prediction.
-            let id = Id {
-                nonce: token.nonce ^ u64::from(self.0.digests[arm]),
-                row: ALL_ROWS,
-            };
-            let context = token.context.as_deref();
-            match self.learn(context, evidence, Some(id), Some(token.nonce))? {
-                Applied::Duplicate => return Ok(Applied::Duplicate),
-                Applied::Learned { .. } => arms += 1,
-            }
-        }
-        Ok(Applied::Learned { arms })
-    }
-
-    /// Returns the mean loss of each arm over the rows of which the truth is told.
-    fn losses_by_label(
-        &self,
-        predicted: &[Option<Predictions>],
-        rows: usize,
-        feedback: &Feedback,
-    ) -> Result<Vec<Option<f64>>, Rejected> {
-        let Outcome::Label(truths) = &feedback.outcome else {
-            return Err(Rejected::Whose);
-        };
-        if predicted.iter().all(Option::is_none) {
-            return Err(Rejected::NoLabel);
-        }
-        let loss = self.config().loss;
-        let told = told::spoken_of(truths.len(), rows, feedback.row)?;
-        let mut losses = Vec::with_capacity(predicted.len());
-        for predictions in predicted {
-            let Some(predictions) = predictions else {
-                losses.push(None);
-                continue;
-            };
-            let (mut sum, mut count) = (0., 0.);
-            for (row, truth) in told.clone().zip(truths) {
-                let (Some(truth), Some(prediction)) = (truth, predictions.get(row)) else {
-                    continue;
-                };
-                sum += loss::of(loss, prediction, truth)
-                    .map_err(|error| Rejected::NotComparable(error.to_string()))?;
-                count += 1.;
-            }
-            losses.push((count > 0.).then(|| sum / count));
-        }
-        match losses.iter().all(Option::is_none) {
-            true => Err(Rejected::Nothing),
-            false => Ok(losses),
-        }
-    }
-
-    fn learn(
+    pub(super) fn learn(
         &self,
         context: Option<&str>,
         evidence: Evidence<'_>,
@@ -590,29 +396,6 @@ impl Asked {
         }
     }
 }
-
-fn counted_as(applied: &Applied) -> Told {
-    match applied {
-        Applied::Learned { .. } => Told::Applied,
-        Applied::Duplicate => Told::Duplicate,
-    }
-}
-
-impl Rejected {
-    /// Returns under what it is counted.
-    fn told(&self) -> Told {
-        match self {
-            Self::Refused(super::Refused::Malformed) => Told::Malformed,
-            Self::Refused(super::Refused::Foreign) => Told::Foreign,
-            Self::Refused(super::Refused::Expired) => Told::Expired,
-            Self::Full => Told::Full,
-            _ => Told::Unusable,
-        }
-    }
-}
-
-/// What stands for a row where all are meant.
-const ALL_ROWS: u32 = u32::MAX;
 
 impl Config {
     /// Tells whether all arms are asked.

@@ -16,6 +16,7 @@ mod keys;
 pub mod label;
 mod learner;
 mod ledger;
+mod lessons;
 pub mod loss;
 mod memory;
 mod metrics;
