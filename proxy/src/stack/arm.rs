@@ -135,12 +135,12 @@ impl Arm {
                     .within(room.clone());
                 batches = calls.iter().map(|call| layer.layer(call.clone())).collect();
                 let balance = Balance::new(replicas.clone(), batches.iter().cloned());
-                let usual = stack(rename.as_ref(), cache.clone(), balance);
+                let usual = stack(rename.as_ref(), cache, balance);
                 (usual, Some(stack(rename.as_ref(), whole, single)))
             }
             None => {
                 let alone = whole.map(|whole| stack(rename.as_ref(), Some(whole), single.clone()));
-                (stack(rename.as_ref(), cache.clone(), single), alone)
+                (stack(rename.as_ref(), cache, single), alone)
             }
         };
         if asks(config) {
