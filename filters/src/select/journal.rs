@@ -190,6 +190,7 @@ impl Journal {
         let urgent = match kept {
             Kept::Same => {
                 ledger.seen = round;
+                ledger.others /= 2.;
                 // A context may have left memory since it was last told.
                 part.context.as_ref()?;
                 false
@@ -222,6 +223,7 @@ impl Journal {
             } => {
                 ledger.seen = round;
                 ledger.restore = false;
+                ledger.has_heard(&state, clock);
                 ledger.version = version;
                 self.entries -= ledger.has_kept(clock, round);
                 let lost = ledger.has_lost(clock);
@@ -352,6 +354,12 @@ impl Journal {
     ) -> Option<(State, Version)> {
         let ledger = self.ledgers.get(&context.cloned())?;
         Some((ledger.working(selector), ledger.version))
+    }
+
+    /// Returns how many losses others are learning from that are not known here yet.
+    pub(super) fn others(&self, context: Option<&ByteString>) -> f64 {
+        let ledger = self.ledgers.get(&context.cloned());
+        ledger.map_or(0., |ledger| ledger.others)
     }
 
     /// Returns how much of it there is.

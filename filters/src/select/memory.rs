@@ -40,6 +40,8 @@ struct Inner {
     notes: Mutex<Notes>,
     /// What the keeper knows this as.
     kept: Option<Arc<Topic>>,
+    /// Whether what others learn at the same time makes no difference.
+    heedless: bool,
     /// How many answers of the keeper have come.
     round: AtomicU32,
     /// How much was learned.
@@ -146,6 +148,7 @@ impl Memory {
                 heir: None,
             }),
             kept: None,
+            heedless: false,
             round: AtomicU32::new(0),
             learned: AtomicU64::new(0),
         }))
@@ -168,6 +171,19 @@ impl Memory {
         }));
         let prior = inner.overall.load().state.clone();
         inner.notes.get_mut().journal = Some(Journal::new(MOST_ENTRIES, prior, replica));
+        Self(Arc::new(inner))
+    }
+
+    /// Has each feedback count in full, however much others learn at the same time: to see what it
+    /// is good for that it does not.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is another handle.
+    #[must_use]
+    pub fn heedless(self) -> Self {
+        let mut inner = Arc::into_inner(self.0).expect("a memory is prepared before it is shared");
+        inner.heedless = true;
         Self(Arc::new(inner))
     }
 
@@ -445,7 +461,12 @@ impl Inner {
         }
         let overall = self.overall.load();
         let mut state = overall.state.clone();
-        let difference = selector.learn(&mut state, evidence);
+        let others = |journal: &Option<&mut Journal>, context: Option<&ByteString>| match journal {
+            Some(journal) if !self.heedless => journal.others(context),
+            _ => 0.,
+        };
+        let beside = others(&journal, None);
+        let difference = selector.learn_beside(&mut state, evidence, beside);
         if let Some(journal) = &mut journal {
             let before = (&overall.state, Version::default());
             journal.put(None, before, difference, id);
@@ -462,7 +483,8 @@ impl Inner {
             });
             let mut state = known.unwrap_or_else(|| selector.inherit(&overall.state));
             let before = state.clone();
-            let difference = selector.learn(&mut state, evidence);
+            let beside = others(&journal, key.as_ref());
+            let difference = selector.learn_beside(&mut state, evidence, beside);
             if let (Some(journal), Some(key)) = (&mut journal, &key) {
                 let version = Version {
                     count: version,

@@ -51,6 +51,17 @@ impl Redis {
         }
     }
 
+    /// Returns how many bytes a batch is sent as.
+    pub fn written(&self, batch: &Batch) -> usize {
+        let commands = batch
+            .parts
+            .iter()
+            .map(|part| self.command("EVALSHA", self.script.get_hash(), batch, part));
+        commands
+            .map(|command| command.get_packed_command().len())
+            .sum()
+    }
+
     async fn keep(&self, batch: Batch) -> Result<Reply, Error> {
         // The lock is held for one exchange: there is one at a time for each model, and those of
         // several models share the connection.

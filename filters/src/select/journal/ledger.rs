@@ -21,6 +21,8 @@ pub(super) struct Ledger {
     pub(super) seen: u64,
     /// The round in which something was kept the last time.
     written: u64,
+    /// How many losses others brought of late between two answers.
+    pub(super) others: f64,
 }
 
 /// What feedback has changed.
@@ -65,6 +67,7 @@ impl Ledger {
             kept: VecDeque::new(),
             seen: round,
             written: 0,
+            others: 0.,
         }
     }
 
@@ -104,6 +107,21 @@ impl Ledger {
         {
             self.kept.pop_front();
         }
+    }
+
+    /// Takes note of how much others have brought since the last answer.
+    pub(super) fn has_heard(&mut self, state: &State, clock: u64) {
+        // What was there before the first answer was not brought at once.
+        if self.version.count == 0 {
+            return;
+        }
+        let told = |state: &State| -> f64 { state.arms.iter().map(|arm| arm.observations).sum() };
+        let sent = self.sent.iter();
+        let ours = sent.take_while(|sent| sent.parcel.number <= clock);
+        let ours: f64 = ours.map(|sent| told(&sent.parcel.difference)).sum();
+        let theirs = told(state) - told(&self.shared) - ours;
+        // It may be less the next time by chance, but it was not less for nothing.
+        self.others = theirs.max(self.others / 2.).max(0.);
     }
 
     /// Takes note of what the keeper has, and returns how many entries that were.

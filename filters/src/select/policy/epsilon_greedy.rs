@@ -38,8 +38,8 @@ impl Mind for EpsilonGreedy {
 
     fn lesson(&self, _: &State, told: &Told, lesson: &mut State) {
         for (arm, loss) in &told.losses {
-            lesson.arms[*arm].score += loss;
-            lesson.arms[*arm].trials += 1.;
+            lesson.arms[*arm].score += told.weight * loss;
+            lesson.arms[*arm].trials += told.weight;
         }
     }
 }

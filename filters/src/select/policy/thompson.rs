@@ -101,6 +101,9 @@ impl Mind for Thompson {
     fn lesson(&self, _: &State, told: &Told, lesson: &mut State) {
         for (arm, loss) in &told.losses {
             lesson.arms[*arm] += Learned {
+                // In full, however many are learned from at the same time: a moment with more of them
+                // tells of the arms that are asked as well as one with fewer, and those that are not
+                // are known by their past. Counted for less, they would take longer to be heard.
                 score: *loss,
                 trials: 1.,
                 past_score: *loss,

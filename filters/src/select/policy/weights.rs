@@ -47,7 +47,8 @@ pub(super) fn lesson(rates: Rates, state: &State, told: &Told, lesson: &mut Stat
     }
     if let Some(probability) = told.probability {
         for (arm, loss) in &told.losses {
-            lesson.arms[*arm].score -= (rates.chosen * loss / probability).min(rates.most);
+            let fall = told.weight * rates.chosen * loss / probability;
+            lesson.arms[*arm].score -= fall.min(rates.most);
         }
         return;
     }
