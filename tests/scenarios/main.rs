@@ -12,6 +12,7 @@ mod claimed;
 mod deadline;
 mod endpoints;
 mod explain;
+mod fleet;
 mod garbage;
 mod isolation;
 mod leaving;
