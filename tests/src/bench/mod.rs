@@ -10,6 +10,7 @@ pub mod feedback;
 pub mod goodput;
 pub mod h2load;
 pub mod message;
+pub mod outage;
 pub mod passthrough;
 pub mod peers;
 pub mod pin;

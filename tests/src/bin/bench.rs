@@ -1,6 +1,5 @@
 //! `cargo run --release -p outrigger-tests --bin bench -- passthrough | batching | goodput | cache |
-//! feedback`:
-//! see `tests/bench/README.md`.
+//! feedback | outage`: see `tests/bench/README.md`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,7 +11,7 @@ use outrigger::demo::load::{Load, Pace, Repeat, Target, frame};
 use outrigger_tests::bench::curves::Curve;
 use outrigger_tests::bench::peers::Peer;
 use outrigger_tests::bench::{
-    Result, batching, cache, feedback, goodput, message, passthrough, triton, upstream,
+    Result, batching, cache, feedback, goodput, message, outage, passthrough, triton, upstream,
 };
 
 /// That of Outrigger's binary: what a cache takes of the machine is also what its allocator takes.
@@ -161,6 +160,23 @@ enum Command {
         /// Leave it to the system which core runs what
         #[arg(long)]
         unpinned: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// What predictions notice of a Redis that is killed, stands still, forgets, or is slow
+    Outage {
+        /// Times that all of it happens; medians are shown
+        #[arg(long, default_value_t = 5)]
+        repeats: usize,
+        /// How long each phase is
+        #[arg(long, default_value_t = 4.0)]
+        seconds: f64,
+        /// Predictions a second
+        #[arg(long, default_value_t = 1000.0)]
+        rate: f64,
+        /// Predictions a second, besides, that are told of
+        #[arg(long, default_value_t = 200.0)]
+        feedback: f64,
         #[command(flatten)]
         common: Common,
     },
@@ -383,6 +399,24 @@ fn run(command: Command) -> Result<()> {
                 lasting: Duration::from_secs_f64(if quick { 0.5 } else { seconds }),
                 labels: if quick { 2000 } else { 20_000 },
                 unpinned,
+                outrigger: common.outrigger(),
+                folder: folder.0.clone(),
+            })?;
+            common.write(&figures)
+        }
+        Command::Outage {
+            repeats,
+            seconds,
+            rate,
+            feedback,
+            common,
+        } => {
+            let folder = Folder::new()?;
+            let figures = outage::run(&outage::Options {
+                repeats,
+                lasting: Duration::from_secs_f64(seconds),
+                rate,
+                feedback,
                 outrigger: common.outrigger(),
                 folder: folder.0.clone(),
             })?;

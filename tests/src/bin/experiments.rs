@@ -1,4 +1,4 @@
-//! `cargo run --release -p outrigger-tests --bin experiments -- fig3 | … | fig8 | fig10 | all`: see
+//! `cargo run --release -p outrigger-tests --bin experiments -- fig3 | … | fig8 | fig10 | scale | all`: see
 //! `tests/experiments/README.md`.
 
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum};
 use outrigger_tests::bench::Result;
 use outrigger_tests::bench::curves::Curve;
 use outrigger_tests::experiments::{
-    Findings, Options, confidence, contexts, delay, profile, replicas, selection, throughput,
+    Findings, Options, confidence, contexts, delay, fleet, profile, replicas, selection, throughput,
 };
 
 /// Makes the figures of the Clipper paper again: numbers, plots, and rows beside the paper's.
@@ -58,7 +58,7 @@ enum Figure {
     Fig4,
     /// Waiting for company
     Fig5,
-    /// Replicas
+    /// Replicas of a model
     Fig6,
     /// Ensembles and confidence
     Fig7,
@@ -66,6 +66,8 @@ enum Figure {
     Fig8,
     /// A state for each user
     Fig10,
+    /// Replicas of the proxy that share what they learn, on a virtual clock
+    Scale,
     /// All of them
     All,
 }
@@ -104,7 +106,7 @@ fn run(cli: Cli) -> Result<()> {
     };
     std::fs::create_dir_all(&out)?;
     let wanted = |figure| cli.figures.contains(&figure) || cli.figures.contains(&Figure::All);
-    let experiments: [(Figure, &str, Experiment); 7] = [
+    let experiments: [(Figure, &str, Experiment); 8] = [
         (Figure::Fig3, "fig3", profile::run),
         (Figure::Fig4, "fig4", throughput::run),
         (Figure::Fig5, "fig5", delay::run),
@@ -112,6 +114,7 @@ fn run(cli: Cli) -> Result<()> {
         (Figure::Fig7, "fig7", confidence::run),
         (Figure::Fig8, "fig8", selection::run),
         (Figure::Fig10, "fig10", contexts::run),
+        (Figure::Scale, "scale", fleet::run),
     ];
     for (figure, name, experiment) in experiments {
         if !wanted(figure) {

@@ -47,6 +47,13 @@ pub fn learned(admin: SocketAddr, model: &str) -> Result<Vec<Learned>> {
     read(&answer, model).ok_or_else(|| format!("no endpoints of {model} in: {answer}").into())
 }
 
+/// Asks what is known of all models.
+pub fn models(admin: SocketAddr) -> Result<Value> {
+    let answer = get(admin, "/models")?;
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    Ok(serde_json::from_str(body)?)
+}
+
 fn get(admin: SocketAddr, path: &str) -> Result<String> {
     let mut socket = TcpStream::connect(admin)?;
     socket.set_read_timeout(Some(PATIENCE))?;

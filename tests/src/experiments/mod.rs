@@ -9,6 +9,7 @@ pub mod containers;
 pub mod contexts;
 pub mod delay;
 pub mod fit;
+pub mod fleet;
 pub mod plot;
 pub mod profile;
 pub mod random;
