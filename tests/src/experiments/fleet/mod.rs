@@ -341,7 +341,7 @@ fn print(runs: &[Run]) {
     ]);
     for run in runs.iter().filter(|run| run.part != Part::Contexts) {
         let world = &run.world;
-        let one = one_of(runs, world).map_or(f64::NAN, Run::regret);
+        let times = times_one(runs, run);
         table.row([
             match world.heeds {
                 true => world.policy.as_str().into(),
@@ -355,7 +355,7 @@ fn print(runs: &[Run]) {
                 .map_or("-".into(), |it| short(it * world.rate)),
             format!("{:.4}", run.mean(|seen| seen.error)),
             format!("{:.4}", run.regret()),
-            short(run.regret() / one),
+            short(times),
             format!("{:.4}", run.mean(|seen| seen.error_end)),
             short(run.of(|seen| seen.agreed_lost.unwrap_or(f64::INFINITY))),
             short(run.of(|seen| seen.agreed_back.unwrap_or(f64::INFINITY))),
@@ -395,6 +395,17 @@ fn print(runs: &[Run]) {
         ]);
     }
     println!("A million callers, each with a state of its own\n\n{table}");
+}
+
+/// Returns how many times as much a run loses as one replica does beyond the oracle; not a number
+/// where that one loses next to nothing.
+fn times_one(runs: &[Run], run: &Run) -> f64 {
+    let one = one_of(runs, &run.world).map_or(f64::NAN, Run::regret);
+    if one > LEAST_REGRET {
+        run.regret() / one
+    } else {
+        f64::NAN
+    }
 }
 
 /// Finds what one replica makes of the same requests.
@@ -458,10 +469,7 @@ fn picture(runs: &[Run]) -> Sheet {
                 .filter(move |run| run.world.policy.as_str() == policy && run.part == part);
             of.filter(move |run| part != Part::Rate || run.world.replicas > 1)
         };
-        let ratio = |run: &Run| {
-            let one = one_of(runs, &run.world).map_or(f64::NAN, Run::regret);
-            run.regret() / one
-        };
+        let ratio = |run: &Run| times_one(runs, run);
         let points: Vec<_> = of(Part::Replicas)
             .map(|run| (replicas(run), ratio(run)))
             .collect();
@@ -488,6 +496,8 @@ fn usual(name: &str) -> Policy {
         .unwrap_or(Policy::Fixed)
 }
 
+/// The share of answers below which it is noise how many of them were wrong.
+const LEAST_REGRET: f64 = 0.003;
 const COUNTS: [usize; 8] = [1, 2, 4, 10, 30, 100, 300, 1000];
 const POLICIES: [&str; 4] = ["exp3", "thompson", "epsilon-greedy", "exp4"];
 /// Requests a second of all replicas, where those are not what is compared.
