@@ -76,9 +76,9 @@ pub fn run(options: &Options) -> Result<Findings> {
     })
 }
 
-/// Returns the settings of a store that nobody need reach.
-fn keeping(url: &str) -> Result<config::Redis> {
-    Ok(config::Redis {
+/// Returns what speaks to a Redis, which nobody need reach.
+fn keeper(url: &str) -> Result<Keeper> {
+    let redis = config::Redis {
         url: url.parse().map_err(|_| "the address of a Redis")?,
         password_file: None,
         ca: None,
@@ -87,7 +87,8 @@ fn keeping(url: &str) -> Result<config::Redis> {
             .map_err(|_| "the usual prefix")?,
         interval: config::Redis::INTERVAL,
         context_ttl: Duration::from_secs(3600),
-    })
+    };
+    Ok(Keeper::new(redis, COUNTED_FOR))
 }
 
 fn plan(options: &Options) -> Vec<Run> {
@@ -192,7 +193,7 @@ fn course(runs: &mut [Run]) -> Result<()> {
     let next = AtomicUsize::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let keepers: Vec<Keeper> = (0..threads)
-        .map(|_| Ok(Keeper::new(keeping("redis://127.0.0.1:6379/0")?)))
+        .map(|_| keeper("redis://127.0.0.1:6379/0"))
         .collect::<Result<_>>()?;
     std::thread::scope(|scope| {
         for keeper in &keepers {
@@ -505,6 +506,8 @@ const RATE: f64 = 1000.;
 /// Seconds between two exchanges of a replica, where nothing else is said: the proxy's.
 const INTERVAL: f64 = 0.25;
 const INTERVALS: [f64; 4] = [0.1, 0.25, 1., 4.];
+/// For how long feedback is recognised: as long as its ids are valid.
+const COUNTED_FOR: Duration = Duration::from_secs(24 * 3600);
 /// Requests at least, as in figure 8.
 const QUERIES: f64 = 20_000.;
 /// Seconds at least.

@@ -9,7 +9,7 @@ use outrigger_filters::select::{
 };
 use serde_json::{Value, json};
 
-use super::{keeping, wire};
+use super::{keeper, wire};
 use crate::bench::Result;
 use crate::redis::Redis;
 
@@ -102,7 +102,7 @@ pub(super) fn measure(quick: bool) -> Result<Option<Vec<Taken>>> {
 impl Case {
     async fn measure(self, exchanges: usize) -> Result<Taken> {
         let server = Redis::start(&[]);
-        let keeper = Keeper::new(keeping(&server.url())?);
+        let keeper = keeper(&server.url())?;
         let fleet: Vec<_> = (1..=self.replicas as u64).map(memory).collect();
         let mut nonce = 0;
         // Everyone has told something before it counts.
