@@ -141,10 +141,14 @@ impl Journal {
         if let Some(ledger) = self.ledgers.get_mut(&None) {
             parts.push(part(&None, ledger));
         }
-        for (context, ledger) in &mut self.ledgers {
-            if context.is_some() && ledger.has_business(self.round) && rows < PARTS {
-                rows += 1;
-                parts.push(part(context, ledger));
+        // What is new first: to see whether the keeper still has what it had can wait.
+        for is_new in [true, false] {
+            for (context, ledger) in &mut self.ledgers {
+                let has_business = ledger.has_business(round) && ledger.is_idle() != is_new;
+                if context.is_some() && has_business && rows < PARTS {
+                    rows += 1;
+                    parts.push(part(context, ledger));
+                }
             }
         }
         for context in wanted {
@@ -302,11 +306,15 @@ impl Journal {
 
     /// Tells whether a keeper that was just asked is to be asked again at once.
     pub(super) fn is_urgent(&self, parts: &[Part]) -> bool {
-        parts.iter().any(|part| {
-            self.ledgers
-                .get(&part.context)
-                .is_some_and(|ledger| ledger.restore || ledger.waiting.len() > ENTRIES)
-        })
+        // No more were told because there was no more room in the batch.
+        let told = parts.iter().filter(|part| !part.parcels.is_empty());
+        let was_full = told.count() >= PARTS;
+        was_full
+            || parts.iter().any(|part| {
+                self.ledgers
+                    .get(&part.context)
+                    .is_some_and(|ledger| ledger.restore || ledger.waiting.len() > ENTRIES)
+            })
     }
 
     /// Ends with the answers to a batch: what nothing was heard of for long is forgotten.

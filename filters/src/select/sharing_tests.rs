@@ -381,6 +381,26 @@ fn what_the_keeper_is_told_is_bounded() {
 }
 
 #[test]
+fn more_contexts_than_go_into_one_exchange_are_told_in_several_at_once() {
+    let memory = unkept(5000).kept("digits".into(), "exp3", 1);
+    for nonce in 0..1500 {
+        let name = format!("user-{nonce}");
+        memory.learn(Some(&name), chosen(0), id(nonce)).unwrap();
+    }
+    let pool = Pool::default();
+    for _ in 0..8 {
+        let batch = memory.batch().unwrap();
+        if !memory.absorb(&batch, pool.keep(&batch)) {
+            break;
+        }
+    }
+    assert!(
+        memory.is_acknowledged(),
+        "without waiting for the next interval"
+    );
+}
+
+#[test]
 fn a_memory_begins_where_one_with_other_arms_was() {
     let old = unkept(16);
     for nonce in 0..20 {
