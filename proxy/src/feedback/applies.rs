@@ -101,7 +101,7 @@ impl Cause {
         Self::Unavailable,
     ];
 
-    /// Returns what callers and metrics call it.
+    /// Returns what callers are told; metrics count by coarser words (`outrigger_feedback_total`).
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
