@@ -4,8 +4,10 @@ use std::error::Error;
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
 use outrigger_filters::{
-    batch, cache, deadline,
+    batch, cache,
+    deadline::Expired,
     inference::{Code, Metadata, Status},
+    overload::Overloaded,
     select,
 };
 use serde_json::json;
@@ -97,13 +99,10 @@ fn known(cause: &(dyn Error + 'static)) -> Option<Verdict> {
     if cause.is::<NotConfigured>() {
         return Some(Verdict::new(Code::NotFound, cause.to_string()));
     }
-    if cause.is::<batch::Overloaded>() || cause.is::<GatheredTooMuch>() {
+    if cause.is::<Overloaded>() || cause.is::<GatheredTooMuch>() {
         return Some(Verdict::new(Code::ResourceExhausted, cause.to_string()));
     }
-    if cause.is::<batch::DeadlineExpired>()
-        || cause.is::<cache::DeadlineExpired>()
-        || cause.is::<deadline::Expired>()
-    {
+    if cause.is::<Expired>() {
         return Some(Verdict::new(Code::DeadlineExceeded, cause.to_string()));
     }
     if cause.is::<batch::Interrupted>() {

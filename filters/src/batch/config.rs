@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use crate::overload::Cancel;
+
 /// Settings of the batch filter for one model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -40,17 +42,6 @@ pub enum InFlight {
     Auto,
 }
 
-/// What becomes of a call whose callers have all left.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Cancel {
-    /// It goes on, and what it brings is dropped: the server works on it in any case, and storms of
-    /// cancelled calls have brought servers down.
-    #[default]
-    Never,
-    /// It is cancelled at the server.
-    Abandoned,
-}
-
 /// A share of a whole, in millionths: from 0 to 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Share(u32);
@@ -88,19 +79,6 @@ impl InFlight {
         match self {
             Self::Fixed(calls) => Some(calls.max(1)),
             Self::Auto => None,
-        }
-    }
-}
-
-impl Cancel {
-    /// All, the default first.
-    pub const ALL: [Self; 2] = [Self::Never, Self::Abandoned];
-
-    /// Returns the name that the configuration knows it by.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Never => "never",
-            Self::Abandoned => "abandoned",
         }
     }
 }

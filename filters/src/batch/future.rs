@@ -15,14 +15,16 @@ use tracing::warn;
 
 use super::{
     alone::Alone,
-    error::{DeadlineExpired, Interrupted},
-    outlive::Outlive,
+    error::Interrupted,
     oversize::Divided,
     queue::{Outcome, Place},
-    room::Reserved,
     shared::Shared,
 };
-use crate::inference::{Error, Infer, Request, Response, Uneven};
+use crate::{
+    deadline::Expired,
+    inference::{Error, Infer, Request, Response, Uneven},
+    overload::{Outlive, Reserved},
+};
 
 pin_project! {
     /// The answer to one request of a [`Batch`](super::Batch).
@@ -193,7 +195,7 @@ impl<S: Infer + 'static> State<S> {
         if deadline.is_some_and(|at| at <= Instant::now()) {
             shared.metrics.expired.inc();
             return Self::Refused {
-                error: Some(DeadlineExpired::passed().into()),
+                error: Some(Expired::passed().into()),
             };
         }
         shared.metrics.alone(reason).inc();
@@ -318,7 +320,7 @@ impl<S: Infer + 'static> Future for ResponseFuture<S> {
 impl<S> Ticket<S> {
     /// Gives up what cannot be answered in time: takes it out of the queue if it still waits there,
     /// or leaves it to its call when the deadline has passed. Else tells when to look again.
-    fn expire(&mut self, deadline: Option<Instant>) -> Result<DeadlineExpired, Option<Instant>> {
+    fn expire(&mut self, deadline: Option<Instant>) -> Result<Expired, Option<Instant>> {
         let now = Instant::now();
         let deadline = deadline.ok_or(None)?;
         let Some(place) = self.place else {
@@ -343,18 +345,14 @@ impl<S> Ticket<S> {
             self.shared.metrics.expired.inc();
         }
         Ok(match deadline <= now {
-            true => DeadlineExpired::passed(),
-            false => DeadlineExpired::hopeless(),
+            true => Expired::passed(),
+            false => Expired::hopeless(),
         })
     }
 
-    fn under_way(
-        &self,
-        deadline: Instant,
-        now: Instant,
-    ) -> Result<DeadlineExpired, Option<Instant>> {
+    fn under_way(&self, deadline: Instant, now: Instant) -> Result<Expired, Option<Instant>> {
         match deadline <= now {
-            true => Ok(DeadlineExpired::under_way()),
+            true => Ok(Expired::under_way()),
             false => Err(Some(deadline)),
         }
     }

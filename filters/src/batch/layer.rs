@@ -6,8 +6,8 @@ use super::{
     Batch, Capability, Config,
     isolation::{Isolation, Verdict},
     metrics::Handles,
-    room::Room,
 };
+use crate::overload::Room;
 
 /// Puts a [`Batch`] in front of each endpoint that it is given.
 ///

@@ -17,11 +17,9 @@ pub mod key;
 mod latency;
 mod layer;
 mod metrics;
-mod outlive;
 mod oversize;
 mod quarantine;
 mod queue;
-mod room;
 mod search;
 mod service;
 mod shared;
@@ -35,15 +33,14 @@ pub use self::{
     alone::Alone,
     benefit::{BenefitView, Pays},
     capability::{Batchable, Capability, Unbatchable},
-    config::{Cancel, Config, Controller, InFlight, Share},
+    config::{Config, Controller, InFlight, Share},
     controller::{Aimd, BatchLimit, Call, Fixed, Quantile},
-    error::{Bound, CallFailed, DeadlineExpired, Interrupted, Overloaded, Scope},
+    error::{CallFailed, Interrupted},
     explain::Closed,
     future::ResponseFuture,
     isolation::Verdict,
     layer::BatchLayer,
     metrics::{Handles, Metrics},
-    room::Room,
     service::Batch,
     view::View,
 };

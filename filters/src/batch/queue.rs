@@ -8,11 +8,12 @@ use smallvec::SmallVec;
 use tokio::{sync::oneshot, time::Instant};
 use tracing::Span;
 
-use super::{
-    benefit::HoldOut, controller::Line, error::DeadlineExpired, explain::Closed, key,
-    room::Reserved,
+use super::{benefit::HoldOut, controller::Line, explain::Closed, key};
+use crate::{
+    deadline::Expired,
+    inference::{Error, Request, Response},
+    overload::Reserved,
 };
-use crate::inference::{Error, Request, Response};
 
 /// The requests that wait for one endpoint, in a lane for each key.
 ///
@@ -124,7 +125,7 @@ pub(super) struct Next {
 }
 
 /// Who cannot be answered in time any more, and why.
-pub(super) type Late = (BoxMember, DeadlineExpired);
+pub(super) type Late = (BoxMember, Expired);
 
 /// When a member's turn is: of the first class first, in a class the nearest deadline, of two
 /// alike who came first.
@@ -525,19 +526,19 @@ impl Limits {
         member: &Member,
         company: usize,
         now: Instant,
-    ) -> Result<Option<Instant>, DeadlineExpired> {
+    ) -> Result<Option<Instant>, Expired> {
         let Some(deadline) = member.request.head.deadline else {
             return Ok(None);
         };
         if deadline <= now {
-            return Err(DeadlineExpired::passed());
+            return Err(Expired::passed());
         }
         let Some(line) = self.line else {
             return Ok(Some(deadline));
         };
         let left = (deadline - now).as_secs_f64();
         if line.least(member.rows) > left {
-            return Err(DeadlineExpired::hopeless());
+            return Err(Expired::hopeless());
         }
         let rows = member.rows as f64;
         let is_crowded = company >= self.rows && company > member.rows;
@@ -546,14 +547,14 @@ impl Limits {
             return Ok(Some(deadline));
         }
         if is_crowded {
-            return Err(DeadlineExpired::hopeless());
+            return Err(Expired::hopeless());
         }
         let alone = line.rows_within(left / PACKED).max(rows);
         match line.worth(alone) >= line.worth(company) * WORTHWHILE {
             true => Ok(Some(deadline)),
             // In time with all of them, if barely: it is no reason to send fewer.
             false if line.time(company) <= left => Ok(None),
-            false => Err(DeadlineExpired::hopeless()),
+            false => Err(Expired::hopeless()),
         }
     }
 

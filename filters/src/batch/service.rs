@@ -11,19 +11,21 @@ use tracing::Span;
 use super::{
     BatchLayer, Capability, Config, View,
     alone::{self, Alone},
-    error::DeadlineExpired,
     explain::Closed,
     future::ResponseFuture,
     key,
     metrics::Handles,
     oversize,
     queue::{self, Member},
-    room::Reserved,
     shared::Shared,
     state::Plan,
     worker::{self, launch},
 };
-use crate::inference::{Error, Infer, Request, Response, divide};
+use crate::{
+    deadline::Expired,
+    inference::{Error, Infer, Request, Response, divide},
+    overload::Reserved,
+};
 
 /// Merges concurrent requests for one endpoint of a model into one call.
 ///
@@ -163,7 +165,7 @@ impl<S: Infer + 'static> Batch<S> {
         let arrived = Instant::now();
         if request.head.deadline.is_some_and(|at| at <= arrived) {
             shared.metrics.expired.inc();
-            return ResponseFuture::refused(DeadlineExpired::passed());
+            return ResponseFuture::refused(Expired::passed());
         }
         let rows = match alone::rows(&request) {
             Ok(rows) => rows,
@@ -234,7 +236,7 @@ impl<S: Infer + 'static> Batch<S> {
         if !state.has_place() && hopeless.is_some_and(|at| at <= arrived) {
             drop(state);
             shared.metrics.expired.inc();
-            return ResponseFuture::refused(DeadlineExpired::hopeless());
+            return ResponseFuture::refused(Expired::hopeless());
         }
         match reserved.map_or_else(|| shared.room.reserve(rows, held), Ok) {
             Ok(reserved) => member.reserved = Some(reserved),

@@ -8,17 +8,16 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    BatchLayer, Batchable, Cancel, Capability, Config, View,
+    BatchLayer, Batchable, Capability, Config, View,
     benefit::Called,
     expected::Expected,
     isolation::Isolation,
     latency::Latency,
     metrics::Handles,
-    outlive::Abandoned,
     queue::{BoxMember, Place},
-    room::Room,
     state::{Situation, State},
 };
+use crate::overload::{Abandoned, Cancel, Room};
 
 /// What the clones of a batch filter share, on all runtimes.
 ///

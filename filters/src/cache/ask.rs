@@ -14,7 +14,7 @@ use tower::{ServiceExt as _, util::Oneshot};
 
 use super::{
     Flush, Store,
-    error::{CallFailed, DeadlineExpired},
+    error::CallFailed,
     flight::{Answered, Call, Outcome, Waiting},
     frame::{self, Unfit},
     plan::{Asked, Plan, Source, Sources, join},
@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     batch,
+    deadline::Expired,
     inference::{CacheReport, CacheResult, Code, Error, Infer, Request, Response, Status},
 };
 
@@ -164,7 +165,7 @@ async fn outcome<'a>(waiting: &'a Waiting, request: &Request) -> Result<&'a Outc
         None => Ok(waiting.outcome().await),
         Some(deadline) => timeout_at(deadline, waiting.outcome())
             .await
-            .map_err(|_| DeadlineExpired::new().into()),
+            .map_err(|_| Expired::behind().into()),
     }
 }
 
@@ -413,9 +414,8 @@ async fn until_abandoned(mut fill: Filling, call: Arc<Call>) {
 fn is_of_caller(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |&cause| cause.source()).any(|cause| {
         let status = cause.downcast_ref::<Status>();
-        cause.is::<batch::DeadlineExpired>()
+        cause.is::<Expired>()
             || cause.is::<batch::Interrupted>()
-            || cause.is::<DeadlineExpired>()
             || status.is_some_and(|status| {
                 matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled)
             })

@@ -9,10 +9,6 @@ pub struct CallFailed(Arc<dyn std::error::Error + Send + Sync>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotCached(());
 
-/// The deadline passed while the model was being asked the same on behalf of another caller.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadlineExpired(());
-
 impl CallFailed {
     pub(super) fn new(cause: Arc<dyn std::error::Error + Send + Sync>) -> Self {
         Self(cause)
@@ -20,12 +16,6 @@ impl CallFailed {
 }
 
 impl NotCached {
-    pub(super) fn new() -> Self {
-        Self(())
-    }
-}
-
-impl DeadlineExpired {
     pub(super) fn new() -> Self {
         Self(())
     }
@@ -50,11 +40,3 @@ impl std::fmt::Display for NotCached {
 }
 
 impl std::error::Error for NotCached {}
-
-impl std::fmt::Display for DeadlineExpired {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the deadline passed before the model answered the same for another caller")
-    }
-}
-
-impl std::error::Error for DeadlineExpired {}

@@ -20,7 +20,7 @@ mod worth;
 
 pub use self::{
     config::{Bypass, Config, Tenant, Unit},
-    error::{CallFailed, DeadlineExpired, NotCached},
+    error::{CallFailed, NotCached},
     future::ResponseFuture,
     layer::CacheLayer,
     metrics::{Handles, Metrics},

@@ -1,10 +1,12 @@
 use std::{sync::Arc, time::Duration};
 
 use outrigger_filters::{
-    batch::{Batch, DeadlineExpired, Overloaded},
+    batch::Batch,
+    deadline::Expired,
     inference::{
         Datatype, Error, Form, Head, Parameters, Payload, Request, RequestParts, Shape, Tensor,
     },
+    overload::Overloaded,
 };
 use tokio::time::Instant;
 use tower::Service;
@@ -203,7 +205,7 @@ impl Callers {
 fn end(error: &Error) -> End {
     if error.is::<Overloaded>() {
         End::Refused
-    } else if error.is::<DeadlineExpired>() {
+    } else if error.is::<Expired>() {
         End::Expired
     } else {
         End::Failed

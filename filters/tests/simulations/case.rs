@@ -1,6 +1,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
-use outrigger_filters::batch::{Cancel, Config, Controller, InFlight, Share};
+use outrigger_filters::{
+    batch::{Config, Controller, InFlight, Share},
+    overload::Cancel,
+};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::figures::Figure;

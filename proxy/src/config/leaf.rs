@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use http::HeaderName;
 use outrigger_filters::{
-    batch::{Cancel, Controller, InFlight, Share},
+    batch::{Controller, InFlight, Share},
     cache::{Bypass, Unit},
+    overload::Cancel,
     select::{Policy, Value},
 };
 use rustls::pki_types;

@@ -192,7 +192,7 @@ fn the_whole_of_the_contract_is_read() {
                 max_batch_bytes: 4 << 20,
                 split: true,
                 default_priority: 3,
-                cancel: batch::Cancel::Abandoned,
+                cancel: outrigger_filters::overload::Cancel::Abandoned,
                 holdout: batch::Share::new(0.02).unwrap(),
             }),
             cache: Some(cache::Config {

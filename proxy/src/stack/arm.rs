@@ -1,9 +1,10 @@
 use std::{sync::Arc, time::Duration};
 
 use outrigger_filters::{
-    batch::{Batch, BatchLayer, Batchable, BenefitView, Capability, Room},
+    batch::{Batch, BatchLayer, Batchable, BenefitView, Capability},
     cache::{self, CacheLayer, Flush, Store, Unit},
     inference::{BoxInfer, Error, Form, Infer, Metadata, Request},
+    overload::Room,
 };
 use serde_json::json;
 use tokio::{runtime::Handle, time::Instant};

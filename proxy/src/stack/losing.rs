@@ -10,14 +10,12 @@ use std::{
 };
 
 use outrigger_filters::{
-    batch::{
-        Batch, BatchLayer, Batchable, Cancel, Capability, Config, Controller, Handles, InFlight,
-        Room,
-    },
+    batch::{Batch, BatchLayer, Batchable, Capability, Config, Controller, Handles, InFlight},
     inference::{
         Code, Datatype, Error, Form, Head, Parameter, Parameters, Payload, Request, RequestParts,
         Response, ResponseParts, Shape, Status, Tensor,
     },
+    overload::{Cancel, Room},
 };
 use parking_lot::Mutex;
 use proptest::prelude::*;

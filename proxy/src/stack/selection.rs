@@ -3,9 +3,9 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use http::{HeaderMap, HeaderName};
 use outrigger_filters::{
-    batch, cache,
     deadline::{Expired, Stage},
     inference::{Code, Error, Request, Response},
+    overload::Overloaded,
     select::{Available, Blame, Context, Knows, Learner, Select, ShadowView},
 };
 use tower::Service as _;
@@ -102,11 +102,8 @@ fn is_expired(error: &Error) -> bool {
 /// Returns where a request was when its time was up, if that is why there is no answer.
 pub(super) fn expired_at(error: &(dyn std::error::Error + 'static)) -> Option<Stage> {
     std::iter::successors(Some(error), |&cause| cause.source()).find_map(|cause| {
-        if cause.is::<batch::DeadlineExpired>() || cause.is::<cache::DeadlineExpired>() {
-            return Some(Stage::Queue);
-        }
-        if cause.is::<Expired>() {
-            return Some(Stage::Upstream);
+        if let Some(expired) = cause.downcast_ref::<Expired>() {
+            return Some(expired.stage());
         }
         let status = verdict(cause)?;
         (status.code() == Code::DeadlineExceeded).then_some(Stage::Server)
@@ -117,17 +114,16 @@ fn blamed(cause: &(dyn std::error::Error + 'static)) -> Option<Blame> {
     if cause.is::<NotServed>() {
         return Some(Blame::Unreached);
     }
-    if cause.is::<batch::Overloaded>() {
+    if cause.is::<Overloaded>() {
         return Some(Blame::Busy);
     }
-    if let Some(expired) = cause.downcast_ref::<batch::DeadlineExpired>() {
-        return Some(match expired.is_under_way() {
-            true => Blame::Arm,
-            // It was never sent: another arm may have time for it.
-            false => Blame::Busy,
-        });
+    match cause.downcast_ref::<Expired>() {
+        Some(expired) if expired.is_under_way() => return Some(Blame::Arm),
+        // It was never sent: another arm may have time for it.
+        Some(expired) if expired.is_unsent() => return Some(Blame::Busy),
+        _ => {}
     }
-    if cause.is::<cache::DeadlineExpired>() || cause.is::<NotUnderstood>() {
+    if cause.is::<NotUnderstood>() {
         return Some(Blame::Arm);
     }
     if let Some(status) = verdict(cause) {

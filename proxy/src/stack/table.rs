@@ -5,7 +5,7 @@ use std::{
 };
 
 use bytestring::ByteString;
-use outrigger_filters::batch::Room;
+use outrigger_filters::overload::Room;
 
 use tracing::error;
 

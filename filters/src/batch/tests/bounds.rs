@@ -32,7 +32,10 @@ async fn over_the_bounds_callers_are_refused_at_once_and_admitted_later() {
             panic!("not refused");
         };
         let overloaded = error.downcast_ref::<Overloaded>().unwrap();
-        assert_eq!((overloaded.bound(), overloaded.limit()), (bound, limit));
+        assert_eq!(
+            (overloaded.bound(), overloaded.limit()),
+            (bound, Some(limit))
+        );
         let _fits = script.send(request("", 1, 0));
         call.echo();
         let call = script.expect_call().await;
@@ -106,10 +109,13 @@ async fn endpoints_of_an_arm_share_its_room_and_models_that_of_the_process() {
         }
     };
     let full = refused(&mut second).expect("four rows of the arm wait");
-    assert_eq!((full.scope(), full.limit()), (Scope::Model, 4));
+    assert_eq!((full.scope(), full.limit()), (Some(Scope::Model), Some(4)));
     waiting.push(third.call(request("", 1, 0)));
     let full = refused(&mut third).expect("five rows wait in all");
-    assert_eq!((full.scope(), full.limit()), (Scope::Process, 5));
+    assert_eq!(
+        (full.scope(), full.limit()),
+        (Some(Scope::Process), Some(5))
+    );
     // Who leaves makes room, and so does what is sent.
     drop(waiting.remove(0));
     assert!(refused(&mut second).is_none());

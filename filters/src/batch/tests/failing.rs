@@ -211,7 +211,7 @@ async fn who_leaves_or_comes_too_late_during_the_search_is_sent_no_more() {
     let half = script.expect_call().await;
     assert_eq!((half.rows(), &*half.request.head.id), (1, "id8"));
     half.echo();
-    cause::<DeadlineExpired>(&answer(&mut callers.remove(4)).await.unwrap_err());
+    cause::<Expired>(&answer(&mut callers.remove(4)).await.unwrap_err());
     for caller in &mut callers {
         assert!(answer(caller).await.is_ok());
     }

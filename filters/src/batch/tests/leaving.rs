@@ -86,9 +86,9 @@ async fn expired_members_are_answered_and_never_sent() {
     let call = script.expect_call().await;
     assert_eq!(call.rows(), 2);
     assert_eq!(call.request.head.deadline, Some(deadline));
-    cause::<DeadlineExpired>(&answer(&mut late).await.unwrap_err());
+    cause::<Expired>(&answer(&mut late).await.unwrap_err());
     let mut dead = script.send(due("dead", 0));
-    cause::<DeadlineExpired>(&answer(&mut dead).await.unwrap_err());
+    cause::<Expired>(&answer(&mut dead).await.unwrap_err());
     // One member without a deadline takes it from the call.
     let _bound = script.send(due("bound", 90));
     let _boundless = script.send(request("boundless", 1, 1));

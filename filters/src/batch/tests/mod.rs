@@ -35,6 +35,10 @@ use crate::inference::{
     Code, Datatype, Error, Form, Head, Metadata, Method, NoRows, Parameter, Parameters, Payload,
     Request, RequestParts, RequestedOutput, Response, ResponseParts, Shape, Status, Tensor, Wire,
 };
+use crate::{
+    deadline::Expired,
+    overload::{Bound, Cancel, Overloaded, Room, Scope},
+};
 
 /// A server that the test plays: it sees every call and answers when it likes.
 #[derive(Clone, Debug)]

@@ -109,7 +109,7 @@ async fn who_waits_is_told_at_once_when_the_model_cannot_be_in_time_any_more() {
     advance(Duration::from_millis(1)).await;
     let error = answer(&mut late).await.unwrap_err();
     assert_eq!(
-        cause::<DeadlineExpired>(&error).to_string(),
+        cause::<Expired>(&error).to_string(),
         "the deadline passed before the request was sent"
     );
     // The call that it waited for is still under way.
@@ -131,7 +131,7 @@ async fn who_cannot_be_in_time_is_never_sent_but_an_idle_endpoint_is_tried() {
     let mut hopeful = script.send(due("hopeful", 25));
     let error = answer(&mut hopeless).await.unwrap_err();
     assert_eq!(
-        cause::<DeadlineExpired>(&error).to_string(),
+        cause::<Expired>(&error).to_string(),
         "the deadline is nearer than the model's answer: the request was not sent"
     );
     advance(Duration::from_millis(10)).await;
@@ -193,7 +193,7 @@ async fn a_deadline_that_would_cost_the_others_half_of_their_throughput_is_given
     call.echo();
     // Of 32 rows that take 20 ms one or two could go within the 13 ms that are left.
     assert_eq!(script.expect_call().await.rows(), 31);
-    cause::<DeadlineExpired>(&answer(&mut tight).await.unwrap_err());
+    cause::<Expired>(&answer(&mut tight).await.unwrap_err());
 }
 
 #[tokio::test(start_paused = true)]

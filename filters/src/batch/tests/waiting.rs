@@ -108,7 +108,7 @@ async fn of_a_request_in_parts_all_waits_or_none_and_leaves_with_its_caller() {
     let call = script.expect_call().await;
     let mut refused = script.send(numbered("refused", 9));
     let error = answer(&mut refused).await.unwrap_err();
-    assert_eq!(cause::<Overloaded>(&error).limit(), 8);
+    assert_eq!(cause::<Overloaded>(&error).limit(), Some(8));
     assert_eq!(script.batch.view().queue_rows, 0);
     let caller = script.send(numbered("leaves", 8));
     assert_eq!(script.batch.view().queue_rows, 8);

@@ -7,13 +7,14 @@ use super::place::Lead;
 use crate::{
     batch::{
         Batchable, Unbatchable,
-        error::{CallFailed, DeadlineExpired},
+        error::CallFailed,
         explain::Closed,
         metrics::Handles,
         queue::{Batch, Member, Outcome},
         search::Search,
         shared::Shared,
     },
+    deadline::Expired,
     inference::{Error, Infer, Response, split},
 };
 
@@ -166,7 +167,7 @@ impl<S: Infer + 'static> Lead<S> {
             members.retain(|member| !member.answer.is_closed());
             let late = members.extract_if(.., |member| member.is_late(now));
             late.for_each(|member| {
-                member.expire(&self.shared.metrics, DeadlineExpired::passed());
+                member.expire(&self.shared.metrics, Expired::passed());
             });
             if !members.is_empty() {
                 let rows = members.iter().map(|member| member.rows).sum();
@@ -219,7 +220,7 @@ impl Member {
         self.request.head.deadline.is_some_and(|at| at <= now)
     }
 
-    pub(super) fn expire(self: Box<Self>, metrics: &Handles, expired: DeadlineExpired) {
+    pub(super) fn expire(self: Box<Self>, metrics: &Handles, expired: Expired) {
         metrics.expired.inc();
         self.refuse(expired);
     }

@@ -13,7 +13,6 @@ use tracing::{Span, debug, debug_span, error, trace};
 use super::{answers::Answers, place::Lead};
 use crate::{
     batch::{
-        Cancel,
         controller::Call,
         error::Interrupted,
         explain::Closed,
@@ -22,6 +21,7 @@ use crate::{
         state::Shown,
     },
     inference::{Error, Infer, Parameter, Request, RequestParts, Response, concat},
+    overload::Cancel,
 };
 
 impl<S: Infer + 'static> Lead<S> {

@@ -1,6 +1,7 @@
 //! Single flight: the same is asked once, whoever leaves and whatever fails.
 
 use super::*;
+use crate::deadline::Expired;
 
 /// A server that panics.
 #[derive(Clone, Debug)]
@@ -162,7 +163,7 @@ async fn a_deadline_is_its_callers_own() {
     settle().await;
     advance(Duration::from_millis(5)).await;
     let error = answer(hasty).await.unwrap_err();
-    cause::<DeadlineExpired>(&error);
+    cause::<Expired>(&error);
     call.fail(Status::new(Code::DeadlineExceeded, "too late"));
     // The leader's time was over, and not the other's.
     script.expect_call().await.echo();

@@ -3,8 +3,8 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, StatusCode, header};
 use outrigger_filters::{
-    batch::Room,
     inference::{Code, Datatype},
+    overload::Room,
 };
 use serde_json::{Value, json};
 

@@ -3,7 +3,9 @@ use std::{error::Error, fmt::Write as _};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use outrigger_filters::{
     batch, cache,
+    deadline::Expired,
     inference::{CacheReport, CacheResult, Report, SelectionReport},
+    overload::Overloaded,
 };
 
 /// The header by which a caller asks why its answer came as it did, and in which it is told.
@@ -117,16 +119,15 @@ fn batch(report: &Report) -> Option<String> {
 /// Says why there is no answer.
 ///
 /// ```text
-/// outrigger-explain: refused;reason=queue;note="the batch queue is full: max_queue_rows is 25000"
+/// outrigger-explain: refused;reason=queue;note="the queue is full: max_queue_rows is 25000"
 /// outrigger-explain: refused;reason=not_cached;note="cache-control: only-if-cached, and the answer ..."
 /// ```
 pub(super) fn refusal(error: &(dyn Error + 'static)) -> HeaderValue {
     let causes = || std::iter::successors(Some(error), |&cause| cause.source());
     let known = causes().find_map(|cause| match cause {
-        cause if cause.is::<batch::Overloaded>() => Some(("queue", cause)),
-        cause if cause.is::<batch::DeadlineExpired>() => Some(("deadline", cause)),
+        cause if cause.is::<Overloaded>() => Some(("queue", cause)),
+        cause if cause.is::<Expired>() => Some(("deadline", cause)),
         cause if cause.is::<batch::Interrupted>() => Some(("interrupted", cause)),
-        cause if cause.is::<cache::DeadlineExpired>() => Some(("deadline", cause)),
         cause if cause.is::<cache::NotCached>() => Some(("not_cached", cause)),
         _ => None,
     });

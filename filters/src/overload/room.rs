@@ -3,7 +3,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use super::error::{Bound, Overloaded, Scope};
+use super::{Bound, Overloaded, Scope};
 
 /// The rows and bytes that may wait: for one arm of a model, within what may wait in the process.
 ///
@@ -31,7 +31,7 @@ struct Level {
 
 /// A place in a room, given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Reserved {
+pub struct Reserved {
     room: Arc<Room>,
     rows: usize,
     bytes: usize,
@@ -49,7 +49,7 @@ impl Room {
     }
 
     /// Makes the room of one arm of a model, perhaps within a larger one.
-    pub(super) fn of_model(rows: usize, bytes: usize, within: Option<Arc<Self>>) -> Arc<Self> {
+    pub fn of_model(rows: usize, bytes: usize, within: Option<Arc<Self>>) -> Arc<Self> {
         Arc::new(Self {
             scope: Scope::Model,
             rows: Level::new(rows),
@@ -70,12 +70,12 @@ impl Room {
         (used(&self.rows), used(&self.bytes))
     }
 
-    /// Takes a place, or tells which bound leaves none.
-    pub(super) fn reserve(
-        self: &Arc<Self>,
-        rows: usize,
-        bytes: usize,
-    ) -> Result<Reserved, Overloaded> {
+    /// Takes a place.
+    ///
+    /// # Errors
+    ///
+    /// Tells which bound leaves none.
+    pub fn reserve(self: &Arc<Self>, rows: usize, bytes: usize) -> Result<Reserved, Overloaded> {
         self.enter(rows, bytes)?;
         Ok(Reserved {
             room: Arc::clone(self),
@@ -85,7 +85,7 @@ impl Room {
     }
 
     fn enter(&self, rows: usize, bytes: usize) -> Result<(), Overloaded> {
-        let refused = |bound, limit| Overloaded::new(self.scope, bound, limit);
+        let refused = |bound, limit| Overloaded::full(self.scope, bound, limit);
         self.rows
             .add(rows)
             .map_err(|limit| refused(Bound::Rows, limit))?;
@@ -151,19 +151,19 @@ mod tests {
         let first = one.reserve(6, 10).expect("there is room");
         assert_eq!(
             one.reserve(3, 10).unwrap_err().to_string(),
-            "the batch queue is full: max_queue_rows is 8"
+            "the queue is full: max_queue_rows is 8"
         );
         assert_eq!(
             other.reserve(6, 10).unwrap_err().to_string(),
-            "the batch queues of all models are full: limits.max_queue_rows is 10"
+            "the queues of all models are full: limits.max_queue_rows is 10"
         );
         assert_eq!(
             other.reserve(1, 51).unwrap_err().to_string(),
-            "the batch queue is full: max_queue_bytes is 50"
+            "the queue is full: max_queue_bytes is 50"
         );
         assert_eq!(
             one.reserve(1, 91).unwrap_err().to_string(),
-            "the batch queues of all models are full: limits.max_queue_bytes is 100"
+            "the queues of all models are full: limits.max_queue_bytes is 100"
         );
         assert_eq!(whole.used(), (6, 10));
         assert_eq!(other.used(), (0, 0));
@@ -179,7 +179,7 @@ mod tests {
         let model = Room::of_model(10, 100, Some(whole.clone()));
         let held = model.reserve(6, 60).expect("there is room");
         whole.resize(4, 40);
-        assert_eq!(model.reserve(1, 1).unwrap_err().limit(), 4);
+        assert_eq!(model.reserve(1, 1).unwrap_err().limit(), Some(4));
         assert_eq!(whole.used(), (6, 60));
         drop(held);
         assert!(model.reserve(4, 40).is_ok());

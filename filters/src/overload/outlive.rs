@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 /// A call that was not sent yet is dropped with its caller. Of those that go on there are so many
 /// at most, and so many bytes in them; further ones are cancelled at the server.
 #[derive(Debug)]
-pub(super) struct Outlive<F: Future + Send + 'static> {
+pub(crate) struct Outlive<F: Future + Send + 'static> {
     call: Option<Pin<Box<F>>>,
     sent: bool,
     /// Bytes that it keeps in memory.
@@ -27,7 +27,7 @@ pub(super) struct Outlive<F: Future + Send + 'static> {
 
 /// The calls that nobody waits for.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Abandoned(Arc<Counts>);
+pub(crate) struct Abandoned(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -43,7 +43,7 @@ struct Counted {
 
 impl<F: Future + Send + 'static> Outlive<F> {
     /// Wraps a call; with somewhere to count it, it outlives its caller.
-    pub(super) fn new(call: F, held: usize, abandoned: Option<Abandoned>) -> Self {
+    pub(crate) fn new(call: F, held: usize, abandoned: Option<Abandoned>) -> Self {
         Self {
             call: Some(Box::pin(call)),
             sent: false,
