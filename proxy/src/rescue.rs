@@ -1,8 +1,8 @@
 //! The one table in which a cause becomes a gRPC code and an HTTP status.
 
-use std::error::Error;
+use std::{error::Error, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
 use outrigger_filters::{
     batch, cache,
     deadline::Expired,
@@ -31,6 +31,8 @@ pub struct Verdict {
     /// The HTTP status, where it is not the code's.
     status: Option<StatusCode>,
     reset: Option<h2::Reason>,
+    /// After what time it is worth while to ask again, for who has been refused for too much load.
+    retry_after: Option<Duration>,
 }
 
 /// Finds the cause in a chain of errors and says what the caller is told.
@@ -45,7 +47,8 @@ pub struct Verdict {
 /// | a header `outrigger-timeout` that is no duration | INVALID_ARGUMENT | 400 |
 /// | no arm that could be chosen | UNAVAILABLE | 503 |
 /// | a model that nobody behind the listener can be asked for | NOT_FOUND | 404 |
-/// | a full queue | RESOURCE_EXHAUSTED | 429 |
+/// | a full queue, and when to ask again | RESOURCE_EXHAUSTED | 429 |
+/// | more to do before it than there is time | RESOURCE_EXHAUSTED | 429 |
 /// | a call given up by a runtime that ended | UNAVAILABLE | 503 |
 /// | a deadline that has passed | DEADLINE_EXCEEDED | 504 |
 /// | `cache-control: only-if-cached`, and it is not | UNAVAILABLE | 504 |
@@ -99,8 +102,17 @@ fn known(cause: &(dyn Error + 'static)) -> Option<Verdict> {
     if cause.is::<NotConfigured>() {
         return Some(Verdict::new(Code::NotFound, cause.to_string()));
     }
-    if cause.is::<Overloaded>() || cause.is::<GatheredTooMuch>() {
-        return Some(Verdict::new(Code::ResourceExhausted, cause.to_string()));
+    if let Some(overloaded) = cause.downcast_ref::<Overloaded>() {
+        return Some(Verdict {
+            retry_after: Some(overloaded.retry_after().unwrap_or(SOON)),
+            ..Verdict::new(Code::ResourceExhausted, cause.to_string())
+        });
+    }
+    if cause.is::<GatheredTooMuch>() {
+        return Some(Verdict {
+            retry_after: Some(SOON),
+            ..Verdict::new(Code::ResourceExhausted, cause.to_string())
+        });
     }
     if cause.is::<Expired>() {
         return Some(Verdict::new(Code::DeadlineExceeded, cause.to_string()));
@@ -170,6 +182,7 @@ impl Verdict {
             trailers: HeaderMap::new(),
             status: None,
             reset: None,
+            retry_after: None,
         }
     }
 
@@ -198,6 +211,11 @@ impl Verdict {
         );
         if !self.message.is_empty() {
             trailers.insert("grpc-message", words);
+        }
+        if let Some(after) = self.retry_after {
+            // As gRPC's clients understand it (proposal A6), in milliseconds.
+            let millis = after.as_millis().clamp(1, MOST_MILLIS);
+            trailers.insert(PUSHBACK, HeaderValue::from(millis as u64));
         }
         trailers
     }
@@ -239,6 +257,12 @@ impl Verdict {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/json"),
         );
+        if let Some(after) = self.retry_after {
+            // In whole seconds (RFC 9110, 10.2.3).
+            let seconds = after.as_secs_f64().ceil().max(1.) as u64;
+            let seconds = HeaderValue::from(seconds);
+            answer.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
         Outcome::Answer(answer)
     }
 
@@ -271,6 +295,41 @@ impl Verdict {
     }
 }
 
+/// What tells gRPC's clients after how many milliseconds to ask again.
+const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+/// What is told where it is not known when there is room again.
+const SOON: Duration = Duration::from_millis(100);
+/// An hour: nothing waits for longer.
+const MOST_MILLIS: u128 = 3_600_000;
 /// As many bytes of an error are told over gRPC: clients take no more than some kilobytes of
 /// trailers, three for each byte that is escaped, and the status would be lost with them.
 const SHOWN: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use outrigger_filters::overload::Room;
+
+    use super::*;
+
+    fn refusal() -> Verdict {
+        let error = Room::whole(1, 1).reserve(2, 0).expect_err("it is too much");
+        verdict(&error)
+    }
+
+    #[test]
+    fn who_is_refused_for_too_much_load_is_told_when_to_ask_again() {
+        let trailers = refusal().into_trailers();
+        assert_eq!(trailers["grpc-status"], "8");
+        assert_eq!(trailers[PUSHBACK], "100");
+        let Outcome::Answer(answer) = refusal().into_http(Version::HTTP_11) else {
+            panic!("an answer");
+        };
+        assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(answer.headers()[header::RETRY_AFTER], "1");
+        // Who has run out of time, or reaches nobody, is told nothing of the kind.
+        for other in [verdict(&Expired::new()), Verdict::unavailable("gone")] {
+            assert!(other.retry_after.is_none());
+            assert!(!other.into_trailers().contains_key(PUSHBACK));
+        }
+    }
+}

@@ -10,12 +10,13 @@
 use std::hash::{BuildHasher, Hasher};
 
 use crate::inference::{
-    BINARY_DATA_SIZE, Parameter, Parameters, Payload, Request, RequestedOutput, Tensor,
+    BINARY_DATA_SIZE, Parameter, Parameters, Payload, QUEUE_TIMEOUT, Request, RequestedOutput,
+    Tensor,
 };
 
-/// The parameter that tells Triton how long a request may wait in its queue, in microseconds.
-/// Requests that differ only in it share a call, which carries what is left of the shortest.
-pub(super) const TIMEOUT: &str = "timeout";
+/// Requests that differ only in this parameter share a call, which carries what is left of the
+/// shortest.
+pub(super) const TIMEOUT: &str = QUEUE_TIMEOUT;
 
 /// Returns the digest by which the queue of a request is found.
 pub fn digest(state: &impl BuildHasher, request: &Request) -> u64 {

@@ -22,6 +22,7 @@ mod status;
 mod tensor;
 mod text;
 
+pub(crate) use self::request::QUEUE_TIMEOUT;
 pub use self::{
     apart::Apart,
     cached::{CacheControl, CacheReport, CacheResult},

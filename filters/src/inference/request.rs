@@ -2,12 +2,16 @@ use std::{
     any::Any,
     ops::{Deref, DerefMut},
     sync::Arc,
+    time::Duration,
 };
 
 use bytestring::ByteString;
 use tokio::time::Instant;
 
-use super::{CacheControl, Metadata, Parameters, Payload, Tensor};
+use super::{CacheControl, Metadata, Parameter, Parameters, Payload, Tensor};
+
+/// The parameter that tells Triton how long a request may wait in its queue, in microseconds.
+pub(crate) const QUEUE_TIMEOUT: &str = "timeout";
 
 /// The message that a codec read, kept for its own use; filters pass it on unseen.
 pub type Wire = Arc<dyn Any + Send + Sync>;
@@ -136,6 +140,27 @@ impl Request {
     /// Replaces the headers that decide who may share a call; the message stays the same.
     pub fn with_metadata(mut self, metadata: Metadata) -> Self {
         self.parts.head.metadata = metadata;
+        self
+    }
+
+    /// Tells the server to give the request up if it has waited for so long, as the parameter
+    /// `timeout` tells Triton's queues, in microseconds. A sooner one of the caller's own stays.
+    #[must_use]
+    pub fn with_queue_timeout(mut self, timeout: Duration) -> Self {
+        let micros = i64::try_from(timeout.as_micros())
+            .unwrap_or(i64::MAX)
+            .max(1);
+        let own = match self.parts.parameters.get(QUEUE_TIMEOUT) {
+            Some(Parameter::Int64(own)) => Some(*own),
+            _ => None,
+        };
+        // Zero stands for the server's own.
+        if own.is_some_and(|own| (1..=micros).contains(&own)) {
+            return self;
+        }
+        let value = Parameter::Int64(micros);
+        // To change it forgets the message.
+        self.parameters.insert(QUEUE_TIMEOUT.into(), value);
         self
     }
 

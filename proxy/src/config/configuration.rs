@@ -4,6 +4,7 @@ use std::path::Path;
 
 use http::HeaderName;
 use outrigger_filters::{
+    admission::{self, Concurrency},
     batch::{self, InFlight},
     cache::{self, Unit},
     select::{self, Loss, Policy, Value},
@@ -299,6 +300,18 @@ fn model(model: &Model) -> Json {
     if let Some(deadline) = &model.deadline {
         shown["deadline"] = self::deadline(deadline);
     }
+    if let Some(admission) = &model.admission {
+        shown["admission"] = self::admission(admission);
+    }
+    if let Some(retry) = &model.retry {
+        shown["retry"] = json!({ "budget": retry.budget.get() });
+        if let Some(hedge) = &retry.hedge {
+            shown["hedge"] = json!({
+                "quantile": hedge.quantile.get(),
+                "budget": hedge.budget.get(),
+            });
+        }
+    }
     if let Some(batch) = &model.batch {
         shown["batch"] = self::batch(batch);
     }
@@ -423,7 +436,21 @@ fn deadline(deadline: &Deadline) -> Json {
     if let Some(confidence) = deadline.min_confidence {
         shown["min_confidence"] = confidence.into();
     }
+    shown["timeout_parameter"] = deadline.timeout_parameter.into();
     shown
+}
+
+fn admission(admission: &admission::Config) -> Json {
+    json!({
+        "max_concurrency": match admission.max_concurrency {
+            Concurrency::Fixed(calls) => Json::from(calls.get()),
+            Concurrency::Auto => "auto".into(),
+        },
+        "max_queue_requests": admission.max_queue_requests,
+        "max_queue_bytes": format_size(admission.max_queue_bytes),
+        "default_priority": admission.default_priority,
+        "cancel": admission.cancel.as_str(),
+    })
 }
 
 fn feedback(feedback: &Feedback) -> Json {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 use outrigger_filters::{
+    admission::Concurrency,
     batch::{Controller, InFlight, Share},
     cache::{Bypass, Unit},
     overload::Cancel,
@@ -132,6 +133,15 @@ section! {
         selection: Selection = optional,
         /// What is answered where there is no answer worth giving.
         deadline: Deadline = optional,
+        /// Bounds the calls that are under way where nothing is merged; what is over it waits, the
+        /// most urgent first, and is refused at once where it would be too late. Left out: on with
+        /// its usual settings where `deadline` or `hedge` is there.
+        admission: Admission = optional,
+        /// Sends again what was lost with its connection. Left out: on with its usual settings where
+        /// anything else is configured for the model.
+        retry: Retry = optional,
+        /// Sends a request to a second endpoint when the first takes long. Left out: off.
+        hedge: Hedge = optional,
     }
 }
 
@@ -255,6 +265,51 @@ section! {
         /// The share of an ensemble's weights that must agree with an answer, or the default output
         /// is given. Left out: every answer is given.
         min_confidence: Fraction = optional,
+        /// Whether the time that is left is told servers of the Open Inference Protocol as the
+        /// request's parameter `timeout` too, in microseconds, by which Triton's queues go where the
+        /// model allows it (`allow_timeout_override`). Default: false.
+        timeout_parameter: bool = optional,
+    }
+}
+
+section! {
+    /// How many calls are under way, of requests that are not merged.
+    struct Admission {
+        /// Calls under way at the same time, for each endpoint, or `auto` (default): as many as make
+        /// it answer more.
+        max_concurrency: Concurrency = optional,
+        /// Requests that may wait, for all endpoints of an arm; over it callers are refused.
+        /// Default: 1000.
+        max_queue_requests: NonZeroUsize = optional,
+        /// Bytes of messages that may wait, for all endpoints of an arm; over it callers are refused.
+        /// Default: 64MiB.
+        max_queue_bytes: Size = optional,
+        /// The class of requests that name no priority; of classes the least number goes first.
+        /// Default: 10.
+        default_priority: NonZeroUsize = optional,
+        /// What becomes of a call whose caller has left: `never` (default) lets it go on and drops
+        /// what it brings, `abandoned` cancels it at the server.
+        cancel: Cancel = optional,
+    }
+}
+
+section! {
+    /// When a request is sent again. Those that are part of a sequence, or name shared memory, never
+    /// are: the server may have kept something of the first.
+    struct Retry {
+        /// The share of requests that may be sent again because their connection was lost before
+        /// there was an answer. Default: 0.1; 0 is off.
+        budget: Share = optional,
+    }
+}
+
+section! {
+    /// When a request is sent to a second endpoint beside the first.
+    struct Hedge {
+        /// After the time within which this share of requests is answered. Default: 0.95.
+        quantile: Share = optional,
+        /// The share of requests that may be sent twice. Default: 0.05.
+        budget: Share = optional,
     }
 }
 

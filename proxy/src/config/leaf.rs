@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 use outrigger_filters::{
+    admission::Concurrency,
     batch::{Controller, InFlight, Share},
     cache::{Bypass, Unit},
     overload::Cancel,
@@ -240,6 +241,23 @@ impl Leaf for InFlight {
             "auto" => Ok(Self::Auto),
             _ => <NonZeroUsize as Leaf>::parse(scalar)
                 .map(|calls| Self::Fixed(calls.get()))
+                .map_err(|_| needs::<Self>()),
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "anyOf": [<NonZeroUsize as Leaf>::schema(), { "const": "auto" }] })
+    }
+}
+
+impl Leaf for Concurrency {
+    const WANTED: &'static str = "a whole number, at least 1, or auto";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        match scalar.text.as_str() {
+            "auto" => Ok(Self::Auto),
+            _ => <NonZeroUsize as Leaf>::parse(scalar)
+                .map(Self::Fixed)
                 .map_err(|_| needs::<Self>()),
         }
     }

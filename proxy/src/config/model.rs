@@ -4,7 +4,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 use http::HeaderName;
 use outrigger_filters::select::{self, Value};
-use outrigger_filters::{batch, cache};
+use outrigger_filters::{admission, batch, cache, retry};
 
 use super::Name;
 
@@ -24,6 +24,10 @@ pub struct Model {
     pub selection_log: Option<SelectionLog>,
     /// What is answered where there is no answer worth giving.
     pub deadline: Option<Deadline>,
+    /// How many calls of requests that are not merged are under way; left out, all are.
+    pub admission: Option<admission::Config>,
+    /// What is sent again, or to two endpoints. There wherever anything is configured.
+    pub retry: Option<retry::Config>,
     /// How requests are merged; left out, they are not.
     pub batch: Option<batch::Config>,
     /// What is kept of answers; left out, nothing is.
@@ -80,6 +84,8 @@ pub struct Deadline {
     pub default_output: Vec<(ByteString, Vec<Value>)>,
     /// The share of an ensemble's weights that must agree; left out, every answer is given.
     pub min_confidence: Option<f64>,
+    /// Whether servers are told the time that is left as the parameter `timeout`.
+    pub timeout_parameter: bool,
 }
 
 impl Arm {

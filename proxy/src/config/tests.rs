@@ -1,9 +1,10 @@
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
 use outrigger_filters::select::{self, Loss, Policy, Value};
-use outrigger_filters::{batch, cache};
+use outrigger_filters::{admission, batch, cache, overload::Cancel, retry};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
@@ -32,7 +33,12 @@ models:
                  context: { header: X-User, max_contexts: 1000 }, loss: absolute, loss_scale: 10,
                  failure_loss: ignore, freeze: true, seed: 7,
                  log: { path: choices.jsonl, max_bytes: 1MiB, files: 2, sample: 0.5 } }
-    deadline: { default: 50ms, default_output: { digit: [0], scores: [0.1, 1], name: [none], known: [false] } }
+    deadline: { default: 50ms, default_output: { digit: [0], scores: [0.1, 1], name: [none], known: [false] },
+                timeout_parameter: true }
+    admission: { max_concurrency: 8, max_queue_requests: 50, max_queue_bytes: 3MiB, default_priority: 4,
+                 cancel: abandoned }
+    retry: { budget: 0.2 }
+    hedge: { quantile: 0.9, budget: 0.02 }
     batch: { max_batch_size: 512, max_delay: 2ms, controller: aimd, max_in_flight: auto,
              split: true, default_priority: 3, cancel: abandoned, holdout: 0.02,
              max_queue_rows: 600, max_queue_bytes: 8MiB, max_batch_bytes: 4MiB,
@@ -180,6 +186,22 @@ fn the_whole_of_the_contract_is_read() {
                     ("known".into(), vec![Value::Bool(false)]),
                 ],
                 min_confidence: None,
+                timeout_parameter: true,
+            }),
+            admission: Some(admission::Config {
+                latency_objective: Duration::from_millis(20),
+                max_concurrency: admission::Concurrency::Fixed(NonZeroUsize::new(8).unwrap()),
+                max_queue_requests: 50,
+                max_queue_bytes: 3 << 20,
+                default_priority: 4,
+                cancel: Cancel::Abandoned,
+            }),
+            retry: Some(retry::Config {
+                budget: batch::Share::new(0.2).unwrap(),
+                hedge: Some(retry::Hedge {
+                    quantile: batch::Share::new(0.9).unwrap(),
+                    budget: batch::Share::new(0.02).unwrap(),
+                }),
             }),
             batch: Some(batch::Config {
                 latency_objective: Duration::from_millis(20),
@@ -192,7 +214,7 @@ fn the_whole_of_the_contract_is_read() {
                 max_batch_bytes: 4 << 20,
                 split: true,
                 default_priority: 3,
-                cancel: outrigger_filters::overload::Cancel::Abandoned,
+                cancel: Cancel::Abandoned,
                 holdout: batch::Share::new(0.02).unwrap(),
             }),
             cache: Some(cache::Config {
@@ -216,6 +238,8 @@ fn the_whole_of_the_contract_is_read() {
     assert_eq!(config.models["other"].cache, None);
     assert_eq!(config.models["other"].selection, None);
     assert_eq!(config.models["other"].deadline, None);
+    assert_eq!(config.models["other"].admission, None);
+    assert_eq!(config.models["other"].retry, None);
     let votes = config.models["votes"].selection.as_ref().expect("votes");
     assert!(votes.ensemble, "as always with exp4");
     assert_eq!(votes.policy, Policy::USUAL[3]);
@@ -732,7 +756,7 @@ fn a_name_with_dots_is_told_from_a_path() {
         faults_with("models: { a.b: { kind: 1 } }"),
         [
             "models.\"a.b\".kind: unknown key `kind`; known are `latency_objective`, `arms`, `batch`, \
-         `cache`, `selection`, `deadline`"
+         `cache`, `selection`, `deadline`, `admission`, `retry`, `hedge`"
         ]
     );
 }
@@ -862,7 +886,7 @@ fn every_key_of_the_schema_is_known_to_the_reader_and_no_other() {
 #[test]
 fn the_schema_tells_the_defaults_that_are_in_effect() {
     let effective = read(&format!(
-        "{LEAST}models: {{ m: {{ batch: {{}}, cache: {{}}, deadline: {{}}, selection: {{ \
+        "{LEAST}models: {{ m: {{ batch: {{}}, cache: {{}}, deadline: {{}}, hedge: {{}}, selection: {{ \
          context: {{ header: x }}, log: {{ path: f }} }} }} }}\nstate: {{ redis: 'redis://h' }}"
     ));
     let effective = effective.effective();

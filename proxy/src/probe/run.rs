@@ -172,6 +172,7 @@ impl Surroundings<'_> {
                 learned,
                 self.max_message,
                 self.metrics.upstream(&target.name),
+                false,
             ),
             protocol,
             patience: self.options.timeout,

@@ -120,6 +120,7 @@ impl Arm {
                     learned.clone(),
                     limits.max_message,
                     duration.clone(),
+                    tells_timeout(config),
                 );
                 Observed::new(client, replicas.clone(), index)
             })
@@ -188,6 +189,9 @@ impl Arm {
             && self.config.batch == model.batch
             && self.config.cache == model.cache
             && self.config.ignore_headers == model.ignore_headers
+            && self.config.admission == model.admission
+            && self.config.retry == model.retry
+            && tells_timeout(&self.config) == tells_timeout(model)
             && asks(&self.config) == asks(model)
     }
 
@@ -287,6 +291,8 @@ impl Arm {
     pub(super) fn is_plain(&self, protocol: Protocol) -> bool {
         self.config.batch.is_none()
             && self.config.cache.is_none()
+            && self.config.admission.is_none()
+            && self.config.retry.is_none()
             && self.arm.upstream.is_none()
             && !self.is_renamed()
             && self.upstream.protocol() == protocol
@@ -449,6 +455,12 @@ fn asks(config: &config::Model) -> bool {
     let deadline = config.deadline.as_ref();
     let has_default = deadline.is_some_and(|deadline| !deadline.default_output.is_empty());
     config.batch.is_some() || config.cache.is_some() || has_default
+}
+
+/// Tells whether the server is told the time that is left as a parameter.
+fn tells_timeout(config: &config::Model) -> bool {
+    let deadline = config.deadline.as_ref();
+    deadline.is_some_and(|deadline| deadline.timeout_parameter)
 }
 
 fn stack<S>(

@@ -39,24 +39,31 @@ struct Shared {
     learned: Learned,
     max_message: usize,
     duration: Histogram,
+    /// Whether the server is told the time that is left as a parameter of the request.
+    tells_timeout: bool,
 }
 
 impl Client {
     /// Makes the innermost service of a model's stack; answers of more than `max_message` bytes
     /// are not read. What the server says of the model tells the types of answers that name none.
+    /// With `tells_timeout`, a server of the Open Inference Protocol is told the time that is left
+    /// as the parameter `timeout`.
     pub fn new(
         upstream: Arc<Upstream>,
         endpoint: Arc<Endpoint>,
         learned: Learned,
         max_message: usize,
         duration: Histogram,
+        tells_timeout: bool,
     ) -> Self {
+        let is_oip = [Protocol::OipGrpc, Protocol::OipRest].contains(&upstream.protocol());
         Self(Arc::new(Shared {
             upstream,
             endpoint,
             learned,
             max_message,
             duration,
+            tells_timeout: tells_timeout && is_oip,
         }))
     }
 
@@ -80,6 +87,7 @@ impl Service<inference::Request> for Client {
         let span = tracing::debug_span!("upstream", endpoint = %shared.endpoint.authority());
         let call = async move {
             let started = Instant::now();
+            let request = shared.with_timeout(request, started);
             let called = if shared.upstream.protocol().is_grpc() {
                 shared.call_grpc(request, started).await
             } else {
@@ -93,6 +101,14 @@ impl Service<inference::Request> for Client {
 }
 
 impl Shared {
+    /// Tells the server the time that is left as a parameter, where that is wanted.
+    fn with_timeout(&self, request: inference::Request, now: Instant) -> inference::Request {
+        match request.head.deadline.filter(|_| self.tells_timeout) {
+            Some(deadline) => request.with_queue_timeout(deadline.saturating_duration_since(now)),
+            None => request,
+        }
+    }
+
     async fn call_grpc(
         &self,
         request: inference::Request,

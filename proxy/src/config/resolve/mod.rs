@@ -1,5 +1,6 @@
 //! From sections of the file to a [`Config`] that cannot be wrong, or to what is wrong with it.
 
+mod overload;
 mod selection;
 mod shared;
 
@@ -411,6 +412,8 @@ fn models(
             selection_log: selection::log(written, surroundings, faults),
             deadline: selection::deadline(written, selection.as_ref(), answering, faults),
             selection,
+            admission: overload::admission(section, latency_objective),
+            retry: overload::retry(section, faults),
             batch: batch.map(|section| self::batch(section, latency_objective, faults)),
             cache: cache.map(|section| self::cache(section, &ignore_headers, faults)),
             ignore_headers,

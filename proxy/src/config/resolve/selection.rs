@@ -478,6 +478,10 @@ pub(super) fn deadline(
         enough: section.enough.as_ref().is_some_and(|at| at.value),
         default_output,
         min_confidence: section.min_confidence.as_ref().map(|at| at.value.0),
+        timeout_parameter: section
+            .timeout_parameter
+            .as_ref()
+            .is_some_and(|at| at.value),
     })
 }
 
