@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use outrigger_native::{Curve, Jitter, Synthetic};
+use outrigger_native::{Curve, Fault, Faults, Jitter, Synthetic};
 
 pub(crate) const USAGE: &str = "\
 Usage: outrigger-native [OPTIONS]
@@ -17,6 +17,12 @@ Options:
   --forests N         serve so many random forests of the digits, which are alike
   --dialects          serve the classifiers of digits that are turned and mirrored
   --overhead US       microseconds that each call of a digit classifier takes besides [default: 0]
+  --labour US         microseconds of a processor that each row of a digit classifier takes besides,
+                      used up and not waited out [default: 0]
+  --concurrency N     calls that each digit classifier executes at the same time [default: 1]
+  --stragglers SHARE,LEAST,MOST
+                      so many of the calls of digit classifiers take milliseconds longer: for
+                      example 0.02,20,150
   --synthetic MODEL   serve a model that computes nothing; may be given several times
   --help              print this
 
@@ -38,6 +44,9 @@ pub(crate) struct Args {
     pub(crate) forests: usize,
     pub(crate) dialects: bool,
     pub(crate) overhead: Curve,
+    pub(crate) labour: Curve,
+    pub(crate) concurrency: usize,
+    pub(crate) stragglers: Faults,
     pub(crate) synthetic: Vec<Synthetic>,
     pub(crate) help: bool,
 }
@@ -53,6 +62,9 @@ impl Args {
             forests: 0,
             dialects: false,
             overhead: Curve::ZERO,
+            labour: Curve::ZERO,
+            concurrency: 1,
+            stragglers: Faults::none(),
             synthetic: Vec::new(),
             help: false,
         };
@@ -72,6 +84,9 @@ impl Args {
                 "--dialects" => args.dialects = true,
                 "--synthetic" => args.synthetic.push(synthetic(&value()?)?),
                 "--overhead" => args.overhead.beta = microseconds(&option, &value()?)?,
+                "--labour" => args.labour.alpha = microseconds(&option, &value()?)?,
+                "--concurrency" => args.concurrency = parse(&option, &value()?)?,
+                "--stragglers" => args.stragglers = stragglers(&value()?)?,
                 "--help" | "-h" => args.help = true,
                 _ => return Err(format!("unknown option {option}")),
             }
@@ -121,6 +136,21 @@ fn synthetic(text: &str) -> Result<Synthetic, String> {
     Ok(model)
 }
 
+/// Reads a share, and the least and the most milliseconds.
+fn stragglers(text: &str) -> Result<Faults, String> {
+    let what = "--stragglers";
+    let [share, least, most] = text.split(',').collect::<Vec<_>>()[..] else {
+        return Err(format!("{what} needs a share and two times, not {text}"));
+    };
+    let share: f64 = parse(what, share)?;
+    let milliseconds = |text: &str| {
+        let milliseconds: f64 = parse(what, text)?;
+        Duration::try_from_secs_f64(milliseconds / 1e3).map_err(|error| format!("{what}: {error}"))
+    };
+    let fault = Fault::Straggle(milliseconds(least)?, milliseconds(most)?);
+    Ok(Faults::at_rate(share, fault))
+}
+
 fn microseconds(key: &str, value: &str) -> Result<Duration, String> {
     let microseconds: f64 = parse(key, value)?;
     Duration::try_from_secs_f64(microseconds / 1e6).map_err(|error| format!("{key}: {error}"))
@@ -167,6 +197,8 @@ mod tests {
             ("--synthetic noop,speed=3", "speed"),
             ("--synthetic noop,beta=-3", "beta"),
             ("--threads", "--threads"),
+            ("--stragglers 0.1", "--stragglers"),
+            ("--stragglers 0.1,20,-1", "--stragglers"),
             ("--verbose", "--verbose"),
         ] {
             let error = args(line).expect_err(line);

@@ -37,6 +37,8 @@ pub(crate) trait Behaviour: Debug + Send + Sync + 'static {
 /// How a model behaves; all of it can be changed while it is served.
 #[derive(Debug, Clone)]
 pub(crate) struct Manner {
+    /// What a call takes of a processor, besides what it computes.
+    pub(crate) labour: Curve,
     pub(crate) curve: Curve,
     pub(crate) jitter: Jitter,
     pub(crate) faults: Arc<Faults>,

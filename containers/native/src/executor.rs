@@ -19,6 +19,7 @@ use tonic::metadata::MetadataMap;
 use crate::container::{Behaviour, Container, Manner};
 use crate::counters::Counters;
 use crate::faults::Fault;
+use crate::labour;
 use crate::random::Random;
 use crate::signature::Signature;
 use crate::tensor::Tensor;
@@ -240,6 +241,7 @@ impl Engine {
             queued,
         } = job;
         let Manner {
+            labour,
             curve,
             jitter,
             faults,
@@ -251,7 +253,9 @@ impl Engine {
         };
         let fault = faults.strike(random, first_elements);
         let outcome = match fault {
-            None | Some(Fault::Hang) => Outcome::Answer(self.behaviour.answer(&inputs, rows)),
+            None | Some(Fault::Hang | Fault::Straggle(..)) => {
+                Outcome::Answer(self.behaviour.answer(&inputs, rows))
+            }
             Some(Fault::Error(ref status)) => Outcome::Error(status.clone()),
             Some(Fault::ResetStream) => Outcome::ResetStream,
             Some(Fault::CloseConnection) => Outcome::CloseConnection,
@@ -286,7 +290,9 @@ impl Engine {
                 Outcome::Answer(first.collect())
             }
         };
-        let cost = jitter.apply(curve.cost(rows), random);
+        let cost = jitter.apply(curve.cost(rows), random)
+            + fault.as_ref().map_or(Duration::ZERO, |f| f.delay(random));
+        labour::spend(labour.cost(rows), || self.stopped.load(Ordering::Relaxed));
         let counted_from = if self.behaviour.computes() {
             Instant::now()
         } else {

@@ -1,5 +1,7 @@
 //! What goes wrong, on purpose.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tonic::Status;
 
@@ -24,6 +26,10 @@ pub enum Fault {
     Noise(f32),
     /// Each FP32 number of its answer is moved by this share of the mean over all rows: as by batch normalisation that was left in training.
     Neighbours(f32),
+    /// It is answered rightly, but so much later, between the first time and the second: mostly little
+    /// more than the first, and seldom much, as by a pause of the container's own. Each doubling of
+    /// the time is as likely as the next.
+    Straggle(Duration, Duration),
     /// Every row is answered like the first: as by a graph with a batch of one written into it.
     FirstRow,
 }
@@ -70,6 +76,19 @@ impl From<&str> for Marker {
     }
 }
 
+impl Fault {
+    /// By how much a call takes longer.
+    pub(crate) fn delay(&self, random: &mut Random) -> Duration {
+        match self {
+            Self::Straggle(least, most) => {
+                let doublings = most.as_secs_f64().max(1e-9) / least.as_secs_f64().max(1e-9);
+                least.mul_f64(doublings.max(1.0).powf(random.unit()))
+            }
+            _ => Duration::ZERO,
+        }
+    }
+}
+
 impl Faults {
     /// No faults.
     pub fn none() -> Self {
@@ -113,5 +132,27 @@ impl Faults {
             .iter()
             .find(|(rate, _)| random.unit() < *rate);
         struck.map(|(_, fault)| fault.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stragglers_are_mostly_a_little_late_and_seldom_very() {
+        let (least, most) = (Duration::from_millis(20), Duration::from_millis(160));
+        let fault = Fault::Straggle(least, most);
+        let mut random = Random::new(5);
+        let draws = 10_000;
+        let mut doubled = 0;
+        for _ in 0..draws {
+            let delay = fault.delay(&mut random);
+            assert!(delay >= least && delay <= most, "{delay:?}");
+            doubled += u32::from(delay > 2 * least);
+        }
+        // Two of the three doublings.
+        assert!((f64::from(doubled) / f64::from(draws) - 2. / 3.).abs() < 0.02);
+        assert_eq!(Fault::Hang.delay(&mut random), Duration::ZERO);
     }
 }

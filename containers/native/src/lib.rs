@@ -24,6 +24,7 @@ pub mod digits;
 mod executor;
 mod faults;
 mod handle;
+mod labour;
 mod random;
 mod server;
 mod service;

@@ -43,11 +43,15 @@ async fn serve(args: Args) -> Result<(), Box<dyn Error>> {
     if args.dialects {
         classifiers.extend(digits::dialects());
     }
-    let builder = builder.models(
-        classifiers
-            .into_iter()
-            .map(|model| model.with_overhead(args.overhead)),
-    );
+    let builder = builder.models(classifiers.into_iter().enumerate().map(|(number, model)| {
+        model
+            .with_overhead(args.overhead)
+            .with_labour(args.labour)
+            .with_concurrency(args.concurrency)
+            .with_faults(args.stragglers.clone())
+            // Alike, they would all straggle at the same time.
+            .with_seed((number as u64 + 1) << 16)
+    }));
     // One thread is the one we are on.
     let builder = if args.threads > 1 {
         builder.threads(args.threads)

@@ -139,6 +139,7 @@ impl From<Synthetic> for Container {
             },
             behaviour,
             manner: Manner {
+                labour: Curve::ZERO,
                 curve: model.curve,
                 jitter: model.jitter,
                 faults: Arc::new(model.faults),

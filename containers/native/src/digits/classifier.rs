@@ -41,6 +41,8 @@ pub struct Classifier {
     name: String,
     scores: Arc<dyn Scores>,
     overhead: Curve,
+    labour: Curve,
+    faults: Faults,
     concurrency: usize,
     max_batch_size: usize,
     seed: u64,
@@ -146,6 +148,8 @@ impl Classifier {
             name: name.into(),
             scores,
             overhead: Curve::ZERO,
+            labour: Curve::ZERO,
+            faults: Faults::none(),
             concurrency: 1,
             max_batch_size: 4096,
             seed: 0,
@@ -163,6 +167,16 @@ impl Classifier {
     /// Adds a cost to what the model computes. It is waited out, not computed.
     pub fn with_overhead(self, overhead: Curve) -> Self {
         Self { overhead, ..self }
+    }
+
+    /// Adds processor time to what the model computes: it is used up, not waited out.
+    pub fn with_labour(self, labour: Curve) -> Self {
+        Self { labour, ..self }
+    }
+
+    /// Begins with these faults.
+    pub fn with_faults(self, faults: Faults) -> Self {
+        Self { faults, ..self }
     }
 
     /// Executes so many calls at the same time.
@@ -226,9 +240,10 @@ impl From<Classifier> for Container {
                 has_config: true,
             },
             manner: Manner {
+                labour: model.labour,
                 curve: model.overhead,
                 jitter: Jitter::None,
-                faults: Arc::new(Faults::none()),
+                faults: Arc::new(model.faults.clone()),
             },
             seed: model.seed,
             behaviour: Arc::new(model),
