@@ -94,6 +94,11 @@ impl Process {
             .map_err(|error| format!("cannot read what {} uses: {error}", self.name).into())
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What the process has printed.
     pub fn output(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()

@@ -41,6 +41,11 @@ impl Proxy {
         })
     }
 
+    /// The number of its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// What it has used so far.
     pub fn usage(&self) -> Result<Usage> {
         self.process.usage()

@@ -1,4 +1,4 @@
-//! `cargo run --release -p outrigger-tests --bin experiments -- fig3 | … | fig8 | fig10 | scale | all`: see
+//! `cargo run --release -p outrigger-tests --bin experiments -- fig3 | … | fig8 | fig9 | fig10 | scale | all`: see
 //! `tests/experiments/README.md`.
 
 use std::path::PathBuf;
@@ -8,7 +8,8 @@ use clap::{Parser, ValueEnum};
 use outrigger_tests::bench::Result;
 use outrigger_tests::bench::curves::Curve;
 use outrigger_tests::experiments::{
-    Findings, Options, confidence, contexts, delay, fleet, profile, replicas, selection, throughput,
+    Findings, Options, confidence, contexts, delay, fleet, profile, replicas, selection,
+    stragglers, throughput,
 };
 
 /// Makes the figures of the Clipper paper again: numbers, plots, and rows beside the paper's.
@@ -39,6 +40,12 @@ struct Cli {
     /// Settings of selection to try in place of the usual ones, such as "policy: exp4, share: 0.1"
     #[arg(long)]
     selection: Vec<String>,
+    /// Sizes of fig9's ensembles, at most 20 [default: 1, 2, 4, 8, 12, 16, 20]
+    #[arg(long)]
+    size: Vec<usize>,
+    /// Cases of fig9 by a part of their name, such as "overload" [default: all]
+    #[arg(long)]
+    case: Vec<String>,
     /// The native digit models too
     #[arg(long)]
     digits: bool,
@@ -64,6 +71,8 @@ enum Figure {
     Fig7,
     /// A policy when the best model breaks
     Fig8,
+    /// Ensembles with a deadline
+    Fig9,
     /// A state for each user
     Fig10,
     /// Replicas of the proxy that share what they learn, on a virtual clock
@@ -98,6 +107,8 @@ fn run(cli: Cli) -> Result<()> {
         repeats: cli.repeats.unwrap_or(if cli.quick { 1 } else { 5 }).max(1),
         seeds: cli.seeds.unwrap_or(if cli.quick { 2 } else { 10 }).max(1),
         selections: cli.selection.clone(),
+        sizes: cli.size.clone(),
+        cases: cli.case.clone(),
         quick: cli.quick,
         digits: cli.digits,
         triton: cli.triton,
@@ -106,13 +117,14 @@ fn run(cli: Cli) -> Result<()> {
     };
     std::fs::create_dir_all(&out)?;
     let wanted = |figure| cli.figures.contains(&figure) || cli.figures.contains(&Figure::All);
-    let experiments: [(Figure, &str, Experiment); 8] = [
+    let experiments: [(Figure, &str, Experiment); 9] = [
         (Figure::Fig3, "fig3", profile::run),
         (Figure::Fig4, "fig4", throughput::run),
         (Figure::Fig5, "fig5", delay::run),
         (Figure::Fig6, "fig6", replicas::run),
         (Figure::Fig7, "fig7", confidence::run),
         (Figure::Fig8, "fig8", selection::run),
+        (Figure::Fig9, "fig9", stragglers::run),
         (Figure::Fig10, "fig10", contexts::run),
         (Figure::Scale, "scale", fleet::run),
     ];

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::bench::Result;
 use crate::bench::process::pause;
+use crate::metrics::Metrics;
 
 /// What was learned of one endpoint.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +53,13 @@ pub fn models(admin: SocketAddr) -> Result<Value> {
     let answer = get(admin, "/models")?;
     let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
     Ok(serde_json::from_str(body)?)
+}
+
+/// Reads the metrics.
+pub fn metrics(admin: SocketAddr) -> Result<Metrics> {
+    let answer = get(admin, "/metrics")?;
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    Ok(Metrics::read(body)?)
 }
 
 fn get(admin: SocketAddr, path: &str) -> Result<String> {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
-use outrigger::demo::load::{Answer, Caller, Outcome, Target, frame};
+use outrigger::demo::load::{Caller, Outcome, Target, frame};
 use outrigger_native::digits::{Classifier, Image};
 use outrigger_native::{Handle, Server};
 
@@ -99,7 +99,7 @@ impl Arms {
         }
         let text = |name| answer.header(name).map(str::to_owned);
         Ok(Said {
-            digit: digit(&answer).ok_or("an answer has no label")?,
+            digit: digit(&answer.body).ok_or("an answer has no label")?,
             id: text("outrigger-prediction-id"),
             arm: text("outrigger-arm"),
             confidence: answer
@@ -121,8 +121,9 @@ impl Arms {
     }
 }
 
-fn digit(answer: &Answer) -> Option<u8> {
-    let label = message::output(&answer.body.slice_ref(answer.body.get(PREFIX..)?), 0)?;
+/// The digit that an answer names, with gRPC's prefix before it; none where it names something else.
+pub fn digit(answer: &Bytes) -> Option<u8> {
+    let label = message::output(&answer.slice_ref(answer.get(PREFIX..)?), 0)?;
     u8::try_from(i64::from_le_bytes(label.as_ref().try_into().ok()?)).ok()
 }
 

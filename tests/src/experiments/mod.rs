@@ -3,6 +3,7 @@
 //! `tests/experiments/README.md` says what each shows and how to run it.
 
 pub mod admin;
+pub mod ahead;
 pub mod arms;
 pub mod confidence;
 pub mod containers;
@@ -16,6 +17,7 @@ pub mod random;
 pub mod replicas;
 pub mod scale;
 pub mod selection;
+pub mod stragglers;
 pub mod subject;
 pub mod throughput;
 pub mod trace;
@@ -41,6 +43,10 @@ pub struct Options {
     pub seeds: usize,
     /// Settings of selection to try in place of the usual ones, as in a configuration.
     pub selections: Vec<String>,
+    /// Sizes of ensembles; if none, as the experiment has them.
+    pub sizes: Vec<usize>,
+    /// Parts of the names of cases; if none, all.
+    pub cases: Vec<String>,
     /// Shows that all works; the figures are not for quoting.
     pub quick: bool,
     /// Whether the native digit models take part.
