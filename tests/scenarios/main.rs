@@ -8,6 +8,7 @@ mod benefit;
 mod bounds;
 mod cache;
 mod cache_equality;
+mod cancelled;
 mod claimed;
 mod deadline;
 mod endpoints;

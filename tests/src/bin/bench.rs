@@ -1,5 +1,5 @@
 //! `cargo run --release -p outrigger-tests --bin bench -- passthrough | batching | goodput | cache |
-//! feedback | outage`: see `tests/bench/README.md`.
+//! feedback | outage | soak`: see `tests/bench/README.md`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,7 +11,8 @@ use outrigger::demo::load::{Load, Pace, Repeat, Target, frame};
 use outrigger_tests::bench::curves::Curve;
 use outrigger_tests::bench::peers::Peer;
 use outrigger_tests::bench::{
-    Result, batching, cache, feedback, goodput, message, outage, passthrough, triton, upstream,
+    Result, batching, cache, feedback, goodput, message, outage, passthrough, soak, triton,
+    upstream,
 };
 
 /// That of Outrigger's binary: what a cache takes of the machine is also what its allocator takes.
@@ -177,6 +178,20 @@ enum Command {
         /// Predictions a second, besides, that are told of
         #[arg(long, default_value_t = 200.0)]
         feedback: f64,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// A million requests whose callers leave: connections, memory and gauges
+    Soak {
+        /// How many requests are given up, in all configurations together
+        #[arg(long, default_value_t = 1_000_000)]
+        cancels: u64,
+        /// A fiftieth of that: to see that it works
+        #[arg(long)]
+        quick: bool,
+        /// The native container's binary [default: beside this one, or $OUTRIGGER_NATIVE]
+        #[arg(long)]
+        native: Option<PathBuf>,
         #[command(flatten)]
         common: Common,
     },
@@ -418,6 +433,21 @@ fn run(command: Command) -> Result<()> {
                 rate,
                 feedback,
                 outrigger: common.outrigger(),
+                folder: folder.0.clone(),
+            })?;
+            common.write(&figures)
+        }
+        Command::Soak {
+            cancels,
+            quick,
+            native,
+            common,
+        } => {
+            let folder = Folder::new()?;
+            let figures = soak::run(&soak::Options {
+                cancels: if quick { cancels / 50 } else { cancels },
+                outrigger: common.outrigger(),
+                native: native.or_else(|| told("OUTRIGGER_NATIVE")),
                 folder: folder.0.clone(),
             })?;
             common.write(&figures)
