@@ -1,5 +1,26 @@
 #![doc = include_str!("README.md")]
 
 mod config;
+mod durations;
+mod future;
+mod layer;
+mod limit;
+mod metrics;
+mod place;
+mod queue;
+mod service;
+mod shared;
+mod sorted;
+mod state;
+#[cfg(test)]
+mod tests;
+mod view;
 
-pub use self::config::{Concurrency, Config};
+pub use self::{
+    config::{Concurrency, Config},
+    future::ResponseFuture,
+    layer::AdmissionLayer,
+    metrics::{Handles, Metrics},
+    service::Admission,
+    view::View,
+};

@@ -32,8 +32,10 @@ pub enum Scope {
 /// What the queue has too much of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
-    /// Rows, or requests where rows are not counted; bounded by `max_queue_rows`.
+    /// Rows, bounded by `max_queue_rows`; those of a request that is not merged count as one.
     Rows,
+    /// Requests, bounded by `max_queue_requests`, for a model whose rows are not merged.
+    Requests,
     /// Bytes of messages, bounded by `max_queue_bytes`.
     Bytes,
     /// Time: the deadline is nearer than the request's turn.
@@ -119,6 +121,7 @@ impl std::fmt::Display for Overloaded {
                 };
                 let key = match bound {
                     Bound::Bytes => "max_queue_bytes",
+                    Bound::Requests => "max_queue_requests",
                     Bound::Rows | Bound::Wait => "max_queue_rows",
                 };
                 write!(f, "the {what} full: {section}{key} is {limit}")

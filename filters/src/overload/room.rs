@@ -18,6 +18,8 @@ use super::{Bound, Overloaded, Scope};
 #[derive(Debug)]
 pub struct Room {
     scope: Scope,
+    /// What is counted besides bytes.
+    counts: Bound,
     rows: Level,
     bytes: Level,
     within: Option<Arc<Room>>,
@@ -40,18 +42,29 @@ pub struct Reserved {
 impl Room {
     /// Makes the room that all models of a process share.
     pub fn whole(rows: usize, bytes: usize) -> Arc<Self> {
-        Arc::new(Self {
-            scope: Scope::Process,
-            rows: Level::new(rows),
-            bytes: Level::new(bytes),
-            within: None,
-        })
+        Self::new((Scope::Process, Bound::Rows), rows, bytes, None)
     }
 
     /// Makes the room of one arm of a model, perhaps within a larger one.
     pub fn of_model(rows: usize, bytes: usize, within: Option<Arc<Self>>) -> Arc<Self> {
+        Self::new((Scope::Model, Bound::Rows), rows, bytes, within)
+    }
+
+    /// Makes the room of one arm of a model whose rows are not merged: each request counts as one
+    /// row, here and in the larger room.
+    pub fn of_requests(requests: usize, bytes: usize, within: Option<Arc<Self>>) -> Arc<Self> {
+        Self::new((Scope::Model, Bound::Requests), requests, bytes, within)
+    }
+
+    fn new(
+        (scope, counts): (Scope, Bound),
+        rows: usize,
+        bytes: usize,
+        within: Option<Arc<Self>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            scope: Scope::Model,
+            scope,
+            counts,
             rows: Level::new(rows),
             bytes: Level::new(bytes),
             within,
@@ -88,7 +101,7 @@ impl Room {
         let refused = |bound, limit| Overloaded::full(self.scope, bound, limit);
         self.rows
             .add(rows)
-            .map_err(|limit| refused(Bound::Rows, limit))?;
+            .map_err(|limit| refused(self.counts, limit))?;
         if let Err(limit) = self.bytes.add(bytes) {
             self.rows.sub(rows);
             return Err(refused(Bound::Bytes, limit));
