@@ -70,6 +70,17 @@ impl<S> Batch<S> {
         self.shared.expected.completion(self.shared.load(), now)
     }
 
+    /// Tells whether a request that comes now would be sent at once, to an endpoint that has capacity
+    /// to spare.
+    pub fn has_spare(&self) -> bool {
+        if self.shared.load() == 0 {
+            return true;
+        }
+        let state = self.shared.state.lock();
+        // What is sent singly takes no place.
+        state.in_flight > 0 && state.has_place() && state.queue.is_empty()
+    }
+
     #[cfg(test)]
     pub(super) fn shared(&self) -> &Shared<S> {
         &self.shared

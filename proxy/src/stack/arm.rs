@@ -489,6 +489,10 @@ impl<S> Loaded for Batch<S> {
     fn completion(&self, now: Instant) -> Option<Duration> {
         Batch::completion(self, now)
     }
+
+    fn has_spare(&self) -> bool {
+        Batch::has_spare(self)
+    }
 }
 
 impl Keeps for Arm {

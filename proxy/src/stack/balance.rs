@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use outrigger_filters::inference::{Error, Infer, Request, Response};
+use outrigger_filters::{
+    inference::{Error, Infer, Request, Response},
+    retry::Endpoints,
+};
 use pin_project_lite::pin_project;
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -36,6 +39,9 @@ pub(crate) trait Loaded {
 
     /// Returns how long a request would take that comes now; `None` before the first answer.
     fn completion(&self, now: Instant) -> Option<Duration>;
+
+    /// Tells whether a request that comes now would not wait for others.
+    fn has_spare(&self) -> bool;
 }
 
 pin_project! {
@@ -86,20 +92,54 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let (index, trial) = match self.choose(Instant::now()) {
-            Some(Choice::Used(index)) => (index, None),
-            Some(Choice::Tried(trial)) => (trial.index(), Some(trial)),
-            None => {
-                return ResponseFuture {
-                    state: State::Nowhere,
-                };
-            }
+        match self.choose(Instant::now()) {
+            Some(choice) => self.begin(choice, request).1,
+            None => ResponseFuture::nowhere(),
+        }
+    }
+}
+
+impl<S> Endpoints for Balance<S>
+where
+    S: Infer + Loaded + 'static,
+    S::Future: 'static,
+{
+    type Future = ResponseFuture<S>;
+
+    fn count(&self) -> usize {
+        self.services.len()
+    }
+
+    fn send(&self, request: Request) -> (usize, Self::Future) {
+        match self.choose(Instant::now()) {
+            Some(choice) => self.begin(choice, request),
+            None => (0, ResponseFuture::nowhere()),
+        }
+    }
+
+    fn send_elsewhere(
+        &self,
+        request: Request,
+        than: usize,
+        spare: bool,
+    ) -> Result<(usize, Self::Future), Request> {
+        match self.choose_other(than, spare, Instant::now()) {
+            Some(index) => Ok(self.begin(Choice::Used(index), request)),
+            None => Err(request),
+        }
+    }
+}
+
+impl<S: Infer> Balance<S> {
+    fn begin(&self, choice: Choice, request: Request) -> (usize, ResponseFuture<S>) {
+        let (index, trial) = match choice {
+            Choice::Used(index) => (index, None),
+            Choice::Tried(trial) => (trial.index(), Some(trial)),
         };
         // A clone shares its queue with the original, and is ready as the original is.
         let call = self.services[index].clone().call(request);
-        ResponseFuture {
-            state: State::Called { call, trial },
-        }
+        let state = State::Called { call, trial };
+        (index, ResponseFuture { state })
     }
 }
 
@@ -134,6 +174,21 @@ impl<S: Loaded> Balance<S> {
         Some(Choice::Used(self.sooner(of[first], of[second], now)))
     }
 
+    /// Chooses among the others than one that can be reached and are not left out; `spare`: and which
+    /// have capacity to spare.
+    fn choose_other(&self, than: usize, spare: bool, now: Instant) -> Option<usize> {
+        let others: SmallVec<[usize; 8]> = (0..self.services.len())
+            .filter(|index| *index != than && self.is_reached(*index))
+            .filter(|index| !self.replicas.is_out(*index))
+            .filter(|index| !spare || self.services[*index].has_spare())
+            .collect();
+        if others.is_empty() {
+            return None;
+        }
+        let (first, second) = two_of(others.len());
+        Some(self.sooner(others[first], others[second], now))
+    }
+
     fn is_reached(&self, index: usize) -> bool {
         self.replicas.endpoint(index).backoff().is_none()
     }
@@ -147,6 +202,14 @@ impl<S: Loaded> Balance<S> {
             (a_known, b_known) => (b.load(), b_known.is_some()) < (a.load(), a_known.is_some()),
         };
         if second_is_sooner { second } else { first }
+    }
+}
+
+impl<S: Infer> ResponseFuture<S> {
+    fn nowhere() -> Self {
+        Self {
+            state: State::Nowhere,
+        }
     }
 }
 
@@ -211,6 +274,10 @@ pub(super) mod tests {
                 Some((replicas, index)) => replicas.pace(*index).completion(self.load(), now),
                 None => self.seconds.map(Duration::from_secs),
             }
+        }
+
+        fn has_spare(&self) -> bool {
+            self.load() == 0
         }
     }
 
@@ -291,6 +358,30 @@ pub(super) mod tests {
             .await
             .expect_err("it refuses");
         assert_eq!(chosen(&balance), HashSet::from([0]));
+    }
+
+    #[tokio::test]
+    async fn a_second_try_goes_to_another_endpoint_in_use_and_a_copy_to_one_with_nothing_to_do() {
+        let balance = balance(&[(0, None), (3, None), (0, None), (9, None)]);
+        let now = Instant::now();
+        let others = |than, spare| -> HashSet<_> {
+            (0..1000)
+                .filter_map(|_| balance.choose_other(than, spare, now))
+                .collect()
+        };
+        assert_eq!(others(0, false), HashSet::from([1, 2]));
+        assert_eq!(others(0, true), HashSet::from([2]));
+        assert_eq!(others(1, true), HashSet::from([0, 2]));
+        (0..10).for_each(|_| balance.replicas.failed(2, now, now, 1.));
+        assert_eq!(others(0, false), HashSet::from([1]));
+        assert_eq!(others(0, true), HashSet::new());
+        let gone = balance.replicas.endpoint(0).clone();
+        call_endpoint(&gone, http::Request::new(Body::empty()))
+            .await
+            .expect_err("it refuses");
+        assert_eq!(others(1, true), HashSet::new());
+        assert_eq!(others(1, false), HashSet::from([3]));
+        assert_eq!(others(3, false), HashSet::from([1]));
     }
 
     /// What becomes of a call.

@@ -89,6 +89,11 @@ impl<S> Loaded for Observed<S> {
         let calls = self.load();
         self.replicas.pace(self.index).completion(calls, now)
     }
+
+    fn has_spare(&self) -> bool {
+        // How many calls it can work on at a time is not known.
+        self.load() == 0
+    }
 }
 
 impl<F, E> Future for ResponseFuture<F>
