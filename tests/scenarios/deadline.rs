@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use outrigger_native::{Synthetic, inference::ModelInferResponse};
+use outrigger_native::{
+    Synthetic,
+    inference::{ModelInferRequest, ModelInferResponse, infer_parameter::ParameterChoice},
+};
 use outrigger_tests::{
+    memory::Memory,
     metrics::Metrics,
-    model::{numbers, rows, serve},
-    origin::EchoServer,
+    model::{numbers, parameter, rows, serve},
+    origin::{EchoServer, mirror, serve_http2},
     patience::within,
     wire::Wire,
 };
@@ -98,4 +102,36 @@ async fn at_the_deadline_the_default_output_is_given_and_says_so() {
     assert!(!reply.headers.contains_key("outrigger-arm"));
     let answer = ModelInferResponse::decode(reply.body.slice(PREFIX..)).unwrap();
     assert_eq!(numbers(&answer), [0.5, 0.5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_to_be_told_by_a_parameter_knows_what_time_is_left() {
+    let told = async |configured: bool, own: Option<i64>| {
+        let rest =
+            format!("models: {{ m: {{ deadline: {{ timeout_parameter: {configured} }} }} }}");
+        // What is no answer to an inference goes back as it is: here the request that was sent.
+        let memory = Memory::start(&["a:1"], &rest, |_, pipe| serve_http2(pipe, mirror));
+        let mut request = rows("m", &[1.]);
+        if let Some(own) = own {
+            let own = parameter(ParameterChoice::Int64Param(own));
+            request.parameters.insert("timeout".to_owned(), own);
+        }
+        let request = Inference::of(&request).header("grpc-timeout", "40m");
+        let reply = request.send(&memory.wire().await).await.unwrap();
+        let sent = ModelInferRequest::decode(reply.body.slice(PREFIX..)).unwrap();
+        assert_eq!(sent.raw_input_contents, rows("m", &[1.]).raw_input_contents);
+        let told = sent.parameters.get("timeout");
+        told.and_then(|told| told.parameter_choice.clone())
+    };
+    let left = told(true, None).await;
+    let Some(ParameterChoice::Int64Param(micros)) = left else {
+        panic!("{left:?}");
+    };
+    // Microseconds, less the margin.
+    assert!((30_000..40_000).contains(&micros), "{micros}");
+    assert_eq!(told(true, Some(90_000_000)).await, left);
+    // A caller's own that is sooner stays, and nothing is said where nobody wants it.
+    let own = Some(ParameterChoice::Int64Param(500));
+    assert_eq!(told(true, Some(500)).await, own);
+    assert_eq!(told(false, None).await, None);
 }

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName};
 use outrigger_filters::{
     deadline::{Expired, Stage},
     inference::{Code, Error, Request, Response},
-    overload::Overloaded,
+    overload::{Bound, Overloaded},
     select::{Available, Blame, Context, Knows, Learner, Select, ShadowView},
 };
 use tower::Service as _;
@@ -94,9 +94,15 @@ fn blame(error: &Error) -> Blame {
         .unwrap_or(Blame::Caller)
 }
 
-/// Tells whether a call failed because its time was up.
+/// Tells whether a call failed because its time was up, or would have been.
 fn is_expired(error: &Error) -> bool {
-    expired_at(error.as_ref()).is_some()
+    let first: &(dyn std::error::Error + 'static) = &**error;
+    let mut causes = std::iter::successors(Some(first), |&cause| cause.source());
+    let too_late = causes.any(|cause| {
+        let overloaded = cause.downcast_ref::<Overloaded>();
+        overloaded.is_some_and(|overloaded| overloaded.bound() == Bound::Wait)
+    });
+    too_late || expired_at(first).is_some()
 }
 
 /// Returns where a request was when its time was up, if that is why there is no answer.
