@@ -1,6 +1,6 @@
 //! Whoever has a deadline is answered by it.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use outrigger_native::{
     Synthetic,
@@ -134,4 +134,30 @@ async fn a_server_that_is_to_be_told_by_a_parameter_knows_what_time_is_left() {
     let own = Some(ParameterChoice::Int64Param(500));
     assert_eq!(told(true, Some(500)).await, own);
     assert_eq!(told(false, None).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_too_late_for_its_caller_is_there_for_the_next() {
+    let arms = "arms: { a: { upstream: server, model: m }, b: { upstream: server, model: m } }, \
+                selection: { policy: fixed, ensemble: true },";
+    for (of_model, calls) in [
+        ("cache: {}", 1),
+        ("cache: {}, batch: {}", 1),
+        (&format!("{arms} cache: {{}}, batch: {{}}"), 2),
+    ] {
+        let server = EchoServer::new(Duration::from_millis(80));
+        let rest = format!("models: {{ m: {{ {of_model}, deadline: {{ default: 50ms }} }} }}");
+        let memory = memory(&server, &rest);
+        let wire = memory.wire().await;
+        // What the server says of the model is learned meanwhile.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let reply = of(&[7.]).send(&wire).await.unwrap();
+        assert_eq!(reply.grpc_status(), Some("4"), "{of_model}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let reply = of(&[7.]).send(&wire).await.unwrap();
+        assert_eq!(reply.grpc_status(), Some("0"), "{of_model}");
+        assert_eq!(reply.headers["outrigger-cache"], "hit", "{of_model}");
+        assert_eq!(server.calls.lock().unwrap().len(), calls, "{of_model}");
+        assert_eq!(server.cancelled.load(Ordering::SeqCst), 0, "{of_model}");
+    }
 }

@@ -91,6 +91,8 @@ pin_project! {
 struct Ticket<S> {
     shared: Arc<Shared<S>>,
     place: Option<Place>,
+    /// Whether its answer is waited for after the deadline.
+    may_be_late: bool,
 }
 
 /// A request that would have been merged if that paid.
@@ -149,6 +151,7 @@ impl<S: Infer + 'static> ResponseFuture<S> {
         place: Option<Place>,
         hopeless: Option<Instant>,
         deadline: Option<Instant>,
+        may_be_late: bool,
         receiver: oneshot::Receiver<Outcome>,
     ) -> Self {
         Self {
@@ -156,6 +159,7 @@ impl<S: Infer + 'static> ResponseFuture<S> {
                 ticket: Ticket {
                     shared: Arc::clone(shared),
                     place,
+                    may_be_late,
                 },
                 alarm: hopeless.or(deadline).map(|at| Box::pin(sleep_until(at))),
                 deadline,
@@ -352,6 +356,7 @@ impl<S> Ticket<S> {
 
     fn under_way(&self, deadline: Instant, now: Instant) -> Result<Expired, Option<Instant>> {
         match deadline <= now {
+            _ if self.may_be_late => Err(None),
             true => Ok(Expired::under_way()),
             false => Err(Some(deadline)),
         }

@@ -202,6 +202,7 @@ impl<S: Infer + 'static> Batch<S> {
         let digest = key::digest(&shared.hasher, &request);
         let bytes = request.payload_len();
         let deadline = request.head.deadline;
+        let may_be_late = request.head.may_be_late;
         let (answer, receiver) = oneshot::channel();
         let mut member = Box::new(Member {
             request,
@@ -240,7 +241,7 @@ impl<S: Infer + 'static> Batch<S> {
             };
             shared.add_load(rows);
             worker::start(shared, Plan::Send(batch));
-            return ResponseFuture::waiting(shared, None, None, deadline, receiver);
+            return ResponseFuture::waiting(shared, None, None, deadline, may_be_late, receiver);
         }
         // Unless the endpoint is idle: it may have become faster, and nobody would ever know.
         let hopeless = deadline.map(|deadline| state.hopeless_from(deadline, rows));
@@ -262,7 +263,14 @@ impl<S: Infer + 'static> Batch<S> {
         let launched = launch(shared, &mut state, shared.situation(arrived, most));
         drop(state);
         launched.start(shared);
-        ResponseFuture::waiting(shared, Some(place), hopeless, deadline, receiver)
+        ResponseFuture::waiting(
+            shared,
+            Some(place),
+            hopeless,
+            deadline,
+            may_be_late,
+            receiver,
+        )
     }
 }
 

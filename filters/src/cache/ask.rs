@@ -161,7 +161,7 @@ where
 
 /// Waits for somebody else's call, as long as the caller has time.
 async fn outcome<'a>(waiting: &'a Waiting, request: &Request) -> Result<&'a Outcome, Error> {
-    match request.head.deadline {
+    match request.head.deadline.filter(|_| !request.head.may_be_late) {
         None => Ok(waiting.outcome().await),
         Some(deadline) => timeout_at(deadline, waiting.outcome())
             .await

@@ -59,8 +59,11 @@ pub struct Head {
     pub method: Method,
     /// The caller's own name for this request, echoed in the answer.
     pub id: ByteString,
-    /// When the answer is worth nothing any more.
+    /// When the answer is worth nothing any more to the caller.
     pub deadline: Option<Instant>,
+    /// Whether the answer is still good for something to whoever asks on the caller's behalf, who
+    /// tells the caller by the deadline: what was sent until then is waited for.
+    pub may_be_late: bool,
     /// The class of the request in the server's queues; 0 is the server's default.
     pub priority: u64,
     /// Whose request this is, where selection learns for each user apart.
@@ -161,6 +164,13 @@ impl Request {
         let value = Parameter::Int64(micros);
         // To change it forgets the message.
         self.parameters.insert(QUEUE_TIMEOUT.into(), value);
+        self
+    }
+
+    /// Says that the answer is waited for after the deadline; the message stays the same.
+    #[must_use]
+    pub fn that_may_be_late(mut self) -> Self {
+        self.parts.head.may_be_late = true;
         self
     }
 

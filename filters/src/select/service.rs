@@ -328,6 +328,7 @@ where
     /// Begins to ask an arm; the call may go on without whoever began it.
     fn begin(self: &Arc<Self>, arm: usize, request: Request) -> Call {
         let shared = self.clone();
+        let request = request.that_may_be_late();
         Box::pin(async move { shared.ask(arm, request).await })
     }
 

@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use outrigger_filters::{
-    deadline::{self, Margin, Stage},
+    deadline::{self, Late, Margin, Stage},
     inference::Response,
     select::Learner,
 };
@@ -27,6 +27,8 @@ pub struct Model {
     /// How long before a deadline an answer is cut off.
     margin: Margin,
     expired: deadline::Handles,
+    /// Calls whose callers were told that time was up.
+    late: Late,
 }
 
 impl Model {
@@ -41,6 +43,7 @@ impl Model {
         let selection = learner.and_then(|learner| Selection::new(learner, &arms));
         (!arms.is_empty()).then(|| Self {
             margin: Margin::default(),
+            late: Late::default(),
             expired: metrics.deadline().handles(&config.name),
             config: config.clone(),
             selection,
@@ -114,6 +117,11 @@ impl Model {
         if let Some(deadline) = deadline {
             self.margin.observe(deadline.elapsed());
         }
+    }
+
+    /// Returns where calls go on that are too late for their callers.
+    pub(super) fn late(&self) -> &Late {
+        &self.late
     }
 
     /// Brings the gauges of selection up to date.

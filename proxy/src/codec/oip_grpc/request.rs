@@ -80,6 +80,7 @@ pub fn decode_request(message: &Bytes) -> Result<RequestParts, Malformed> {
             method: Method::Infer,
             id,
             deadline: None,
+            may_be_late: false,
             priority,
             context: None,
             metadata: Metadata::default(),

@@ -174,6 +174,7 @@ async fn read_again(
     parts.head.cache = head.cache;
     parts.head.context.clone_from(&head.context);
     parts.head.deadline = head.deadline;
+    parts.head.may_be_late = head.may_be_late;
     let len = call.body.len() + parts.payload_len();
     let call = Arc::new(wire::Call {
         json_len,

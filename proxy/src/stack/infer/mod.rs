@@ -20,6 +20,7 @@ use outrigger_filters::{
     inference::{self, DefaultReason, Error, Form, Head, RequestParts},
 };
 use tokio::time::Instant;
+use tower::Service as _;
 use tracing::debug;
 
 pub(super) use self::{
@@ -151,6 +152,15 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
     let asked = Asked::of(&request);
     let answered = match model.selection() {
         Some(selection) => selection.ask(request).await,
+        // What comes too late for its caller may be in time for the next one.
+        None if deadline.is_some() && arm.has_cache() => {
+            let mut asked = AskedArm::new(arm.clone(), arm.clone(), false);
+            let answer = by(deadline, asked.call(request.that_may_be_late())).await;
+            answer.unwrap_or_else(|call| {
+                model.late().go_on(async move { drop(call.await) });
+                Err(Expired::new().into())
+            })
+        }
         None => {
             let answer = std::pin::pin!(ask::ask(arm, request, &wire));
             let in_time = by(deadline, answer).await;
