@@ -1,10 +1,12 @@
 use std::{sync::Arc, time::Duration};
 
 use outrigger_filters::{
-    batch::{Batch, BatchLayer, Batchable, BenefitView, Capability},
+    admission::{Admission, AdmissionLayer},
+    batch::{Batch, BatchLayer, Batchable, BenefitView, Capability, Unbatchable},
     cache::{self, CacheLayer, Flush, Store, Unit},
-    inference::{BoxInfer, Error, Form, Infer, Metadata, Request},
+    inference::{Apart, BoxInfer, Error, Form, Infer, Metadata, Request},
     overload::Room,
+    retry::{Knows, RetryLayer},
 };
 use serde_json::json;
 use tokio::{runtime::Handle, time::Instant};
@@ -27,19 +29,28 @@ use super::{
 use crate::{
     config::{self, Limits, Protocol},
     telemetry::Metrics,
-    upstream::{Client, Description, Learned, Upstream, verdict},
+    upstream::{Client, Description, Learned, Upstream, is_lost, verdict},
 };
 
 /// A call to one endpoint, of which it is seen what becomes of it.
 type Call = Observed<Client>;
 
+/// What stands above the endpoints.
+#[derive(Clone, Debug)]
+struct Filters {
+    rename: Option<RenameLayer>,
+    cache: Option<CacheLayer>,
+    retry: Option<RetryLayer>,
+}
+
 /// A model on one upstream that may answer for a model of the configuration: its stack of filters,
 /// and what they learned.
 ///
 /// ```text
-/// rename -> cache -> balance -> [per endpoint: batch -> observed -> upstream]
-///      '--> cache -> balance -> [per endpoint: observed -> upstream], for versions that take no
-///                                batches: whole requests, in the same store
+/// rename -> cache -> retry -> balance -> [per endpoint: batch -> observed -> upstream]
+///      '--> cache -> retry -> balance -> [per endpoint: admission -> observed -> upstream], for
+///                                         versions that take no batches: whole requests, in the
+///                                         same store
 /// ```
 #[derive(Debug)]
 pub struct Arm {
@@ -55,6 +66,9 @@ pub struct Arm {
     replicas: Arc<Replicas>,
     calls: Vec<Call>,
     batches: Vec<Batch<Call>>,
+    /// The queues of requests that are not merged, where there are any.
+    admissions: Vec<Admission<Call>>,
+    retry: Option<RetryLayer>,
     /// What the server says of the model; asking ends with the stack.
     learned: Learned,
 }
@@ -126,9 +140,27 @@ impl Arm {
             })
             .collect();
         let mut batches = Vec::new();
-        let rename = RenameLayer::new(config, arm);
-        let single = Balance::new(replicas.clone(), calls.clone());
-        let whole = cache.clone().map(|cache| cache.with_unit(Unit::Request));
+        let admission = config.admission.as_ref().map(|admission| {
+            let handles = metrics.admission().handles(&config.name, &arm.name);
+            AdmissionLayer::new(admission.clone(), handles).within(room.clone())
+        });
+        let admissions: Vec<_> = (admission.iter())
+            .flat_map(|layer| calls.iter().map(|call| layer.layer(call.clone())))
+            .collect();
+        let retry = config.retry.map(|retry| {
+            let handles = metrics.retry().handles(&config.name, &arm.name);
+            RetryLayer::new(retry, knows(learned.capability().clone()), handles)
+        });
+        let filters = Filters {
+            rename: RenameLayer::new(config, arm),
+            cache,
+            retry: retry.clone(),
+        };
+        let single = |filters: &Filters| match admissions.is_empty() {
+            true => filters.before(Balance::new(replicas.clone(), calls.iter().cloned())),
+            false => filters.before(Balance::new(replicas.clone(), admissions.iter().cloned())),
+        };
+        let whole = filters.of_whole_requests();
         let (usual, alone) = match &config.batch {
             Some(batch) => {
                 let handles = metrics.batch().handles(&config.name, &arm.name);
@@ -137,12 +169,11 @@ impl Arm {
                     .within(room.clone());
                 batches = calls.iter().map(|call| layer.layer(call.clone())).collect();
                 let balance = Balance::new(replicas.clone(), batches.iter().cloned());
-                let usual = stack(rename.as_ref(), cache, balance);
-                (usual, Some(stack(rename.as_ref(), whole, single)))
+                (filters.before(balance), Some(single(&whole)))
             }
             None => {
-                let alone = whole.map(|whole| stack(rename.as_ref(), Some(whole), single.clone()));
-                (stack(rename.as_ref(), cache, single), alone)
+                let alone = whole.cache.is_some().then(|| single(&whole));
+                (single(&filters), alone)
             }
         };
         if asks(config) {
@@ -169,6 +200,8 @@ impl Arm {
             replicas,
             calls,
             batches,
+            admissions,
+            retry,
             learned,
         }
     }
@@ -380,9 +413,11 @@ impl Arm {
         let endpoints: Vec<_> = (self.calls.iter().enumerate())
             .map(|(index, call)| {
                 let batch = self.batches.get(index);
-                let expected = match batch {
-                    Some(batch) => batch.completion(now),
-                    None => call.completion(now),
+                let admission = self.admissions.get(index);
+                let expected = match (batch, admission) {
+                    (Some(batch), _) => batch.completion(now),
+                    (None, Some(admission)) => admission.completion(now),
+                    (None, None) => call.completion(now),
                 };
                 let mut endpoint = json!({
                     "address": self.replicas.endpoint(index).authority().as_str(),
@@ -401,6 +436,14 @@ impl Arm {
                     endpoint["p99"] = json!(view.p99.map(|p99| p99.as_secs_f64()));
                     endpoint["batching"] = json!(view.benefit.pays.as_str());
                     benefits.push(view.benefit);
+                } else if let Some(view) = admission.map(Admission::view) {
+                    endpoint["max_in_flight"] = json!(view.limit);
+                    endpoint["in_flight"] = json!(view.in_flight);
+                    endpoint["beside"] = json!(view.beside);
+                    endpoint["queue_requests"] = json!(view.queue_requests);
+                    endpoint["queue_bytes"] = json!(view.queue_bytes);
+                    endpoint["p50"] = json!(view.p50.map(|p50| p50.as_secs_f64()));
+                    endpoint["p95"] = json!(view.p95.map(|p95| p95.as_secs_f64()));
                 }
                 endpoint
             })
@@ -418,6 +461,13 @@ impl Arm {
         });
         if let Some(benefit) = BenefitView::of_arm(&benefits) {
             shown["benefit"] = views::benefit(&benefit);
+        }
+        if let Some(after) = self
+            .retry
+            .as_ref()
+            .and_then(|retry| retry.view().hedge_after)
+        {
+            shown["hedge_after"] = json!(after.as_secs_f64());
         }
         if let Some(view) = self.cache() {
             shown["cache"] = views::cache(&view);
@@ -463,22 +513,47 @@ fn tells_timeout(config: &config::Model) -> bool {
     deadline.is_some_and(|deadline| deadline.timeout_parameter)
 }
 
-fn stack<S>(
-    rename: Option<&RenameLayer>,
-    cache: Option<CacheLayer>,
-    balance: Balance<S>,
-) -> BoxInfer
-where
-    S: Infer + Loaded + Sync + 'static,
-    S::Future: 'static,
-{
-    let stack = ServiceBuilder::new()
-        .layer(option_layer(rename.cloned()))
-        // Below the names: all callers who mean the same model share what it answered. Above the
-        // balance: all endpoints do, and what is stored waits for none.
-        .layer(option_layer(cache))
-        .service(balance);
-    BoxCloneSyncService::new(stack)
+/// What only the proxy knows of a second try.
+fn knows(capability: Capability) -> Knows {
+    Knows {
+        is_lost,
+        is_repeatable: Arc::new(move |request| {
+            let keeps_state = matches!(
+                capability.get(),
+                Batchable::No(Unbatchable::Stateful | Unbatchable::Decoupled)
+            );
+            // What has more parameters than it pays to compare is as good a question as any.
+            !keeps_state && matches!(request.apart(), None | Some(Apart::Parameters))
+        }),
+    }
+}
+
+impl Filters {
+    /// The same, for requests that are kept as a whole.
+    fn of_whole_requests(&self) -> Self {
+        Self {
+            cache: (self.cache.clone()).map(|cache| cache.with_unit(Unit::Request)),
+            ..self.clone()
+        }
+    }
+
+    /// Puts them in front of a model's endpoints.
+    fn before<S>(&self, balance: Balance<S>) -> BoxInfer
+    where
+        S: Infer + Loaded + Sync + 'static,
+        S::Future: 'static,
+    {
+        let stack = ServiceBuilder::new()
+            .layer(option_layer(self.rename.clone()))
+            // Below the names: all callers who mean the same model share what it answered. Above the
+            // balance: all endpoints do, and what is stored waits for none.
+            .layer(option_layer(self.cache.clone()))
+            // Below the cache: what is sent again is asked for once. Above the balance, which says
+            // which endpoint is another one.
+            .layer(option_layer(self.retry.clone()))
+            .service(balance);
+        BoxCloneSyncService::new(stack)
+    }
 }
 
 impl<S> Loaded for Batch<S> {
@@ -492,6 +567,20 @@ impl<S> Loaded for Batch<S> {
 
     fn has_spare(&self) -> bool {
         Batch::has_spare(self)
+    }
+}
+
+impl<S> Loaded for Admission<S> {
+    fn load(&self) -> usize {
+        Admission::load(self)
+    }
+
+    fn completion(&self, now: Instant) -> Option<Duration> {
+        Admission::completion(self, now)
+    }
+
+    fn has_spare(&self) -> bool {
+        Admission::has_spare(self)
     }
 }
 

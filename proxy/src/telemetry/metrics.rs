@@ -3,7 +3,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use outrigger_filters::{batch, cache, deadline, inference::Code, select};
+use outrigger_filters::{admission, batch, cache, deadline, inference::Code, retry, select};
 use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -26,6 +26,8 @@ pub struct Metrics {
     connections: Gauge,
     ejected: Family<EndpointLabels, Gauge>,
     ejections: Family<EndpointLabels, Counter>,
+    admission: admission::Metrics,
+    retry: retry::Metrics,
     batch: batch::Metrics,
     cache: cache::Metrics,
     select: select::Metrics,
@@ -141,6 +143,8 @@ impl Metrics {
         );
         let tls = tls::Metrics::register(registry);
         let state = state::Metrics::register(registry);
+        let admission = admission::Metrics::register(&mut whole);
+        let retry = retry::Metrics::register(&mut whole);
         let batch = batch::Metrics::register(&mut whole);
         let cache = cache::Metrics::register(&mut whole);
         let select = select::Metrics::register(&mut whole);
@@ -154,6 +158,8 @@ impl Metrics {
             connections,
             ejected,
             ejections,
+            admission,
+            retry,
             batch,
             cache,
             select,
@@ -204,6 +210,16 @@ impl Metrics {
             ejected: self.ejected.get_or_create(&labels).clone(),
             total: self.ejections.get_or_create(&labels).clone(),
         }
+    }
+
+    /// Returns the admission filter's metrics.
+    pub fn admission(&self) -> &admission::Metrics {
+        &self.admission
+    }
+
+    /// Returns the metrics of second tries.
+    pub fn retry(&self) -> &retry::Metrics {
+        &self.retry
     }
 
     /// Returns the batch filter's metrics.

@@ -46,6 +46,24 @@ fn blame(endpoint: &Endpoint, cause: &(dyn std::error::Error + 'static)) -> Opti
     })
 }
 
+/// Tells whether a call failed because its connection was lost after the server may have seen it, so
+/// that nobody knows what became of it. A server that resets a stream has said something, and one that
+/// cannot be reached was tried at all its endpoints already.
+pub(crate) fn is_lost(error: &Error) -> bool {
+    let first: &(dyn std::error::Error + 'static) = &**error;
+    std::iter::successors(Some(first), |&cause| cause.source())
+        .find_map(|cause| cause.downcast_ref::<super::Error>())
+        .is_some_and(|error| match error.cause() {
+            Cause::Http2(error) => !error.is_reset(),
+            Cause::Http1(_) => true,
+            Cause::Connect(_)
+            | Cause::Backoff(..)
+            | Cause::NoEndpoint
+            | Cause::Body(_)
+            | Cause::Request(_) => false,
+        })
+}
+
 #[cfg(test)]
 mod tests {
     use std::{io, sync::Arc};
@@ -92,6 +110,24 @@ mod tests {
             (io::Error::from(io::ErrorKind::NotFound).into(), false),
         ] {
             assert_eq!(blames(&endpoint, &error), blamed, "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_is_lost_and_a_stream_that_is_reset_is_not() {
+        let of = |cause| Error::from(super::super::Error::new(None, cause));
+        let (near, far) = tokio::io::duplex(64);
+        drop(far);
+        let broken = h2::server::handshake(near).await.expect_err("it is gone");
+        assert!(is_lost(&of(Cause::Http2(Arc::new(broken)))));
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let told: Error = Status::new(Code::Unavailable, "").into();
+        for kept in [
+            of(Cause::Connect(Arc::new(refused))),
+            of(Cause::NoEndpoint),
+            told,
+        ] {
+            assert!(!is_lost(&kept), "{kept}");
         }
     }
 }

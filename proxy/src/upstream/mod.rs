@@ -28,7 +28,7 @@ use smallvec::SmallVec;
 pub(crate) use self::control::servers;
 use self::error::Failed;
 pub(crate) use self::{
-    blame::blames,
+    blame::{blames, is_lost},
     client::rest_path,
     control::{Lookout, Served, describe, is_ready, unready},
     grpc::Unreadable,
