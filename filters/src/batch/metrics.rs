@@ -19,6 +19,7 @@ pub struct Metrics {
     cancelled: Family<Arm, Counter>,
     expired: Family<Arm, Counter>,
     refused: Family<Arm, Counter>,
+    shed: Family<Arm, Counter>,
     uneven: Family<Arm, Counter>,
     halved: Family<Arm, Counter>,
     isolated: Family<Arm, Counter>,
@@ -39,6 +40,7 @@ pub struct Handles {
     pub(super) cancelled: Counter,
     pub(super) expired: Counter,
     pub(super) refused: Counter,
+    pub(super) shed: Counter,
     pub(super) uneven: Counter,
     pub(super) halved: Counter,
     pub(super) isolated: Counter,
@@ -100,6 +102,7 @@ impl Metrics {
             cancelled: Family::default(),
             expired: Family::default(),
             refused: Family::default(),
+            shed: Family::default(),
             uneven: Family::default(),
             halved: Family::default(),
             isolated: Family::default(),
@@ -150,6 +153,11 @@ impl Metrics {
             "outrigger_batch_refused",
             "Requests that were refused because the queue was full",
             metrics.refused.clone(),
+        );
+        registry.register(
+            "outrigger_batch_shed",
+            "Requests that were refused at once because what was before them took too long",
+            metrics.shed.clone(),
         );
         registry.register(
             "outrigger_batch_uneven",
@@ -249,6 +257,7 @@ impl Metrics {
             cancelled: self.cancelled.get_or_create_owned(&labels),
             expired: self.expired.get_or_create_owned(&labels),
             refused: self.refused.get_or_create_owned(&labels),
+            shed: self.shed.get_or_create_owned(&labels),
             uneven: self.uneven.get_or_create_owned(&labels),
             halved: self.halved.get_or_create_owned(&labels),
             isolated: self.isolated.get_or_create_owned(&labels),

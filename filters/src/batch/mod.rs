@@ -1,5 +1,6 @@
 #![doc = include_str!("README.md")]
 
+mod ahead;
 mod alone;
 mod benefit;
 mod budget;
@@ -17,6 +18,7 @@ pub mod key;
 mod latency;
 mod layer;
 mod metrics;
+mod offered;
 mod oversize;
 mod quarantine;
 mod queue;

@@ -8,10 +8,10 @@ use smallvec::SmallVec;
 use tokio::{sync::oneshot, time::Instant};
 use tracing::Span;
 
-use super::{benefit::HoldOut, controller::Line, explain::Closed, key};
+use super::{ahead::Ahead, benefit::HoldOut, controller::Line, explain::Closed, key};
 use crate::{
     deadline::Expired,
-    inference::{Error, Request, Response},
+    inference::{Error, Head, Request, Response},
     overload::Reserved,
 };
 
@@ -39,6 +39,8 @@ pub(super) struct Queue {
     heads: BTreeSet<(Order, usize)>,
     /// The lanes of a digest: one, unless two keys have the same digest.
     digests: HashMap<u64, SmallVec<[usize; 1]>, RandomState>,
+    /// The rows of all, by when they are due.
+    ahead: Ahead,
     arrivals: u64,
     rows: usize,
     bytes: usize,
@@ -109,6 +111,8 @@ pub(super) struct Limits {
     pub(super) members: usize,
     /// What a call takes, as far as that is known.
     pub(super) line: Option<Line>,
+    /// The rows that come in a second, for each place.
+    pub(super) offered: f64,
 }
 
 /// What goes next, before it is taken.
@@ -122,6 +126,27 @@ pub(super) struct Next {
     pub(super) oldest: Instant,
     /// The tightest deadline among those of its key, or one that was.
     pub(super) tightest: Option<Instant>,
+    /// The deadline of its first member.
+    pub(super) deadline: Option<Instant>,
+}
+
+/// What is before a request that comes now.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Before {
+    pub(super) rows: usize,
+    /// Keys of which the first goes before it, the one that goes next among them.
+    pub(super) keys: usize,
+}
+
+/// How a request fits into the next call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fit {
+    /// The call has to end by its deadline.
+    Bounds,
+    /// It goes along, whatever becomes of it.
+    Goes,
+    /// It cannot be in time.
+    Late,
 }
 
 /// Who cannot be answered in time any more, and why.
@@ -140,6 +165,8 @@ struct Order {
 struct Node {
     member: Option<BoxMember>,
     order: Order,
+    /// The class that its rows are counted in.
+    counted: u64,
     lane: usize,
 }
 
@@ -171,6 +198,7 @@ impl Queue {
             free_lanes: Vec::new(),
             heads: BTreeSet::new(),
             digests: HashMap::default(),
+            ahead: Ahead::new(Instant::now(), rules.objective),
             arrivals: 0,
             rows: 0,
             bytes: 0,
@@ -203,7 +231,19 @@ impl Queue {
             rows: lane.rows,
             oldest: first.arrived,
             tightest: lane.tightest,
+            deadline: first.request.head.deadline,
         })
+    }
+
+    /// Returns what goes before a request that comes now. Of keys no more are counted than a choice
+    /// between waiting and not needs.
+    pub(super) fn before(&self, head: &Head, now: Instant) -> Before {
+        let order = self.rules.order(head, now, u64::MAX);
+        let sooner = self.heads.iter().take(MANY_KEYS);
+        Before {
+            rows: self.ahead.before(order.class, order.urgent),
+            keys: sooner.take_while(|(first, _)| *first < order).count(),
+        }
     }
 
     /// Adds a member.
@@ -211,12 +251,13 @@ impl Queue {
         self.rows += member.rows;
         self.bytes += member.held;
         self.arrivals += 1;
-        let order = self.rules.order(&member, self.arrivals);
+        let order = (self.rules).order(&member.request.head, member.arrived, self.arrivals);
         let lane = self.lane(digest, &member.request);
         let (rows, deadline) = (member.rows, member.request.head.deadline);
         let node = Node {
             member: Some(member),
             order,
+            counted: self.ahead.add(order.class, order.urgent, rows),
             lane,
         };
         let index = match self.free.pop() {
@@ -407,6 +448,8 @@ impl Queue {
         let node = &mut self.nodes[index];
         let mut member = node.member.take()?;
         member.reserved = None;
+        self.ahead
+            .remove(node.counted, node.order.urgent, member.rows);
         let lane = &mut self.lanes[node.lane];
         lane.members -= 1;
         lane.rows -= member.rows;
@@ -488,15 +531,14 @@ impl Lane {
 }
 
 impl Rules {
-    fn order(&self, member: &Member, arrival: u64) -> Order {
-        let head = &member.request.head;
+    fn order(&self, head: &Head, arrived: Instant, arrival: u64) -> Order {
         let class = match head.priority {
             0 => self.default_priority,
             named => named,
         };
         let soft = |objectives: u32| {
             let ahead = self.objective.checked_mul(objectives);
-            ahead.and_then(|ahead| member.arrived.checked_add(ahead))
+            ahead.and_then(|ahead| arrived.checked_add(ahead))
         };
         let urgent = match head.deadline {
             None => soft(1),
@@ -505,7 +547,7 @@ impl Rules {
         };
         Order {
             class,
-            urgent: urgent.unwrap_or(member.arrived),
+            urgent: urgent.unwrap_or(arrived),
             arrival,
         }
     }
@@ -537,24 +579,59 @@ impl Limits {
             return Ok(Some(deadline));
         };
         let left = (deadline - now).as_secs_f64();
-        if line.least(member.rows) > left {
-            return Err(Expired::hopeless());
-        }
-        let rows = member.rows as f64;
         let is_crowded = company >= self.rows && company > member.rows;
+        match self.fit(line, member.rows, company, is_crowded, left) {
+            Fit::Bounds => Ok(Some(deadline)),
+            Fit::Goes => Ok(None),
+            Fit::Late => Err(Expired::hopeless()),
+        }
+    }
+
+    /// Tells whether a request that has so many seconds left, and with which so many rows could go,
+    /// can be in time.
+    pub(super) fn fit(
+        &self,
+        line: Line,
+        rows: usize,
+        company: usize,
+        is_crowded: bool,
+        left: f64,
+    ) -> Fit {
+        if line.least(rows) > left {
+            return Fit::Late;
+        }
+        let rows = rows as f64;
         let company = (company as f64).max(rows);
         if line.time(company) * PACKED <= left {
-            return Ok(Some(deadline));
+            return Fit::Bounds;
         }
         if is_crowded {
-            return Err(Expired::hopeless());
+            return Fit::Late;
         }
         let alone = line.rows_within(left / PACKED).max(rows);
-        match line.worth(alone) >= line.worth(company) * WORTHWHILE {
-            true => Ok(Some(deadline)),
+        match self.is_worthwhile(line, alone, company) {
+            true => Fit::Bounds,
             // In time with all of them, if barely: it is no reason to send fewer.
-            false if line.time(company) <= left => Ok(None),
-            false => Err(Expired::hopeless()),
+            false if line.time(company) <= left => Fit::Goes,
+            false => Fit::Late,
+        }
+    }
+
+    /// Tells whether a deadline may keep a call to so few rows of those that could go.
+    fn is_worthwhile(&self, line: Line, rows: f64, company: f64) -> bool {
+        let most = line.worth(company);
+        let keeps_up = self.offered.clamp(most * WORTHWHILE, most * CLOSE);
+        line.worth(rows) >= keeps_up
+    }
+
+    /// Returns the rows of a call for the sake of a deadline that is so many seconds off: as many as may
+    /// be where it is not worth while.
+    pub(super) fn within(&self, line: Line, seconds: f64) -> usize {
+        let rows = line.rows_within(seconds / PACKED);
+        let most = self.rows.max(1);
+        match self.is_worthwhile(line, rows, most as f64) {
+            true => (rows as usize).clamp(1, most),
+            false => most,
         }
     }
 
@@ -571,9 +648,14 @@ impl Limits {
 const PACKED: f64 = 1.1;
 /// What a call for the sake of a near deadline must be worth, to one that disregards it.
 const WORTHWHILE: f64 = 0.5;
+/// The same where calls of that worth cannot keep up with what comes: each row that is not answered
+/// now is one that is never answered.
+const CLOSE: f64 = 0.9;
 /// Objectives after its arrival as which a deadline counts at most: under overload, who has much time
 /// would else be overtaken by all that come, until it has none.
 const FARTHEST: u32 = 4;
+/// Keys that are counted, each of which needs a call.
+const MANY_KEYS: usize = 32;
 /// Entries of those who have left that do not matter.
 const FEW: usize = 32;
 /// Entries that an empty lane keeps room for.

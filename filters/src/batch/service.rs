@@ -24,7 +24,7 @@ use super::{
 use crate::{
     deadline::Expired,
     inference::{Error, Infer, Request, Response, divide},
-    overload::Reserved,
+    overload::{Bound, Overloaded, Reserved},
 };
 
 /// Merges concurrent requests for one endpoint of a model into one call.
@@ -62,6 +62,12 @@ impl<S> Batch<S> {
         self.shared.load()
     }
 
+    /// Tells whether a request that comes now would be sent at once: a place is free, and nobody waits.
+    pub fn has_spare(&self) -> bool {
+        let state = self.shared.state.lock();
+        state.has_place() && state.queue.is_empty()
+    }
+
     /// Returns how long a request of one row that comes now would take, by what calls take and by
     /// what is before it; `None` before the first answer.
     pub fn completion(&self, now: Instant) -> Option<Duration> {
@@ -92,15 +98,21 @@ impl<S: Infer + 'static> Batch<S> {
     /// wait: parts that were admitted without the others would be work for nobody.
     fn divide(&self, request: &Request, rows: usize, most: usize) -> Option<ResponseFuture<S>> {
         let shared = &self.shared;
-        let (limit, is_idle) = {
+        let now = Instant::now();
+        let (limit, is_idle, refused, after) = {
             let state = shared.state.lock();
-            if !state.benefit.batches(Instant::now()) {
+            if !state.benefit.batches(now) {
                 return None;
             }
             let is_idle = state.has_place() && state.queue.is_empty();
-            (state.limit.limit(most), is_idle)
+            let limit = state.limit.limit(most);
+            let refused = state.refuses(&request.head, rows, now, most);
+            (limit, is_idle, refused, state.room_after(rows, now, most))
         };
         let sizes = oversize::sizes(rows, limit, most)?;
+        if let Some(refused) = refused {
+            return Some(self.refuse(refused));
+        }
         let parts = divide(request, &sizes).ok()?;
         let reserved: Result<Vec<_>, _> = sizes
             .iter()
@@ -112,8 +124,7 @@ impl<S: Infer + 'static> Batch<S> {
             // As a whole it need not wait.
             Err(_) if is_idle => return None,
             Err(overloaded) => {
-                shared.metrics.refused.inc();
-                return Some(ResponseFuture::refused(overloaded));
+                return Some(self.refuse(overloaded.with_retry_after(after).into()));
             }
         };
         let parts = sizes
@@ -123,6 +134,17 @@ impl<S: Infer + 'static> Batch<S> {
             .map(|((rows, part), reserved)| (rows, self.accept(part, Some(reserved))));
         let parts = parts.collect();
         Some(ResponseFuture::divided(shared, parts, request.clone()))
+    }
+
+    /// Tells a caller at once that there will be no answer.
+    fn refuse(&self, error: Error) -> ResponseFuture<S> {
+        let metrics = &self.shared.metrics;
+        match error.downcast_ref::<Overloaded>() {
+            Some(overloaded) if overloaded.bound() == Bound::Wait => metrics.shed.inc(),
+            Some(_) => metrics.refused.inc(),
+            None => metrics.expired.inc(),
+        };
+        ResponseFuture::refused(error)
     }
 
     /// Sends a request by itself that would be merged but for what was learned: it needs room as if
@@ -141,10 +163,7 @@ impl<S: Infer + 'static> Batch<S> {
         };
         match room {
             Ok(room) => send(room),
-            Err(overloaded) => {
-                shared.metrics.refused.inc();
-                ResponseFuture::refused(overloaded)
-            }
+            Err(overloaded) => self.refuse(overloaded.into()),
         }
     }
 
@@ -217,6 +236,7 @@ impl<S: Infer + 'static> Batch<S> {
 
         let mut state = shared.state.lock();
         state.delay.arrived(arrived, rows);
+        state.offered.came(rows);
         if !state.benefit.batches(arrived) {
             drop(state);
             return self.room(rows, held, reserved, |room| {
@@ -226,6 +246,7 @@ impl<S: Infer + 'static> Batch<S> {
         }
         if state.has_place() && state.queue.is_empty() && shared.config.max_delay.is_zero() {
             state.in_flight += 1;
+            state.takes(arrived, rows);
             let limit = state.limit.limit(most);
             drop(state);
             let batch = queue::Batch {
@@ -243,19 +264,20 @@ impl<S: Infer + 'static> Batch<S> {
             worker::start(shared, Plan::Send(batch));
             return ResponseFuture::waiting(shared, None, None, deadline, may_be_late, receiver);
         }
-        // Unless the endpoint is idle: it may have become faster, and nobody would ever know.
         let hopeless = deadline.map(|deadline| state.hopeless_from(deadline, rows));
-        if !state.has_place() && hopeless.is_some_and(|at| at <= arrived) {
+        // Parts were judged as a whole.
+        if reserved.is_none()
+            && let Some(refused) = state.refuses(&member.request.head, rows, arrived, most)
+        {
             drop(state);
-            shared.metrics.expired.inc();
-            return ResponseFuture::refused(Expired::hopeless());
+            return self.refuse(refused);
         }
         match reserved.map_or_else(|| shared.room.reserve(rows, held), Ok) {
             Ok(reserved) => member.reserved = Some(reserved),
             Err(overloaded) => {
+                let after = state.room_after(rows, arrived, most);
                 drop(state);
-                shared.metrics.refused.inc();
-                return ResponseFuture::refused(overloaded);
+                return self.refuse(overloaded.with_retry_after(after).into());
             }
         }
         shared.add_load(rows);

@@ -12,7 +12,13 @@ use super::{
     delay::{Delay, Waiting},
     explain::Closed,
     flight::{Ended, Flight, Turn},
-    queue::{Batch, Late, Limits, Queue, Rules},
+    offered::Offered,
+    queue::{Batch, Fit, Late, Limits, Queue, Rules},
+};
+use crate::{
+    deadline::Expired,
+    inference::{Error, Head},
+    overload::Overloaded,
 };
 
 /// What waits for an endpoint, what is under way, and what was learned: all that is behind the
@@ -37,6 +43,10 @@ pub(super) struct State {
     pub(super) beside: usize,
     /// When a call ended last.
     free_since: Option<Instant>,
+    /// When a call was taken last, and its rows.
+    taken: Option<(Instant, usize)>,
+    /// How much comes.
+    pub(super) offered: Offered,
     /// Until when the holder of a place waits for company.
     pub(super) waits_until: Option<Instant>,
     /// What this filter has added to the gauge of limits.
@@ -101,6 +111,8 @@ impl State {
             },
             saved: None,
             free_since: None,
+            taken: None,
+            offered: Offered::default(),
             benefit: Benefit::new(config.holdout.get()),
             budget: Budget::default(),
             in_flight: 0,
@@ -148,6 +160,7 @@ impl State {
             members: held_out.map_or(usize::MAX, |_| 1),
             // Deadlines that kept calls to one request would keep it hidden what two cost.
             line: self.costs.hopeful().filter(|_| at.fresh),
+            offered: self.offered(),
         };
         match self.queue.take(at.now, limits, late) {
             Some(mut batch) => {
@@ -157,6 +170,7 @@ impl State {
                     closed => closed,
                 };
                 batch.held_out = held_out;
+                self.takes(at.now, batch.rows);
                 Plan::Send(batch)
             }
             None => Plan::Rest,
@@ -187,6 +201,106 @@ impl State {
                 line,
             })
             .filter(|until| *until > now)
+    }
+
+    /// Takes note of a call that begins.
+    pub(super) fn takes(&mut self, now: Instant, rows: usize) {
+        self.taken = Some((now, rows));
+        self.offered.turn(now);
+    }
+
+    /// Tells why a request that comes now cannot be in time, by what is before it and by what will
+    /// come to share its call; `most` are the most rows that any call may have.
+    ///
+    /// ```text
+    ///     now                                          deadline
+    ///  |---+-------|-----------|-----------|------------|--|
+    ///  the call    full calls of what      the call in which it would go, with as many rows as will
+    ///  under way   is before it            be there by then: it would end too late
+    /// ```
+    ///
+    /// What is behind it in the order is not before it, whenever it came. While a place is free nobody
+    /// is refused, nor while no call has ended for long: the model may have become faster.
+    pub(super) fn refuses(
+        &self,
+        head: &Head,
+        rows: usize,
+        now: Instant,
+        most: usize,
+    ) -> Option<Error> {
+        let deadline = head.deadline.filter(|_| !self.has_place())?;
+        if self.hopeless_from(deadline, rows) <= now {
+            return Some(Expired::hopeless().into());
+        }
+        let line = self.costs.hopeful()?;
+        let limit = self.limit.limit(most).max(1);
+        let full = line.time(limit as f64);
+        let since = now
+            .saturating_duration_since(self.free_since?)
+            .as_secs_f64();
+        if since > PRESENT.as_secs_f64().max(2. * full) {
+            return None;
+        }
+        let limits = Limits {
+            rows: limit,
+            bytes: self.max_batch_bytes,
+            members: usize::MAX,
+            line: Some(line),
+            offered: self.offered(),
+        };
+        let left = (deadline - now).as_secs_f64();
+        let before = self.queue.before(head, now);
+        let rest = self.rest(now);
+        // A call has no more rows than the nearest deadline among them allows.
+        let tightest = self.queue.next().and_then(|next| next.deadline);
+        let bound = tightest.map_or(limit, |tightest| {
+            let first = tightest.min(deadline).saturating_duration_since(now);
+            limits.within(line, first.as_secs_f64() - rest)
+        });
+        let places = self.flight.places().max(1) as f64;
+        let calls = (before.rows / bound).max(before.keys.saturating_sub(1));
+        let gone = (before.rows / bound) * bound;
+        let wait = rest + (calls as f64 * line.beta + gone as f64 * line.alpha) / places;
+        let meanwhile = (self.offered.rate() * wait) as usize;
+        let behind = (self.queue.rows() - before.rows.min(self.queue.rows())) + meanwhile;
+        let is_crowded = rows + behind >= limit && limit > rows;
+        let company = (before.rows - gone + rows + behind).min(limit);
+        if limits.fit(line, rows, company, is_crowded, left - wait) != Fit::Late {
+            return None;
+        }
+        let own = line.time(company.max(rows) as f64);
+        let wait = Duration::try_from_secs_f64(wait + own).unwrap_or(Duration::MAX);
+        Some(Overloaded::late(wait, deadline - now).into())
+    }
+
+    /// Returns after what time there is likely to be room for so many rows.
+    pub(super) fn room_after(&self, rows: usize, now: Instant, most: usize) -> Option<Duration> {
+        let line = self.costs.line()?;
+        let limit = self.limit.limit(most).max(1);
+        // A call that begins takes its rows out of the queue.
+        let more = rows.div_ceil(limit).saturating_sub(1) as f64;
+        let places = self.flight.places().max(1) as f64;
+        let after = self.rest(now) + more * line.time(limit as f64) / places;
+        Duration::try_from_secs_f64(after).ok()
+    }
+
+    /// Returns how many rows come in a second for each place.
+    fn offered(&self) -> f64 {
+        self.offered.rate() / self.flight.places().max(1) as f64
+    }
+
+    /// Returns the seconds until a place is free.
+    fn rest(&self, now: Instant) -> f64 {
+        let (Some(line), Some((taken, rows))) = (self.costs.line(), self.taken) else {
+            return 0.;
+        };
+        if self.has_place() {
+            return 0.;
+        }
+        // A call that takes longer than it should will take as long again.
+        let since = now.saturating_duration_since(taken).as_secs_f64();
+        let rest = (line.time(rows as f64) - since).abs();
+        rest / self.flight.places().max(1) as f64
     }
 
     /// Tells from when on a request of so many rows cannot be answered in time.

@@ -39,6 +39,10 @@ pub(crate) enum Figure {
     Refused,
     /// The share of requests that is told that it is too late.
     Expired,
+    /// Of requests that are refused or told that it is too late: the share that is told at once.
+    ToldAtOnce,
+    /// Milliseconds until half of them are told.
+    UntilTold,
     /// The share of requests that the model refuses or fails.
     Failed,
     /// Requests that failed, although the model would not have refused them.
@@ -160,6 +164,11 @@ impl Seen {
             let at = (took.len() * of_100 / 100).min(took.len().saturating_sub(1));
             took.get(at).map_or(f64::NAN, millis)
         };
+        let told = || {
+            let mut told: Vec<Duration> = came().filter_map(Record::told).collect();
+            told.sort_unstable();
+            told
+        };
         let until = |counts: &dyn Fn(&Call) -> bool| {
             let mut calls: Vec<&Call> = calls().collect();
             calls.sort_unstable_by_key(|call| call.sent);
@@ -179,6 +188,14 @@ impl Seen {
             Figure::Answered => ended(End::Answered),
             Figure::Refused => ended(End::Refused),
             Figure::Expired => ended(End::Expired),
+            Figure::ToldAtOnce => {
+                let told = told();
+                told.iter().filter(|after| after.is_zero()).count() as f64 / told.len() as f64
+            }
+            Figure::UntilTold => {
+                let told = told();
+                told.get(told.len() / 2).map_or(f64::NAN, millis)
+            }
             Figure::Failed => ended(End::Failed),
             Figure::InnocentFailed => {
                 let failed = |request: &&Record| {
@@ -231,6 +248,12 @@ impl Record {
     fn took(&self) -> Option<Duration> {
         let (at, end) = self.ended?;
         (end == End::Answered).then(|| at - self.arrived)
+    }
+
+    /// Returns after what time it was told that there will be no answer.
+    fn told(&self) -> Option<Duration> {
+        let (at, end) = self.ended?;
+        matches!(end, End::Refused | End::Expired).then(|| at - self.arrived)
     }
 }
 

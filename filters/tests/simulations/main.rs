@@ -12,6 +12,7 @@ mod case;
 mod clock;
 mod figures;
 mod model;
+mod overload;
 mod random;
 mod records;
 

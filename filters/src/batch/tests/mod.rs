@@ -9,6 +9,7 @@ mod order;
 mod properties;
 mod runtimes;
 mod sameness;
+mod shedding;
 mod singly;
 mod telling;
 mod waiting;

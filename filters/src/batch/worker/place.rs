@@ -305,6 +305,7 @@ impl<S: Infer + 'static> Lead<S> {
                     self.steps_aside(&mut state);
                 }
                 let waits = self.search.iter().flat_map(|search| search.left());
+                state.takes(now, part.rows);
                 goes_on = part.rows + waits.map(|member| member.rows).sum::<usize>();
                 Plan::Send(part)
             }
