@@ -16,12 +16,25 @@ pub struct Config {
     pub label: Option<ByteString>,
     /// How far an answer is from the truth.
     pub loss: Loss,
+    /// What stands for an arm of an ensemble that does not answer.
+    pub missing: Missing,
     /// What an arm loses whose call failed by its own fault; `None` where nothing is learned of it.
     pub failure: Option<f64>,
     /// Whether nothing is learned for the time being.
     pub freeze: bool,
     /// Where the random choices begin; `None` for somewhere else each time.
     pub seed: Option<u64>,
+}
+
+/// What stands for an arm of an ensemble that does not answer in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Missing {
+    /// Nothing: the others are put together without it.
+    #[default]
+    LeaveOut,
+    /// The mean of what it has predicted so far, where that are single numbers; where it has not
+    /// answered yet, and where answers are labels or scores, nothing.
+    Mean,
 }
 
 /// How arms are chosen, with what each way has to be told.
@@ -136,6 +149,19 @@ impl Policy {
     ];
 }
 
+impl Missing {
+    /// Both, in the order of the documentation.
+    pub const ALL: [Self; 2] = [Self::LeaveOut, Self::Mean];
+
+    /// Returns the name that the configuration knows it by.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::LeaveOut => "leave-out",
+            Self::Mean => "mean",
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -144,6 +170,7 @@ impl Default for Config {
             context: None,
             label: None,
             loss: Loss::ZeroOne,
+            missing: Missing::default(),
             // A failure is as bad as the worst answer.
             failure: Some(1.),
             freeze: false,

@@ -54,6 +54,13 @@ struct Row {
     data: Vec<u8>,
 }
 
+impl NoDefault {
+    /// Returns the output that has none.
+    pub fn output(&self) -> &ByteString {
+        &self.output
+    }
+}
+
 impl Defaults {
     /// Makes defaults of the values of one row for each of some outputs.
     pub fn new<V: Into<Value>>(outputs: impl IntoIterator<Item = (ByteString, Vec<V>)>) -> Self {
@@ -79,6 +86,15 @@ impl Defaults {
     pub fn check(&self, like: Like<'_>) -> Result<(), NoDefault> {
         let rows = self.iter().map(|(name, values)| row(name, values, like));
         rows.into_iter().try_for_each(|row| row.map(drop))
+    }
+
+    /// Returns what is wrong with them, one fault for each output that the model has not, or not so: by
+    /// what its server says once it is known, long before one of them is given.
+    pub fn faults(&self, signature: &Signature) -> Vec<NoDefault> {
+        let rows = self
+            .iter()
+            .map(|(name, values)| row(name, values, Like::Signature(signature)));
+        rows.filter_map(Result::err).collect()
     }
 
     /// Makes the answer to a request of so many rows: the outputs that it asks for, or all where it

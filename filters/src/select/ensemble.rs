@@ -12,6 +12,15 @@ use crate::inference::{
     BINARY_DATA_SIZE, Cells, Form, Payload, Response, Tensor, join_cell, without_size,
 };
 
+/// What an arm of an ensemble that did not answer is expected to have said.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Expected {
+    /// What it counts.
+    pub weight: f64,
+    /// The mean of its predictions.
+    pub mean: f64,
+}
+
 /// What an arm of an ensemble answered.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer<'a> {
@@ -65,15 +74,19 @@ pub struct Unlike(Option<NoLabel>);
 /// is true, or minus their distance as a share of the larger one where the loss has no scale; an arm
 /// counts as one that agrees from a half on.
 ///
+/// **Missing**: what arms are expected to say that did not answer counts in the mean of single numbers, and
+/// nowhere else: they agree with nothing.
+///
 /// Where no weight is more than zero all arms weigh the same.
 pub fn combine(
     answers: &[Answer<'_>],
+    missing: &[Expected],
     asked: f64,
     output: Option<&str>,
     loss: Loss,
 ) -> Result<Combined, Unlike> {
     let (voices, mut predictions) = heard(answers, output, loss)?;
-    let choir = Choir::new(voices, answers.len(), asked);
+    let choir = Choir::new(voices, answers.len(), missing, asked);
     let mean = choir.mean();
     let said = choir.said(mean.as_deref());
     let keys = choir.keys(&predictions);
@@ -103,7 +116,7 @@ pub fn combine(
     }
     let mut response = response;
     if let (Some(mean), Some(first)) = (mean, choir.voices.first())
-        && choir.voices.len() > 1
+        && (choir.voices.len() > 1 || choir.missing_weight > 0.)
         && let Ok(index) = label::index(&response, output)
         && let Some(tensor) = response.outputs.get_mut(index)
     {
@@ -146,6 +159,10 @@ struct Choir<'a> {
     rows: usize,
     /// The weight of all that were asked.
     asked: f64,
+    /// Of single numbers: the weighted sum of what is expected of those who did not answer, and their
+    /// weight.
+    missing: f64,
+    missing_weight: f64,
 }
 
 type Voices<'a> = SmallVec<[Voice<'a>; 4]>;
@@ -197,7 +214,7 @@ fn heard<'a>(
 
 impl<'a> Choir<'a> {
     /// Leaves out who has other rows than most.
-    fn new(mut voices: Voices<'a>, answers: usize, asked: f64) -> Self {
+    fn new(mut voices: Voices<'a>, answers: usize, missing: &[Expected], asked: f64) -> Self {
         let sum: f64 = voices.iter().map(|voice| voice.weight).sum();
         let is_even = sum <= 0.;
         if is_even {
@@ -210,7 +227,7 @@ impl<'a> Choir<'a> {
         // In this order sums are the same however the answers came.
         let sum: f64 = voices.iter().map(|voice| voice.weight).sum();
         let asked = match asked {
-            _ if is_even => answers as f64,
+            _ if is_even => (answers + missing.len()) as f64,
             asked if asked.is_finite() && asked > sum => asked,
             _ => sum,
         };
@@ -219,10 +236,22 @@ impl<'a> Choir<'a> {
             .map(|voice| (voice.column.rows(), voice.weight));
         let rows = elected(rows, sum).unwrap_or(0);
         voices.retain(|voice| voice.column.rows() == rows);
+        let are_numbers = voices
+            .iter()
+            .all(|voice| matches!(voice.column, Column::Floats { columns: 1, .. }));
+        let counts = missing.iter().filter_map(|expected| {
+            let weight = if is_even { 1. } else { expected.weight };
+            let counts = are_numbers && weight > 0. && weight.is_finite();
+            counts.then_some((weight, weight * expected.mean))
+        });
+        let (missing_weight, missing) =
+            counts.fold((0., 0.), |sum, of| (sum.0 + of.0, sum.1 + of.1));
         Self {
             voices,
             rows,
             asked,
+            missing,
+            missing_weight,
         }
     }
 
@@ -260,11 +289,17 @@ impl<'a> Choir<'a> {
                     _ => {}
                 }
             }
-            mean.push(match sum / weights {
+            let said = match sum / weights {
                 // Of two infinities, or of nothing.
                 mean if mean.is_nan() => f64::NAN,
                 // Rounding may lead out of what was said.
                 mean => mean.clamp(least, most),
+            };
+            // Who says nothing of a row is not spoken for by those who did not answer.
+            let all = weights + self.missing_weight;
+            mean.push(match self.missing_weight > 0. && !said.is_nan() {
+                true => said * (weights / all) + self.missing / all,
+                false => said,
             });
         }
         Some(mean)

@@ -58,8 +58,6 @@ pub enum Rejected {
     NotComparable(String),
     /// A loss of an answer that several arms gave together, of which nobody knows whose it is.
     Whose,
-    /// No arm has answered.
-    NoAnswer(String),
     /// Nothing is learned at the moment: the model's selection is frozen.
     Frozen,
     /// There is no room for more that was not shared with the other replicas.
@@ -86,7 +84,6 @@ impl std::fmt::Display for Rejected {
             Self::Whose => f.write_str(
                 "the arms gave this answer together, and a loss does not tell whose it is: give the label",
             ),
-            Self::NoAnswer(why) => write!(f, "no arm answered the inputs: {why}"),
             Self::Frozen => f.write_str("nothing is learned at the moment: selection.freeze is set"),
             Self::Full => f.write_str(
                 "there is no room for more feedback until the state store can be reached again",

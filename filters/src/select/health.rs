@@ -54,6 +54,15 @@ impl Health {
         self.late += (late - self.late) / CALLS;
     }
 
+    /// Forgets that calls were late, once that is so rare that it makes no difference; tells whether
+    /// nothing is left of it.
+    pub(super) fn is_in_time(&mut self) -> bool {
+        if self.late < FORGOTTEN {
+            self.late = 0.;
+        }
+        self.late == 0.
+    }
+
     /// Returns the share of requests of an ensemble for which the arm is asked: all, unless it is
     /// late for more than half of them; then fewer the more it is, and never none.
     pub(super) fn asked(&self) -> f64 {
@@ -82,6 +91,8 @@ impl Health {
 /// Over how many calls it is counted how many are late: a moment's load does not count, and an arm
 /// that is quick again is asked again after some tens of requests that it is asked for.
 const CALLS: f64 = 16.;
+/// The share of late calls that is forgotten.
+const FORGOTTEN: f64 = 0.01;
 /// An arm that is late always is asked once in so many requests, to see whether it still is.
 const LEAST_ASKED: f64 = 0.05;
 /// Failures in a row that no chance explains: of calls of which one in a hundred fails, three in a

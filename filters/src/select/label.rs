@@ -87,23 +87,6 @@ pub fn of(response: &Response, output: Option<&str>, loss: Loss) -> Result<Predi
     Ok(read(tensor)?.predictions(loss))
 }
 
-/// Returns packed predictions of all rows of an answer, or `None` where there is something else.
-pub fn unpack(mut packed: &[u8]) -> Option<Predictions> {
-    let mut predictions = Predictions::new();
-    while !packed.is_empty() {
-        predictions.push(Prediction::unpack(&mut packed)?);
-    }
-    Some(predictions)
-}
-
-/// Packs the predictions of all rows of an answer.
-pub fn pack(predictions: &[Prediction]) -> Vec<u8> {
-    let mut packed = Vec::with_capacity(4 * predictions.len());
-    let each = predictions.iter();
-    each.for_each(|prediction| prediction.pack(&mut packed));
-    packed
-}
-
 /// Returns the output of a name, or the first one. An output without a name is the one that is
 /// meant where it is alone: such a protocol leaves the name out then.
 pub(super) fn find<'a>(

@@ -9,7 +9,10 @@ use tracing::warn;
 
 use super::{
     Applied, Arm, Available, Chosen, Config, Defaults, Evidence, Handles, Id, Keys, Learnt, Ledger,
-    Like, Memory, Predictions, Rejected, Shares, Token, label, ledger, lessons::ALL_ROWS,
+    Like, Memory, Missing, NoDefault, Predictions, Rejected, Shares, Token,
+    label::{self, Column},
+    ledger,
+    lessons::ALL_ROWS,
     random::Sequence,
 };
 use crate::inference::{DefaultReason, Request, Response, Signature};
@@ -220,6 +223,37 @@ impl Learner {
     /// Returns how many arms must answer, of so many that are asked.
     pub(super) fn quorum(&self, asked: usize) -> usize {
         self.0.quorum.unwrap_or(1).clamp(1, asked.max(1))
+    }
+
+    /// Takes note of what an arm of an ensemble predicted, for when it does not answer.
+    pub(super) fn remember(&self, arm: usize, answer: &Response) {
+        let config = self.config();
+        if config.missing != Missing::Mean {
+            return;
+        }
+        let output = label::find(answer, config.label.as_deref());
+        if let Ok(Column::Floats { columns: 1, values }) = output.and_then(label::read) {
+            self.0.memory.means().predicted(arm, &values);
+        }
+    }
+
+    /// Returns what an arm is expected to have predicted that has not answered.
+    pub(super) fn expected(&self, arm: usize) -> Option<f64> {
+        match self.config().missing {
+            Missing::LeaveOut => None,
+            Missing::Mean => self.0.memory.means().of(arm),
+        }
+    }
+
+    /// Tells whether there is an answer for where there is none.
+    pub(super) fn has_default(&self) -> bool {
+        self.0.default_output.is_some()
+    }
+
+    /// Returns what is wrong with the default output, by what the model's server says of its outputs.
+    pub fn default_faults(&self, signature: &Signature) -> Vec<NoDefault> {
+        let default = self.0.default_output.as_ref();
+        default.map_or_else(Vec::new, |default| default.faults(signature))
     }
 
     /// Tells whether an ensemble answers before all arms have, where the others do not matter.

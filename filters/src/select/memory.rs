@@ -14,6 +14,7 @@ use super::{
     Available, Batch, Evidence, Full, Id, Reply, Selector, Shares, State, Topic, Version,
     contexts::{Context, Contexts},
     journal::Journal,
+    means::Means,
 };
 
 mod succession;
@@ -36,6 +37,8 @@ struct Inner {
     all: Available,
     overall: ArcSwap<Overall>,
     contexts: Contexts,
+    /// What the arms predict, where that is a number.
+    means: Means,
     /// Locked before a shard of the contexts, never while one is locked.
     notes: Mutex<Notes>,
     /// What the keeper knows this as.
@@ -138,6 +141,7 @@ impl Memory {
                 ArcSwap::from_pointee(Overall::new(state, shares))
             },
             selector,
+            means: Means::new(arms.len()),
             arms: arms.into(),
             all,
             contexts: Contexts::new(max_contexts),
@@ -305,6 +309,11 @@ impl Memory {
     /// Returns the selector.
     pub fn selector(&self) -> &Selector {
         &self.0.selector
+    }
+
+    /// Returns what the arms predict on average.
+    pub(super) fn means(&self) -> &Means {
+        &self.0.means
     }
 
     /// Returns the names of the arms, in the order of all states.

@@ -18,6 +18,7 @@ mod learner;
 mod ledger;
 mod lessons;
 pub mod loss;
+mod means;
 mod memory;
 mod metrics;
 mod policy;
@@ -35,7 +36,7 @@ mod value;
 mod votes;
 
 pub use self::{
-    config::{Arm, Config, Context, Policy},
+    config::{Arm, Config, Context, Missing, Policy},
     defaults::{Defaults, Like, NoDefault},
     difference::Difference,
     ensemble::Combined,

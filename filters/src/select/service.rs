@@ -3,7 +3,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -57,6 +57,8 @@ struct Candidate<S> {
     name: ByteString,
     service: S,
     health: Mutex<Health>,
+    /// Whether it was late not long ago: mostly not, and nobody looks.
+    was_late: AtomicBool,
 }
 
 /// An answer of an arm.
@@ -99,6 +101,7 @@ impl<S> Select<S> {
                     name: arm.name,
                     service,
                     health: Mutex::default(),
+                    was_late: AtomicBool::new(false),
                 }),
             }
         }
@@ -154,9 +157,15 @@ where
     fn call(&mut self, request: Request) -> ResponseFuture {
         let shared = self.0.clone();
         ResponseFuture::new(async move {
+            if !shared.learner.has_default() {
+                return match shared.learner.config().asks_all() {
+                    true => shared.ask_all(&request).await,
+                    false => shared.ask_one(request).await,
+                };
+            }
             let answer = match shared.learner.config().asks_all() {
                 true => shared.ask_all(&request).await,
-                false => shared.ask_one(&request).await,
+                false => shared.ask_one(request.clone()).await,
             };
             answer.or_else(|error| shared.instead(&request, error))
         })
@@ -188,7 +197,27 @@ where
 impl<S> Candidate<S> {
     /// Takes note of an answer that came in time.
     fn in_time(&self) {
-        self.health.lock().was_late(false);
+        if !self.was_late.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut health = self.health.lock();
+        health.was_late(false);
+        self.was_late.store(!health.is_in_time(), Ordering::Relaxed);
+    }
+
+    /// Takes note of an answer that did not come in time.
+    fn is_late(&self) {
+        let mut health = self.health.lock();
+        health.was_late(true);
+        self.was_late.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns the share of requests of an ensemble for which it is asked.
+    fn asked(&self) -> f64 {
+        match self.was_late.load(Ordering::Relaxed) {
+            true => self.health.lock().asked(),
+            false => 1.,
+        }
     }
 }
 
@@ -336,16 +365,18 @@ where
     fn is_late(&self, asked: &Asked, shares: &Shares, arm: usize, waited: Duration) {
         self.learner.metrics().arms[arm].stragglers.inc();
         if self.learner.had_time(waited) {
-            self.candidates[arm].health.lock().was_late(true);
+            self.candidates[arm].is_late();
             self.learner.failed(asked, shares, arm);
         }
     }
 
     /// Asks one arm, and another one where it cannot be reached.
-    async fn ask_one(self: &Arc<Self>, request: &Request) -> Result<Response, Error> {
-        let asked = Asked::of(request);
+    async fn ask_one(self: &Arc<Self>, request: Request) -> Result<Response, Error> {
+        let asked = Asked::of(&request);
         let context = asked.context.as_deref();
-        let copies = self.copy(request);
+        let copies = self.copy(&request);
+        let deadline = request.head.deadline;
+        let mut request = Some(request);
         let mut available = self.available();
         let mut unreached = 0;
         loop {
@@ -354,9 +385,17 @@ where
                 return Err(NoArm(()).into());
             };
             let others = available.without(arm);
+            // The last one that there is needs no copy.
+            let sent = match others.is_empty() {
+                true => request.take(),
+                false => request.clone(),
+            };
+            let Some(sent) = sent else {
+                return Err(NoArm(()).into());
+            };
             let began = Instant::now();
-            let call = self.begin(arm, request.clone());
-            let answer = match by(request.head.deadline, call).await {
+            let call = self.begin(arm, sent);
+            let answer = match by(deadline, call).await {
                 Ok((_, answer)) => answer,
                 Err(call) => {
                     self.is_late(&asked, &shares, arm, began.elapsed());
@@ -430,6 +469,7 @@ where
             match answer {
                 Ok(response) => {
                     self.candidates[arm].in_time();
+                    self.learner.remember(arm, &response);
                     if let Some(votes) = &mut votes {
                         votes.count(arm, self.learner.predictions(&response));
                     }
@@ -450,8 +490,15 @@ where
             }
         }
         if !calls.is_empty() {
-            self.late
-                .go_on(async move { while calls.next().await.is_some() {} });
+            let learner = self.learner.clone();
+            self.late.go_on(async move {
+                while let Some((arm, answer)) = calls.next().await {
+                    // What it is expected to say the next time that it is late.
+                    if let Ok(response) = answer {
+                        learner.remember(arm, &response);
+                    }
+                }
+            });
         }
         // In the order of the configuration, so that the same answers are put together the same.
         answers.sort_by_key(|(arm, _)| *arm);
@@ -468,7 +515,7 @@ where
         }
         let left = (available.iter())
             .filter(|arm| {
-                let asked = self.candidates[*arm].health.lock().asked();
+                let asked = self.candidates[*arm].asked();
                 asked < 1. && self.learner.uniform() >= asked
             })
             .fold(available, |left, arm| left.without(arm));
@@ -516,6 +563,15 @@ where
                 response,
             })
             .collect();
+        let missing: SmallVec<[ensemble::Expected; 8]> = (0..self.candidates.len())
+            .filter(|arm| answers.iter().all(|(of, _)| of != arm))
+            .filter_map(|arm| {
+                Some(ensemble::Expected {
+                    weight: shares[arm],
+                    mean: self.learner.expected(arm)?,
+                })
+            })
+            .collect();
         let total: f64 = shares.iter().sum();
         let (label, loss) = (config.label.as_deref(), config.loss);
         let Combined {
@@ -524,7 +580,7 @@ where
             confidence,
             predictions,
             ..
-        } = ensemble::combine(&voters, total, label, loss)
+        } = ensemble::combine(&voters, &missing, total, label, loss)
             .unwrap_or_else(|_| heaviest(&voters, total));
         let mut report = self.report(arm, shares);
         report.asked = asked_arms;

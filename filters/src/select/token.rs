@@ -264,17 +264,6 @@ fn put(bytes: &mut SmallVec<[u8; 128]>, mut value: u64) {
     bytes.push(value as u8);
 }
 
-impl Refused {
-    /// Returns what metrics call it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::Foreign => "foreign",
-            Self::Expired => "expired",
-        }
-    }
-}
-
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

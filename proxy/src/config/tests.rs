@@ -165,6 +165,7 @@ fn the_whole_of_the_contract_is_read() {
                 }),
                 label: Some("digit".into()),
                 loss: Loss::Absolute { scale: 10. },
+                missing: select::Missing::LeaveOut,
                 failure: None,
                 freeze: true,
                 seed: Some(7),

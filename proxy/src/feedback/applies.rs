@@ -55,8 +55,6 @@ pub enum Cause {
     Rows,
     /// Its label cannot be compared with what was answered.
     Label,
-    /// The arms cannot be asked its inputs.
-    Inputs,
     /// Nothing is learned for the time being.
     Frozen,
     /// Too much waits to be shared.
@@ -87,7 +85,7 @@ impl Rejected {
 
 impl Cause {
     /// All causes.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 10] = [
         Self::Malformed,
         Self::Foreign,
         Self::Expired,
@@ -95,7 +93,6 @@ impl Cause {
         Self::Arm,
         Self::Rows,
         Self::Label,
-        Self::Inputs,
         Self::Frozen,
         Self::Full,
         Self::Unavailable,
@@ -111,7 +108,6 @@ impl Cause {
             Self::Arm => "arm",
             Self::Rows => "rows",
             Self::Label => "label",
-            Self::Inputs => "inputs",
             Self::Frozen => "frozen",
             Self::Full => "full",
             Self::Unavailable => "unavailable",
@@ -144,7 +140,6 @@ impl From<select::Rejected> for Rejected {
             | Why::NoLabel
             | Why::NotComparable(_)
             | Why::Whose => Cause::Label,
-            Why::NoAnswer(_) => Cause::Unavailable,
             Why::Frozen => Cause::Frozen,
             Why::Full => Cause::Full,
         };

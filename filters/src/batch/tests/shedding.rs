@@ -14,11 +14,11 @@ async fn who_cannot_be_in_time_for_what_is_before_it_is_refused_at_once() {
     quick(&mut script, 10, 10).await;
     let _first = script.send(request("first", 1, 0));
     let _call = script.expect_call().await;
-    let mut waiting: Vec<_> = (0..5).map(|_| script.send(due("", 100))).collect();
-    // 60 ms are before it, and its own call takes 10.
-    let mut late = script.send(due("late", 40));
-    assert!(poll(&mut late).is_pending(), "nearer than those who wait");
-    let mut late = script.send(due("late", 65));
+    let mut waiting: Vec<_> = (0..5).map(|_| script.send(due("", 70))).collect();
+    let mut nearer = script.send(due("nearer", 40));
+    assert!(poll(&mut nearer).is_pending());
+    // 70 ms are before it, and its own call takes 10.
+    let mut late = script.send(due("late", 75));
     let Poll::Ready(Err(error)) = poll(&mut late) else {
         panic!("not told at once");
     };
@@ -29,9 +29,10 @@ async fn who_cannot_be_in_time_for_what_is_before_it_is_refused_at_once() {
     );
     assert_eq!(
         overloaded.to_string(),
-        "the model has too much to do: 80.0ms are before the request, and its deadline is in 65.0ms"
+        "the model has too much to do: 80.0ms are before the request, and its deadline is in 75.0ms"
     );
-    assert_eq!(overloaded.retry_after(), Some(Duration::from_millis(15)));
+    let after = overloaded.retry_after().expect("a hint").as_secs_f64();
+    assert!((after - 0.005).abs() < 1e-6, "{after}");
     let mut in_time = script.send(due("in time", 95));
     assert!(poll(&mut in_time).is_pending());
     let metrics = &script.batch.shared().metrics;
@@ -130,6 +131,7 @@ async fn who_finds_the_queue_full_is_told_when_there_will_be_room() {
     let waiting: Vec<_> = (0..8).map(|_| script.send(request("", 1, 0))).collect();
     assert_eq!(full(&mut script, 1), None, "no call has ended yet");
     drop((first, waiting));
+    advance(Duration::from_millis(10)).await;
     call.echo();
     quick(&mut script, 10, 10).await;
     let _first = script.send(request("first", 1, 0));
@@ -138,7 +140,7 @@ async fn who_finds_the_queue_full_is_told_when_there_will_be_room() {
     advance(Duration::from_millis(4)).await;
     // The call under way ends in 6 ms, and the next takes four out of the queue.
     let after = full(&mut script, 1).expect("a hint");
-    assert_eq!(after.as_millis(), 6);
+    assert!((after.as_secs_f64() - 0.006).abs() < 1e-6, "{after:?}");
     assert!(full(&mut script, 8).expect("a hint") > after);
 }
 
@@ -156,7 +158,7 @@ async fn a_request_in_parts_is_refused_as_a_whole() {
             parts.head.deadline = Some(Instant::now() + Duration::from_millis(50));
         })
     };
-    let mut large = script.send(of_rows(16));
+    let mut large = script.send(of_rows(10));
     let Poll::Ready(Err(error)) = poll(&mut large) else {
         panic!("not told at once");
     };

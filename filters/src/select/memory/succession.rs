@@ -22,6 +22,9 @@ impl Memory {
         if self.is(other) {
             return;
         }
+        let (ours, theirs) = (&*self.0, &*other.0);
+        ours.means
+            .begin_with(&ours.arms, &theirs.means, &theirs.arms);
         let translated = other.translated(self);
         let comparable = translated.comparable;
         let versions = comparable && self.0.kept.is_some() && other.0.kept.is_some();

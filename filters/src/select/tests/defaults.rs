@@ -206,3 +206,37 @@ fn an_answer_that_needs_no_defaults_or_cannot_have_them_stays_as_it_is() {
     some.replace(&mut response, &[true; 3]).unwrap();
     assert_eq!(numbers_of(&response, 0), [1., 1., 1.]);
 }
+
+#[test]
+fn each_default_that_the_model_could_not_give_is_a_fault_that_names_its_output() {
+    let output = |name, datatype, shape| spec(name, datatype, Some(shape));
+    let signature = |outputs| Signature {
+        inputs: Vec::new(),
+        outputs,
+    };
+    let faults = |outputs| -> Vec<String> {
+        let faults = three().faults(&signature(outputs));
+        faults.iter().map(ToString::to_string).collect()
+    };
+    let right = vec![
+        output("label", Datatype::Int64, &[-1, 1]),
+        output("scores", Datatype::Fp32, &[-1, 2]),
+        output("name", Datatype::Bytes, &[-1, 1]),
+    ];
+    assert!(faults(right).is_empty());
+    let wrong = vec![
+        output("label", Datatype::Bytes, &[-1, 1]),
+        output("scores", Datatype::Fp32, &[-1, 3]),
+        output("names", Datatype::Bytes, &[-1, 1]),
+    ];
+    assert_eq!(
+        faults(wrong),
+        [
+            "0 is no BYTES, which output \"label\" is of",
+            "a row of output \"scores\" has 3 elements, and its default 2",
+            "the model has no output \"name\"",
+        ]
+    );
+    let first = three().faults(&signature(Vec::new())).swap_remove(0);
+    assert_eq!(&**first.output(), "label");
+}

@@ -3,7 +3,7 @@ use crate::{
     inference::{Datatype, Form, Response},
     select::{
         Combined, Loss,
-        ensemble::{Answer, combine},
+        ensemble::{Answer, Expected, combine},
         label,
     },
 };
@@ -24,7 +24,7 @@ fn of(answers: &[(f64, Response)], asked: f64, output: Option<&str>) -> Combined
             response,
         })
         .collect();
-    combine(&answers, asked, output, Loss::ZeroOne).unwrap()
+    combine(&answers, &[], asked, output, Loss::ZeroOne).unwrap()
 }
 
 fn classes(classes: &[i64]) -> Response {
@@ -300,8 +300,50 @@ fn answers_without_labels_are_refused_with_the_reason() {
         weight: 1.,
         response: &response,
     }];
-    let refused = combine(&answers, 1., Some("nope"), Loss::ZeroOne).unwrap_err();
+    let refused = combine(&answers, &[], 1., Some("nope"), Loss::ZeroOne).unwrap_err();
     let reason = std::error::Error::source(&refused).unwrap().to_string();
     assert_eq!(reason, r#"the answer has no output "nope""#);
-    assert!(combine(&[], 1., None, Loss::ZeroOne).is_err());
+    assert!(combine(&[], &[], 1., None, Loss::ZeroOne).is_err());
+}
+
+fn with_missing(answers: &[(f64, Response)], missing: &[(f64, f64)]) -> Combined {
+    let answers: Vec<_> = (answers.iter().enumerate())
+        .map(|(arm, (weight, response))| Answer {
+            arm,
+            weight: *weight,
+            response,
+        })
+        .collect();
+    let expected = |(weight, mean): &(f64, f64)| Expected {
+        weight: *weight,
+        mean: *mean,
+    };
+    let missing: Vec<_> = missing.iter().map(expected).collect();
+    combine(&answers, &missing, 1., None, Loss::Absolute { scale: 10. }).unwrap()
+}
+
+#[test]
+fn what_is_expected_of_arms_that_did_not_answer_counts_in_the_mean_of_numbers() {
+    let numbers = |values: &[f32]| answer(vec![floats("y", &[values.len() as i64, 1], values)]);
+    let said = with_missing(&[(0.5, numbers(&[2., 4.]))], &[(0.25, 6.), (0.25, 8.)]);
+    assert!(close(&numbers_of(&said.response, 0), &[4.5, 5.5]));
+    // Those who did not answer agree with nothing, and the one who did is two away from the mean.
+    assert!(said.confidence.iter().all(|sure| *sure < 0.5));
+    let two = [(0.5, numbers(&[2.])), (0.25, numbers(&[4.]))];
+    let said = with_missing(&two, &[(0.25, 6.)]);
+    assert!(close(&numbers_of(&said.response, 0), &[3.5]));
+    // Nobody speaks for a row of which nothing is said.
+    let said = with_missing(&[(0.5, numbers(&[f32::NAN]))], &[(0.5, 6.)]);
+    assert!(numbers_of(&said.response, 0)[0].is_nan());
+}
+
+#[test]
+fn labels_and_scores_are_never_replaced_by_a_mean() {
+    let labels = [(0.5, classes(&[1]))];
+    let said = with_missing(&labels, &[(0.5, 6.)]);
+    assert_eq!(numbers_of(&said.response, 0), [1.]);
+    assert!(close(&said.confidence, &[0.5]));
+    let scores = [(0.5, answer(vec![floats("y", &[1, 2], &[0.25, 0.75])]))];
+    let said = with_missing(&scores, &[(0.5, 6.)]);
+    assert!(close(&numbers_of(&said.response, 0), &[0.25, 0.75]));
 }

@@ -1,4 +1,4 @@
-use super::{answer, floats, integers, raw, strings, text};
+use super::{answer, floats, integers, packed, raw, strings, text};
 use crate::{
     inference::{Datatype, Form, Response},
     select::{
@@ -111,7 +111,7 @@ fn what_has_no_label_says_why() {
 
 #[test]
 fn predictions_take_few_bytes() {
-    let len = |prediction: Prediction| label::pack(&[prediction]).len();
+    let len = |prediction: Prediction| packed(&[prediction]).len();
     assert_eq!(len(Prediction::Class(9)), 2);
     assert_eq!(len(Prediction::Class(-9)), 2);
     assert_eq!(len(scores(99)), 2);

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::{Prediction, Predictions};
 use crate::inference::{Datatype, Form, Response, ResponseParts, Shape, Tensor};
 
 /// An output of raw contents.
@@ -75,4 +76,19 @@ fn numbers_of(response: &Response, output: usize) -> Vec<f64> {
     super::element::numbers(&response.outputs[output])
         .unwrap()
         .to_vec()
+}
+
+/// The predictions of all rows, as they stand in an id.
+fn packed(predictions: &[Prediction]) -> Vec<u8> {
+    let mut packed = Vec::new();
+    (predictions.iter()).for_each(|prediction| prediction.pack(&mut packed));
+    packed
+}
+
+fn unpacked(mut packed: &[u8]) -> Option<Predictions> {
+    let mut predictions = Predictions::new();
+    while !packed.is_empty() {
+        predictions.push(Prediction::unpack(&mut packed)?);
+    }
+    Some(predictions)
 }

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::{answer, floats, integers, numbers_of};
+use super::{answer, floats, integers, numbers_of, packed, unpacked};
 use crate::{
     inference::Response,
     select::{
@@ -41,7 +41,7 @@ fn combined(answers: &[(usize, f64, Response)], scale: f64) -> Combined {
         response,
     });
     let answers: Vec<_> = answers.collect();
-    combine(&answers, asked, None, Loss::Absolute { scale: 1. }).unwrap()
+    combine(&answers, &[], asked, None, Loss::Absolute { scale: 1. }).unwrap()
 }
 
 fn is_same(one: &Combined, other: &Combined) -> bool {
@@ -181,7 +181,7 @@ proptest! {
         truth in any_truth(),
         loss in any_loss(),
     ) {
-        let unpacked = label::unpack(&label::pack(&predictions)).unwrap();
+        let unpacked = unpacked(&packed(&predictions)).unwrap();
         prop_assert_eq!(&predictions[..], &unpacked[..]);
         for (before, after) in predictions.iter().zip(&unpacked) {
             let lost = loss::of(loss, before, &truth);
@@ -202,7 +202,7 @@ proptest! {
             if let Some(byte) = bytes.first_mut() {
                 *byte = first;
             }
-            for prediction in label::unpack(&bytes).unwrap_or_default() {
+            for prediction in unpacked(&bytes).unwrap_or_default() {
                 for loss in [Loss::ZeroOne, Loss::Log { scale: 2. }, Loss::Absolute { scale: 2. }] {
                     if let Ok(lost) = loss::of(loss, &prediction, &truth) {
                         prop_assert!((0. ..=1.).contains(&lost));

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tower::{Service, ServiceExt as _};
 
-use super::{super::*, answer, integers};
+use super::{super::*, answer, floats, integers, numbers_of};
 use crate::deadline::Expired;
 use crate::inference::{DefaultReason, Error, Request, RequestParts, Response, SelectionReport};
 
@@ -80,6 +80,13 @@ impl Call {
         let response = answer(vec![integers("label", &[rows], labels)]);
         // A caller may have left.
         let _ = self.reply.send(Ok(response));
+    }
+
+    /// Answers with a number.
+    fn says_number(self, number: f32) {
+        let _ = self
+            .reply
+            .send(Ok(answer(vec![floats("y", &[1, 1], &[number])])));
     }
 
     fn fails(self, blame: Blame) {
@@ -709,4 +716,77 @@ async fn where_no_arm_answers_the_default_output_is_given_and_says_why() {
     let caller = script.send();
     script.call().await.fails(Blame::Caller);
     assert!(caller.await.unwrap().is_err());
+}
+
+/// What an ensemble of two answers of which the second arm fails.
+async fn without_the_second(script: &mut Script, first: f32) -> f64 {
+    let caller = script.send();
+    let mut calls = script.calls(2).await;
+    calls.remove(0).says_number(first);
+    calls.remove(0).fails(Blame::Arm);
+    numbers_of(&caller.await.unwrap().unwrap(), 0)[0]
+}
+
+fn of_numbers(missing: Missing) -> Config {
+    Config {
+        ensemble: true,
+        missing,
+        loss: Loss::Absolute { scale: 10. },
+        ..config(Policy::Fixed)
+    }
+}
+
+#[tokio::test]
+async fn the_mean_of_its_predictions_stands_for_an_arm_that_does_not_answer() {
+    for (missing, expected) in [(Missing::Mean, 3.), (Missing::LeaveOut, 2.)] {
+        let mut script = Script::new(of_numbers(missing), &["a", "b"]);
+        // Of an arm without a prediction nothing is known.
+        assert_eq!(without_the_second(&mut script, 2.).await, 2.);
+        for said in [3., 5.] {
+            let caller = script.send();
+            script
+                .calls(2)
+                .await
+                .into_iter()
+                .for_each(|call| call.says_number(said));
+            caller.await.unwrap().unwrap();
+        }
+        assert_eq!(
+            without_the_second(&mut script, 2.).await,
+            expected,
+            "{missing:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_arms_predict_outlives_a_reload_and_goes_by_their_names() {
+    let mut script = Script::new(of_numbers(Missing::Mean), &["a", "b"]);
+    let caller = script.send();
+    let mut calls = script.calls(2).await;
+    calls.remove(0).says_number(1.);
+    calls.remove(0).says_number(9.);
+    caller.await.unwrap().unwrap();
+    let before = script.select.learner().memory().clone();
+    let arms = ["new", "b"].map(|arm| (arm, Arm::new(arm))).into_iter();
+    let mut script = Script::with(of_numbers(Missing::Mean), arms, |parts| {
+        parts.memory.begin_with(&before);
+    });
+    assert_eq!(without_the_second(&mut script, 1.).await, 5.);
+}
+
+#[tokio::test]
+async fn what_comes_late_is_known_when_the_arm_is_late_again() {
+    let mut script = Script::new(of_numbers(Missing::Mean), &["a", "b"]);
+    tokio::time::pause();
+    for expected in [2., 5.] {
+        let caller = script.send_by(Some(Instant::now() + Duration::from_millis(20)));
+        let mut calls = script.calls(2).await;
+        calls.remove(0).says_number(2.);
+        assert!(script.is_quiet().await);
+        advance(Duration::from_millis(20)).await;
+        assert_eq!(numbers_of(&caller.await.unwrap().unwrap(), 0), [expected]);
+        calls.remove(0).says_number(8.);
+        assert!(script.is_quiet().await);
+    }
 }

@@ -159,6 +159,7 @@ pub(super) fn selection(written: Written<'_>, faults: &mut Collector) -> Option<
         context: section.context.as_ref().and_then(|at| context(at, faults)),
         label: section.label.as_ref().map(|at| at.value.as_str().into()),
         loss: loss(section, faults),
+        missing: default.missing,
         failure: section
             .failure_loss
             .as_ref()
