@@ -62,12 +62,6 @@ impl<S> Batch<S> {
         self.shared.load()
     }
 
-    /// Tells whether a request that comes now would be sent at once: a place is free, and nobody waits.
-    pub fn has_spare(&self) -> bool {
-        let state = self.shared.state.lock();
-        state.has_place() && state.queue.is_empty()
-    }
-
     /// Returns how long a request of one row that comes now would take, by what calls take and by
     /// what is before it; `None` before the first answer.
     pub fn completion(&self, now: Instant) -> Option<Duration> {

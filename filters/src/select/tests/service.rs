@@ -768,7 +768,9 @@ async fn what_arms_predict_outlives_a_reload_and_goes_by_their_names() {
     calls.remove(0).says_number(9.);
     caller.await.unwrap().unwrap();
     let before = script.select.learner().memory().clone();
-    let arms = ["new", "b"].map(|arm| (arm, Arm::new(arm))).into_iter();
+    let arms = ["a new one", "b"]
+        .map(|arm| (arm, Arm::new(arm)))
+        .into_iter();
     let mut script = Script::with(of_numbers(Missing::Mean), arms, |parts| {
         parts.memory.begin_with(&before);
     });
