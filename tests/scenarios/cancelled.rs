@@ -103,7 +103,13 @@ fn is_idle(models: &serde_json::Value) -> bool {
     let endpoints = arms
         .values()
         .flat_map(|arm| arm["endpoints"].as_array().unwrap());
-    let gauges = ["queue_rows", "queue_bytes", "in_flight", "beside"];
+    let gauges = [
+        "queue_rows",
+        "queue_requests",
+        "queue_bytes",
+        "in_flight",
+        "beside",
+    ];
     endpoints
         .flat_map(|endpoint| gauges.map(|gauge| endpoint[gauge].as_f64().unwrap_or(0.)))
         .all(|gauge| gauge == 0.)

@@ -181,14 +181,17 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
-    /// A million requests whose callers leave: connections, memory and gauges
+    /// A million requests each whose callers leave: connections, memory and gauges
     Soak {
-        /// How many requests are given up, in all configurations together
+        /// How many requests are given up, through each configuration
         #[arg(long, default_value_t = 1_000_000)]
         cancels: u64,
         /// A fiftieth of that: to see that it works
         #[arg(long)]
         quick: bool,
+        /// Configurations by a part of their names, such as "deadline" [default: all]
+        #[arg(long)]
+        way: Vec<String>,
         /// The native container's binary [default: beside this one, or $OUTRIGGER_NATIVE]
         #[arg(long)]
         native: Option<PathBuf>,
@@ -440,17 +443,22 @@ fn run(command: Command) -> Result<()> {
         Command::Soak {
             cancels,
             quick,
+            way,
             native,
             common,
         } => {
             let folder = Folder::new()?;
-            let figures = soak::run(&soak::Options {
+            let (figures, right) = soak::run(&soak::Options {
                 cancels: if quick { cancels / 50 } else { cancels },
+                ways: way,
                 outrigger: common.outrigger(),
                 native: native.or_else(|| told("OUTRIGGER_NATIVE")),
                 folder: folder.0.clone(),
             })?;
-            common.write(&figures)
+            common.write(&figures)?;
+            right
+                .then_some(())
+                .ok_or_else(|| "somebody who stayed was not answered rightly".into())
         }
         Command::Load {
             address,
