@@ -23,6 +23,7 @@ mod one_answer;
 mod probe;
 mod protocols;
 mod reload;
+mod second_tries;
 mod selection;
 mod split;
 mod stale;

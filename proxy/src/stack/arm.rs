@@ -4,7 +4,7 @@ use outrigger_filters::{
     admission::{Admission, AdmissionLayer},
     batch::{Batch, BatchLayer, Batchable, BenefitView, Capability, Unbatchable},
     cache::{self, CacheLayer, Flush, Store, Unit},
-    inference::{Apart, BoxInfer, Error, Form, Infer, Metadata, Request},
+    inference::{BoxInfer, Error, Form, Infer, Metadata, Request},
     overload::Room,
     retry::{Knows, RetryLayer},
 };
@@ -522,8 +522,8 @@ fn knows(capability: Capability) -> Knows {
                 capability.get(),
                 Batchable::No(Unbatchable::Stateful | Unbatchable::Decoupled)
             );
-            // What has more parameters than it pays to compare is as good a question as any.
-            !keeps_state && matches!(request.apart(), None | Some(Apart::Parameters))
+            // What has more parameters than are looked at may be one of a sequence.
+            !keeps_state && request.apart().is_none()
         }),
     }
 }
