@@ -10,6 +10,8 @@ mod place;
 mod queue;
 mod service;
 mod shared;
+#[cfg(test)]
+mod simulation;
 mod sorted;
 mod state;
 #[cfg(test)]

@@ -38,6 +38,20 @@ pub(super) struct Rules {
     default_priority: u64,
     /// How urgent a request is that names no deadline: as one that has so long.
     objective: Duration,
+    #[cfg(test)]
+    by: By,
+}
+
+/// Other orders, to compare them.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// The one that there is.
+    Deadline,
+    /// Whoever came first.
+    Arrival,
+    /// Whoever came last, while more wait than can hardly be told from chance.
+    LastArrival,
 }
 
 /// What a request says of its turn.
@@ -105,6 +119,17 @@ impl Queue {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn order_by(&mut self, by: By) {
+        self.rules.by = by;
+    }
+
+    /// Returns the node that the next request will have.
+    #[cfg(test)]
+    pub(super) fn free_node(&self) -> usize {
+        self.free.last().copied().unwrap_or(self.nodes.len())
+    }
+
     /// Returns how many wait.
     pub(super) fn len(&self) -> usize {
         self.order.len()
@@ -112,6 +137,17 @@ impl Queue {
 
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Returns the class of a request.
+    pub(super) fn class(&self, urgency: &Urgency) -> u64 {
+        self.rules.class(urgency)
+    }
+
+    /// Returns the first class of which some wait that are in time, or would if nobody was overdue.
+    pub(super) fn first_class(&self) -> Option<u64> {
+        let (first, _) = self.order.first()?;
+        (self.len() > self.overdue).then_some(first.class)
     }
 
     /// Tells whether some wait that are overdue.
@@ -134,12 +170,17 @@ impl Queue {
     pub(super) fn push(
         &mut self,
         urgency: &Urgency,
+        overdue: bool,
         reserved: Option<Reserved>,
         held: usize,
         waker: Waker,
     ) -> usize {
         self.arrivals += 1;
-        let order = self.rules.order(urgency, self.arrivals);
+        let order = Order {
+            overdue,
+            ..self.rules.order(urgency, self.arrivals)
+        };
+        self.overdue += usize::from(overdue);
         let node = Node {
             order,
             deadline: urgency.deadline,
@@ -201,6 +242,10 @@ impl Queue {
     /// Returns whose turn it is.
     pub(super) fn next(&self) -> Option<Next> {
         let (first, index) = self.order.first()?;
+        #[cfg(test)]
+        if self.by_last() {
+            return self.order.last().map(|(_, index)| self.at(index));
+        }
         if !first.overdue && self.overdue > 0 && self.went >= TURNS {
             // Who has waited too long for want of a deadline does not wait for ever.
             let overdue = self.order.first_from(&first.class_overdue());
@@ -221,6 +266,12 @@ impl Queue {
         self.at(last.map_or(next.node, |(_, last)| last))
     }
 
+    /// Tells whether those without a deadline are ever overdue.
+    #[cfg(test)]
+    pub(super) fn demotes(&self) -> bool {
+        self.rules.by == By::Deadline
+    }
+
     /// Puts a request without a deadline behind those of its class that can be in time.
     pub(super) fn demote(&mut self, index: usize) {
         let node = &mut self.nodes[index];
@@ -238,10 +289,18 @@ impl Queue {
         };
     }
 
-    /// Returns the last of all, if its class is behind that of a request that comes now.
-    pub(super) fn behind(&self, urgency: &Urgency) -> Option<usize> {
+    /// Returns the last of all, if it is of a later class than a request that comes now, or overdue
+    /// where that is not.
+    pub(super) fn behind(&self, urgency: &Urgency, overdue: bool) -> Option<usize> {
         let (last, index) = self.order.last()?;
-        (last.class > self.rules.class(urgency)).then_some(index)
+        let comes = (self.rules.class(urgency), overdue);
+        ((last.class, last.overdue) > comes).then_some(index)
+    }
+
+    #[cfg(test)]
+    fn by_last(&self) -> bool {
+        // As many as one that is in time may wait for.
+        self.rules.by == By::LastArrival && self.len() > 8
     }
 
     fn at(&self, index: usize) -> Next {
@@ -287,6 +346,8 @@ impl Rules {
             base: now,
             default_priority,
             objective,
+            #[cfg(test)]
+            by: By::Deadline,
         }
     }
 
@@ -308,6 +369,11 @@ impl Rules {
             Some(deadline) => soft(FARTHEST).map(|farthest| deadline.min(farthest)),
         };
         let urgent = urgent.unwrap_or(urgency.arrived);
+        #[cfg(test)]
+        let urgent = match self.by {
+            By::Arrival | By::LastArrival => urgency.arrived,
+            By::Deadline => urgent,
+        };
         let urgent = urgent.saturating_duration_since(self.base).as_nanos();
         Order {
             class: self.class(urgency),
@@ -322,4 +388,4 @@ impl Rules {
 /// time would else be overtaken by all that come, until it has none.
 const FARTHEST: u32 = 4;
 /// Requests that can be in time that go before one that is overdue.
-const TURNS: u32 = 3;
+const TURNS: u32 = 7;

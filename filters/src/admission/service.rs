@@ -114,17 +114,23 @@ impl<S: Infer + 'static> Service<Request> for Admission<S> {
                 shared.metrics.refused(Refused::Late).inc();
                 ResponseFuture::refused(overloaded)
             }
-            Arrival::Wait => {
+            Arrival::Wait { overdue } => {
                 let held = request.held_len();
                 let mut told = Told::default();
-                let reserved = match shared.room(&mut state, &urgency, held, &mut told) {
+                let reserved = match shared.room(&mut state, &urgency, overdue, held, &mut told) {
                     Ok(reserved) => reserved,
                     Err(overloaded) => {
                         shared.tell(state, told);
                         return ResponseFuture::refused(overloaded);
                     }
                 };
-                let node = state.push(&urgency, Some(reserved), held, Waker::noop().clone());
+                let node = state.push(
+                    &urgency,
+                    overdue,
+                    Some(reserved),
+                    held,
+                    Waker::noop().clone(),
+                );
                 // Those before it may wait for a call that is stuck.
                 let watched = state.watch(now, &mut told);
                 let alarm = state.alarm(urgency.deadline, watched);
@@ -137,11 +143,13 @@ impl<S: Infer + 'static> Service<Request> for Admission<S> {
 }
 
 impl Shared {
-    /// Finds room for a request that has to wait: those of a later class make way for it.
+    /// Finds room for a request that has to wait: those of a later class make way for it, and
+    /// those that are overdue.
     fn room(
         &self,
         state: &mut State,
         urgency: &Urgency,
+        overdue: bool,
         held: usize,
         told: &mut Told,
     ) -> Result<Reserved, Overloaded> {
@@ -150,7 +158,7 @@ impl Shared {
                 Ok(reserved) => return Ok(reserved),
                 Err(full) => full,
             };
-            let wait = state.wait(state.queue.len(), urgency.arrived);
+            let wait = state.wait(state.queue.len() as f64, urgency.arrived);
             let full = full.with_retry_after(Some(wait));
             self.metrics
                 .refused(match full.bound() {
@@ -158,7 +166,7 @@ impl Shared {
                     Bound::Rows | Bound::Requests | Bound::Wait => Refused::Requests,
                 })
                 .inc();
-            let Some(last) = state.queue.behind(urgency) else {
+            let Some(last) = state.queue.behind(urgency, overdue) else {
                 return Err(full);
             };
             let waker = state.queue.settle(last, Outcome::Refused(full));

@@ -35,6 +35,9 @@ pub(super) struct State {
     ended: Option<Instant>,
     /// Whether somebody found no place since a call ended.
     pressed: bool,
+    /// The first class of which more has come than can be answered in time, since somebody of it
+    /// waits.
+    crowded: Option<u64>,
     /// No call is stuck before.
     watched: Option<Instant>,
     objective: Duration,
@@ -45,6 +48,8 @@ pub(super) struct State {
 #[derive(Clone, Copy, Debug)]
 struct UnderWay {
     began: Instant,
+    /// Calls that were under way from then on, it among them.
+    among: usize,
     beside: bool,
 }
 
@@ -53,8 +58,8 @@ struct UnderWay {
 pub(super) enum Arrival {
     /// It has this place for a call.
     Go(usize),
-    /// It has to wait.
-    Wait,
+    /// It has to wait, and is hardly answered in time if it is overdue.
+    Wait { overdue: bool },
     /// The model takes longer than it has time.
     Hopeless,
     /// It would be answered too late because of what is before it.
@@ -87,6 +92,7 @@ impl State {
             beside: 0,
             ended: None,
             pressed: false,
+            crowded: None,
             watched: None,
             objective,
             shown: 0,
@@ -115,29 +121,45 @@ impl State {
             return Arrival::Go(self.begin(now));
         }
         self.pressed = true;
-        let Some(left) = left else {
-            return Arrival::Wait;
-        };
-        let wait = self.wait(self.queue.before(urgency), now);
-        let chance = self.took.within(left.saturating_sub(wait));
-        if left < wait || chance < self.took.within(left) * SURE {
-            let call = self.took.mean().unwrap_or_default();
-            // When as much has gone as is too much.
-            let early = (wait + call).saturating_sub(left);
-            return Arrival::Late(Overloaded::late(wait, left).with_retry_after(Some(early)));
+        let before = self.queue.before(urgency);
+        let wait = self.wait(before as f64 / self.share(), now);
+        // Who names no deadline is in time within the objective.
+        let time = left.unwrap_or(self.objective);
+        let chance = self.took.within(time.saturating_sub(wait));
+        let is_late = time < wait || chance < self.took.within(time) * SURE;
+        // Once more comes than can be answered, a long queue helps nobody: those in it are answered
+        // at the last moment, or just too late, where a short one keeps the endpoint as busy.
+        let class = self.queue.class(urgency);
+        if is_late {
+            self.crowded = Some(self.crowded.map_or(class, |first| first.min(class)));
         }
-        Arrival::Wait
+        let is_crowded = self.crowded.is_some_and(|first| first <= class);
+        let is_short = before < FEW || self.took.mean().is_none_or(|call| wait <= call);
+        if !is_late && (!is_crowded || is_short) {
+            return Arrival::Wait { overdue: false };
+        }
+        let Some(left) = left else {
+            return Arrival::Wait { overdue: true };
+        };
+        let call = self.took.mean().unwrap_or_default();
+        // When as much has gone as is too much.
+        let early = match is_late {
+            true => (wait + call).saturating_sub(left),
+            false => wait.saturating_sub(call),
+        };
+        Arrival::Late(Overloaded::late(wait, left).with_retry_after(Some(early)))
     }
 
     /// Lets a request wait.
     pub(super) fn push(
         &mut self,
         urgency: &Urgency,
+        overdue: bool,
         reserved: Option<Reserved>,
         held: usize,
         waker: Waker,
     ) -> usize {
-        self.queue.push(urgency, reserved, held, waker)
+        self.queue.push(urgency, overdue, reserved, held, waker)
     }
 
     /// Takes a place, for a call that begins.
@@ -145,6 +167,7 @@ impl State {
         self.in_flight += 1;
         let call = Some(UnderWay {
             began: now,
+            among: self.in_flight,
             beside: false,
         });
         match self.free.pop() {
@@ -189,6 +212,7 @@ impl State {
                     now,
                     began: ended.began,
                     in_flight,
+                    among: ended.among,
                     pressed: self.pressed || !self.queue.is_empty(),
                     answered,
                 });
@@ -203,6 +227,8 @@ impl State {
     /// Gives the places that are free to those who wait, the most urgent first. Who would come too
     /// late is told so instead.
     pub(super) fn grant(&mut self, now: Instant, told: &mut Told) {
+        let first = self.queue.first_class();
+        self.crowded = self.crowded.and_then(|class| Some(class.max(first?)));
         while self.has_place() {
             let Some(next) = self.queue.next() else {
                 return;
@@ -228,6 +254,10 @@ impl State {
     /// Decides whether it is worth while to send who is next.
     fn judge(&self, next: &Next, now: Instant) -> Verdict {
         if next.overdue {
+            return Verdict::Goes;
+        }
+        #[cfg(test)]
+        if next.deadline.is_none() && !self.queue.demotes() {
             return Verdict::Goes;
         }
         let left = next.urgent.saturating_duration_since(now);
@@ -268,9 +298,17 @@ impl State {
             .unwrap_or(deadline)
     }
 
+    /// Returns the share of places that those who are in time have.
+    fn share(&self) -> f64 {
+        match self.queue.has_overdue() {
+            true => IN_TIME,
+            false => 1.,
+        }
+    }
+
     /// Returns how long it takes until so many have gone, and one more may go: places are given
     /// back one after the other, and the first of them when one is due.
-    pub(super) fn wait(&self, before: usize, now: Instant) -> Duration {
+    pub(super) fn wait(&self, before: f64, now: Instant) -> Duration {
         let Some(mean) = self.took.mean() else {
             return Duration::ZERO;
         };
@@ -278,11 +316,7 @@ impl State {
         let since = self
             .ended
             .map_or(0., |at| now.saturating_duration_since(at).as_secs_f64());
-        let share = match self.queue.has_overdue() {
-            true => IN_TIME,
-            false => 1.,
-        };
-        let wait = (gap - since).max(0.) + gap * before as f64 / share;
+        let wait = (gap - since).max(0.) + gap * before;
         Duration::try_from_secs_f64(wait).unwrap_or(Duration::MAX)
     }
 
@@ -305,7 +339,7 @@ impl State {
         if self.has_place() {
             return Some(call);
         }
-        Some(call.saturating_add(self.wait(self.queue.len(), now)))
+        Some(call.saturating_add(self.wait(self.queue.len() as f64, now)))
     }
 
     /// Tells whether one call more would hardly be noticed: a limit that is being learned may be
@@ -383,10 +417,12 @@ const HOPELESS: f64 = 0.05;
 /// The part of the chance that a request would have at once which it must still have after what is
 /// before it.
 const SURE: f64 = 0.9;
+/// So many may wait in any case: an endpoint shall not be idle because nobody came in time.
+const FEW: usize = 2;
 /// The part of the best chance of those who wait which the next must have.
 const WORTHWHILE: f64 = 0.5;
 /// The share of places that those in time have while others are overdue.
-const IN_TIME: f64 = 0.75;
+const IN_TIME: f64 = 7. / 8.;
 /// How many times as long as expected, and as the objective, a call may take before others are sent
 /// beside it: far beyond noise and a model that has become slower.
 const PATIENCE: u32 = 16;

@@ -52,6 +52,18 @@ pub(in crate::admission) struct Auto {
     /// Calls since the last trial, and after how many the next one begins.
     waited: f64,
     patience: f64,
+    slope: Slope,
+}
+
+/// How what calls take grows with how many are under way, over as many calls as make it clear.
+#[derive(Clone, Copy, Debug, Default)]
+struct Slope {
+    count: f64,
+    among: f64,
+    took: f64,
+    among_squared: f64,
+    took_squared: f64,
+    both: f64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +102,9 @@ impl Auto {
         if self.changed.is_some_and(|changed| call.began < changed) {
             return;
         }
+        if call.answered {
+            self.watch(call);
+        }
         let limit = self.calls();
         if let Some(trial) = &mut self.trial {
             trial.calls += 1.;
@@ -113,6 +128,39 @@ impl Auto {
         } else {
             self.last = None;
             self.abandon(call.now);
+        }
+    }
+
+    /// Learns from what calls take while the limit is not what bounds them.
+    ///
+    /// Where the server is so far behind that those who come have no time for it, calls are refused
+    /// before the limit is reached, and rates say nothing of it.
+    fn watch(&mut self, call: &Ended) {
+        let took = call.now.saturating_duration_since(call.began).as_secs_f64();
+        self.slope.add(call.among, took);
+        if self.slope.count % SLOPE != 0. {
+            return;
+        }
+        let among = self.slope.among / self.slope.count;
+        let is_full = among >= FULL * self.calls() as f64;
+        let shares = match self.slope.power() {
+            Some((power, doubt)) if power - 3. * doubt > 1. - PAYS => Some(true),
+            Some((power, doubt)) if power + 2. * doubt > 1. - PAYS => None,
+            _ => Some(false),
+        };
+        if is_full || shares.is_some() || self.slope.count >= LONGEST_SLOPE {
+            self.slope = Slope::default();
+        }
+        let limit = (self.limit as f64 * LESS).max(among).max(1.) as usize;
+        if shares == Some(true) && !is_full && limit < self.limit {
+            self.trial = None;
+            self.limit = limit;
+            self.known = Rate::default();
+            self.step = COARSE / 2.;
+            self.upward = false;
+            self.other_failed = false;
+            self.patience = 0.;
+            self.change(call.now);
         }
     }
 
@@ -161,22 +209,31 @@ impl Auto {
         }
     }
 
-    /// Returns the calls that a trial of this step takes at most.
+    /// Returns the step of the next trial. Once nothing pays any more, that of more calls is larger: it
+    /// is soon clear, and costs little.
+    fn reach(&self) -> f64 {
+        match self.upward {
+            true => self.step.max(COARSE / 2.),
+            false => self.step,
+        }
+    }
+
+    /// Returns the calls that a trial takes at most.
     fn needed(&self) -> f64 {
-        let times = COARSE / self.step;
-        (NEEDED * times * times).max(2. * self.limit as f64)
+        let times = COARSE / self.reach();
+        (NEEDED * times * times).max(ROUNDS * self.limit as f64)
     }
 
     /// Returns the calls with which what a step brings is surely told from what it does not.
     fn enough(&self) -> f64 {
-        let told = self.step * (1. - PAYS) / 4.;
+        let told = self.reach() * (1. - PAYS) / 4.;
         (self.spread / (told * told)).max(LEAST_CALLS)
     }
 
     /// Begins a trial, if there is room for one.
     fn begin(&mut self, now: Instant) {
         for _ in 0..2 {
-            let limit = stepped(self.limit, self.step, self.upward);
+            let limit = stepped(self.limit, self.reach(), self.upward);
             if limit != self.limit {
                 self.trial = Some(Trial {
                     limit,
@@ -186,25 +243,24 @@ impl Auto {
                 self.change(now);
                 return;
             }
-            self.turn();
+            self.turn(LEAST_CALLS);
         }
     }
 
-    /// Goes on the other way, or with a smaller step if that was tried already.
-    fn turn(&mut self) {
+    /// Goes on the other way, or with a smaller step if that was tried already; with the smallest
+    /// one after a pause, in proportion to the calls of the last trial.
+    fn turn(&mut self, calls: f64) {
         self.upward = !self.upward;
-        if !std::mem::replace(&mut self.other_failed, true) {
-            return;
-        }
-        self.other_failed = false;
-        if self.step > FINE {
+        let has_failed = std::mem::replace(&mut self.other_failed, true);
+        if self.step <= FINE {
+            self.patience = match self.upward {
+                true => calls * UP_PATIENCE,
+                false => calls * DOWN_PATIENCE,
+            };
+        } else if has_failed {
+            self.other_failed = false;
             self.step = (self.step / 2.).max(FINE);
             self.patience = 0.;
-        } else {
-            self.patience = (self.patience * 2.).clamp(
-                self.needed() * LEAST_PATIENCE,
-                self.needed() * MOST_PATIENCE,
-            );
         }
     }
 
@@ -236,29 +292,15 @@ impl Auto {
         let gain = (trial.rate.per_second() / self.known.per_second()).ln();
         let doubt = self.doubt(self.known, trial.rate);
         let is_over = trial.rate.calls >= self.needed();
-        // To stay where it was wants less proof than to go elsewhere.
-        let pays = match self.upward {
-            true => {
-                let worth = PAYS * more;
-                if gain - 2. * doubt > worth {
-                    Some(true)
-                } else if gain + doubt < worth {
-                    Some(false)
-                } else {
-                    is_over.then_some(gain > worth)
-                }
-            }
-            false => {
-                // What the fewer calls may cost.
-                let worth = KEPT * more;
-                if gain - 2. * doubt > worth {
-                    Some(true)
-                } else if gain + doubt < worth {
-                    Some(false)
-                } else {
-                    is_over.then_some(gain > worth)
-                }
-            }
+        // What more calls must bring, or what fewer may cost. To stay where it was wants less proof
+        // than to go elsewhere.
+        let worth = more * if self.upward { PAYS } else { KEPT };
+        let pays = if gain - 2. * doubt > worth {
+            Some(true)
+        } else if gain + doubt < worth {
+            Some(false)
+        } else {
+            is_over.then_some(gain > worth)
         };
         let Some(pays) = pays else { return };
         self.trial = None;
@@ -266,11 +308,11 @@ impl Auto {
         if pays {
             self.limit = trial.limit;
             self.known = trial.rate;
-            self.step = (self.step * 2.).min(COARSE);
+            self.step = (self.reach() * 2.).min(COARSE);
             self.other_failed = false;
             self.patience = 0.;
         } else {
-            self.turn();
+            self.turn(trial.calls);
         }
     }
 
@@ -297,7 +339,37 @@ impl Default for Auto {
             changed: None,
             waited: 0.,
             patience: 0.,
+            slope: Slope::default(),
         }
+    }
+}
+
+impl Slope {
+    fn add(&mut self, among: usize, took: f64) {
+        let among = among as f64;
+        self.count += 1.;
+        self.among += among;
+        self.took += took;
+        self.among_squared += among * among;
+        self.took_squared += took * took;
+        self.both += among * took;
+    }
+
+    /// Returns by which power of how many are under way the time of calls grows, and the standard
+    /// deviation of that.
+    fn power(&self) -> Option<(f64, f64)> {
+        let (among, took) = (self.among / self.count, self.took / self.count);
+        let of_among = self.among_squared / self.count - among * among;
+        let of_took = self.took_squared / self.count - took * took;
+        let of_both = self.both / self.count - among * took;
+        // Where as many are under way all the time, nothing is told.
+        if of_among < VARIES * among || took <= 0. {
+            return None;
+        }
+        let slope = of_both / of_among;
+        let rest = (of_took - slope * of_both).max(0.);
+        let doubt = (rest / (of_among * self.count)).sqrt();
+        Some((slope * among / took, doubt * among / took))
     }
 }
 
@@ -379,6 +451,8 @@ const KEPT: f64 = 0.15;
 /// Calls of a trial of the largest step after which the mean decides, however unclear; those of
 /// smaller ones grow by the square.
 const NEEDED: f64 = 48.;
+/// Rounds of a trial after which it does, at least.
+const ROUNDS: f64 = 6.;
 /// Calls of a trial by which it may be clear.
 const LEAST_CALLS: f64 = 16.;
 /// Calls of a round, at least.
@@ -391,9 +465,18 @@ const MEMORY: f64 = 2.;
 const CHANGE: f64 = 0.1;
 /// Windows after which it has.
 const RESTLESS: u32 = 2;
-/// How many times what a trial takes there is between trials when none pays any more.
-const LEAST_PATIENCE: f64 = 8.;
-const MOST_PATIENCE: f64 = 64.;
+/// How many times what a trial takes there is before the next when none pays any more: of more calls,
+/// which only makes some wait within the server, and of fewer, which may cost a sixth of the rate.
+const UP_PATIENCE: f64 = 8.;
+const DOWN_PATIENCE: f64 = 24.;
+/// Calls after each of which it is told how they grow with how many there are.
+const SLOPE: f64 = 64.;
+/// And after which it is begun anew.
+const LONGEST_SLOPE: f64 = 2048.;
+/// How much their number must differ, as a part of what it would if they came by accident.
+const VARIES: f64 = 0.1;
+/// What is left of a limit that is far too high.
+const LESS: f64 = 0.7;
 /// The part of the limit that must be under way in the mean, if a rate is to be the server's.
 const FULL: f64 = 0.9;
 /// How fast what is known of the spread follows.

@@ -21,6 +21,8 @@ pub(super) struct Ended {
     pub(super) began: Instant,
     /// Calls that were under way until then, it among them.
     pub(super) in_flight: usize,
+    /// The same when it began.
+    pub(super) among: usize,
     /// Whether somebody had to wait, or was sent away, for want of a place.
     pub(super) pressed: bool,
     /// Whether the model has answered.

@@ -89,3 +89,20 @@ async fn where_there_is_no_room_the_last_of_a_later_class_makes_way() {
     assert!(poll(&mut urgent).is_pending());
     assert_eq!(script.expect_call().id(), "urgent");
 }
+
+#[tokio::test(start_paused = true)]
+async fn where_there_is_no_room_who_is_overdue_makes_way_for_who_can_be_in_time() {
+    let mut script = Script::new(Config {
+        max_queue_requests: 3,
+        ..fixed(1)
+    });
+    script.teach(8).await;
+    let _plug = script.send(request("plug"));
+    // The objective is 20 ms: the first is in time, the others hardly are.
+    let mut callers: Vec<_> = (0..3).map(|_| script.send(request(""))).collect();
+    let mut in_time = script.send(due("", 18));
+    assert!(poll(&mut in_time).is_pending());
+    let error = answer(&mut callers[2]).unwrap_err();
+    assert_eq!(refused(&error).0, Bound::Requests);
+    script.refused(request("overdue"));
+}

@@ -83,13 +83,14 @@ async fn who_names_no_deadline_and_is_overdue_goes_behind_those_in_time_but_not_
         .map(|id| script.send(request(&format!("overdue {id}"))))
         .collect();
     advance(Duration::from_millis(21)).await;
-    let mut fresh: Vec<_> = (0..7)
+    let mut fresh: Vec<_> = (0..9)
         .map(|id| script.send(request(&format!("{id}"))))
         .collect();
     script.expect_call().echo();
     assert!(answer(&mut plug).is_ok());
     let mut ids = Vec::new();
-    for _ in 0..9 {
+    for _ in 0..11 {
+        settle().await;
         for caller in overdue.iter_mut().chain(&mut fresh) {
             let _pending = poll(caller).is_pending();
         }
@@ -103,7 +104,19 @@ async fn who_names_no_deadline_and_is_overdue_goes_behind_those_in_time_but_not_
     }
     assert_eq!(
         ids,
-        ["0", "1", "2", "overdue 0", "3", "4", "5", "overdue 1", "6"]
+        [
+            "0",
+            "1",
+            "2",
+            "3",
+            "4",
+            "5",
+            "6",
+            "overdue 0",
+            "7",
+            "8",
+            "overdue 1"
+        ]
     );
     script.nothing_is_left();
 }

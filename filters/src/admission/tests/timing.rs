@@ -49,10 +49,32 @@ async fn who_would_be_too_late_behind_the_others_is_refused_at_once_and_told_whe
     assert_eq!(overloaded.retry_after(), Some(Duration::from_millis(5)));
     let metrics = &script.admission.shared().metrics;
     assert_eq!(metrics.refused(metrics::Refused::Late).get(), 1);
-    let _last = script.send(due("", 50));
     // Those who are less urgent are not before it.
     let _ahead = script.send(due("", 20));
-    assert_eq!(script.admission.view().queue_requests, 5);
+    assert_eq!(script.admission.view().queue_requests, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn once_more_has_come_than_can_be_answered_the_queue_is_short_until_it_was_empty() {
+    let mut script = Script::new(fixed(1));
+    script.teach(10).await;
+    let mut callers = vec![script.send(request("plug"))];
+    callers.extend((0..9).map(|_| script.send(due("", 110))));
+    script.refused(due("", 105));
+    // There would be time enough behind the others, but not while they are so many.
+    let error = script.refused(due("", 500));
+    let overloaded = cause::<Overloaded>(&error);
+    assert_eq!(overloaded.bound(), Bound::Wait);
+    assert_eq!(overloaded.retry_after(), Some(Duration::from_millis(90)));
+    while !callers.is_empty() {
+        let call = script.expect_call();
+        advance(Duration::from_millis(10)).await;
+        call.echo();
+        settle().await;
+        callers.retain_mut(|caller| poll(caller).is_pending());
+    }
+    let mut callers: Vec<_> = (0..5).map(|_| script.send(due("", 500))).collect();
+    assert!(callers.iter_mut().all(|caller| poll(caller).is_pending()));
 }
 
 #[tokio::test(start_paused = true)]
