@@ -161,3 +161,23 @@ async fn an_answer_that_is_too_late_for_its_caller_is_there_for_the_next() {
         assert_eq!(server.cancelled.load(Ordering::SeqCst), 0, "{of_model}");
     }
 }
+
+#[tokio::test]
+async fn a_default_output_that_is_none_of_the_models_is_found_before_it_is_given() {
+    let served = serve(Synthetic::new("m")).await;
+    for (output, fault) in [
+        ("output0: [0.5]", None),
+        ("nope: [0.5]", Some("nope")),
+        ("output0: [text]", Some("output0")),
+    ] {
+        let models =
+            format!("models: {{ m: {{ deadline: {{ default_output: {{ {output} }} }} }} }}");
+        let gateway = before(&served, &models).await;
+        let shown = gateway.state().models();
+        let faults = shown["m"]["default_output_faults"].to_string();
+        match fault {
+            Some(name) => assert!(faults.contains(name), "{faults}"),
+            None => assert_eq!(faults, "null", "{shown:#}"),
+        }
+    }
+}

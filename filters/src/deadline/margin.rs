@@ -17,10 +17,11 @@ pub struct Margin {
 impl Margin {
     /// Returns the instant's distance from the deadline, for a request with so much time in all.
     ///
-    /// It is never more than a quarter of that time: a request is not given up because others were
-    /// late.
+    /// It is never more than half of that time: a request is not given up because others were late.
+    /// Less would not do: with the processors overloaded four times over, answers were out 8 ms after
+    /// the instant, of 20 ms in all.
     pub fn of(&self, timeout: Duration) -> Duration {
-        self.learned().min(timeout / 4)
+        self.learned().min(timeout / 2)
     }
 
     /// Returns what was learned.
@@ -90,12 +91,12 @@ mod tests {
     }
 
     #[test]
-    fn it_never_takes_more_than_a_quarter_of_the_time_nor_grows_without_bound() {
+    fn it_never_takes_more_than_half_of_the_time_nor_grows_without_bound() {
         let margin = Margin::default();
         for _ in 0..100 {
             margin.observe(Duration::MAX);
         }
         assert_eq!(margin.of(Duration::from_secs(1)), milliseconds(20));
-        assert_eq!(margin.of(milliseconds(8)), milliseconds(2));
+        assert_eq!(margin.of(milliseconds(8)), milliseconds(4));
     }
 }

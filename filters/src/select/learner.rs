@@ -246,7 +246,7 @@ impl Learner {
     }
 
     /// Tells whether there is an answer for where there is none.
-    pub(super) fn has_default(&self) -> bool {
+    pub fn has_default(&self) -> bool {
         self.0.default_output.is_some()
     }
 
@@ -264,7 +264,8 @@ impl Learner {
     /// Tells whether an arm that had so much time is to blame for not having answered. What the
     /// deadline's margin took is not missed.
     pub(super) fn had_time(&self, waited: Duration) -> bool {
-        waited * 4 >= self.0.fair * 3
+        // The margin takes half of it at most, and some more is gone before an arm is asked.
+        waited * 5 >= self.0.fair * 2
     }
 
     /// Makes the default answer to a request, if there is one that the model could give.

@@ -453,6 +453,8 @@ where
             .then(|| Votes::new(&shares, available));
         let mut failure = None;
         let deadline = request.head.deadline;
+        let has_time =
+            deadline.is_some_and(|at| self.learner.had_time(at.saturating_duration_since(began)));
         loop {
             let next = match by(deadline, calls.next()).await {
                 Ok(Some(next)) => next,
@@ -478,6 +480,9 @@ where
                 Err(Failed { error, blame }) => {
                     if blame.is_failure() {
                         self.learner.failed(&asked, &shares, arm);
+                    } else if blame == Blame::Busy && has_time {
+                        // Nothing is said of how it answers, but it has more to do than it can.
+                        self.candidates[arm].is_late();
                     }
                     if let Some(votes) = &mut votes {
                         votes.count(arm, None);
@@ -513,13 +518,23 @@ where
         if deadline.is_none() {
             return available;
         }
-        let left = (available.iter())
+        let mut left_out: SmallVec<[usize; 8]> = (available.iter())
             .filter(|arm| {
                 let asked = self.candidates[*arm].asked();
                 asked < 1. && self.learner.uniform() >= asked
             })
-            .fold(available, |left, arm| left.without(arm));
-        if left.is_empty() { available } else { left }
+            .collect();
+        let mut left = left_out
+            .iter()
+            .fold(available, |left, arm| left.without(*arm));
+        // Where all are late mostly, to ask all of them would be what keeps them late.
+        let least = self.learner.quorum(available.len());
+        while left.len() < least && !left_out.is_empty() {
+            let chosen = self.learner.uniform() * left_out.len() as f64;
+            let chosen = (chosen as usize).min(left_out.len() - 1);
+            left = left.with(left_out.swap_remove(chosen));
+        }
+        left
     }
 
     /// Gives the default output in the place of a failure that is not the caller's, if there is one.

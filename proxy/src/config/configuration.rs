@@ -299,6 +299,9 @@ fn model(model: &Model) -> Json {
     }
     if let Some(deadline) = &model.deadline {
         shown["deadline"] = self::deadline(deadline);
+        if let Some(selection) = model.selection.as_ref().filter(|of| of.ensemble) {
+            shown["deadline"]["missing"] = selection.missing.as_str().into();
+        }
     }
     if let Some(admission) = &model.admission {
         shown["admission"] = self::admission(admission);

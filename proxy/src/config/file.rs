@@ -11,7 +11,7 @@ use outrigger_filters::{
     batch::{Controller, InFlight, Share},
     cache::{Bypass, Unit},
     overload::Cancel,
-    select::{Policy, Value},
+    select::{Missing, Policy, Value},
 };
 
 use super::leaf::{
@@ -135,7 +135,7 @@ section! {
         deadline: Deadline = optional,
         /// Bounds the calls that are under way where nothing is merged; what is over it waits, the
         /// most urgent first, and is refused at once where it would be too late. Left out: on with
-        /// its usual settings where `deadline` or `hedge` is there.
+        /// its usual settings where `deadline` or `hedge` is there, and for ensembles.
         admission: Admission = optional,
         /// Sends again what was lost with its connection. Left out: on with its usual settings where
         /// anything else is configured for the model.
@@ -265,6 +265,9 @@ section! {
         /// The share of an ensemble's weights that must agree with an answer, or the default output
         /// is given. Left out: every answer is given.
         min_confidence: Fraction = optional,
+        /// What stands for an arm of an ensemble of numbers that has not answered: `leave-out`
+        /// (default) nothing, `mean` the mean of what it has answered so far.
+        missing: Missing = optional,
         /// Whether the time that is left is told servers of the Open Inference Protocol as the
         /// request's parameter `timeout` too, in microseconds, by which Triton's queues go where the
         /// model allows it (`allow_timeout_override`). Default: false.

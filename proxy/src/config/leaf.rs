@@ -11,7 +11,7 @@ use outrigger_filters::{
     batch::{Controller, InFlight, Share},
     cache::{Bypass, Unit},
     overload::Cancel,
-    select::{Policy, Value},
+    select::{Missing, Policy, Value},
 };
 use rustls::pki_types;
 use serde_json::{Value as Json, json};
@@ -277,6 +277,23 @@ impl Leaf for Cancel {
             .into_iter()
             .find(|cancel| cancel.as_str() == name)
             .ok_or_else(|| unknown("way to cancel", name, known.into_iter()))
+    }
+
+    fn schema() -> Json {
+        json!({ "enum": Self::ALL.map(Self::as_str) })
+    }
+}
+
+impl Leaf for Missing {
+    const WANTED: &'static str = "leave-out or mean";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let name = text::<Self>(scalar)?;
+        let known = Self::ALL.map(Self::as_str);
+        Self::ALL
+            .into_iter()
+            .find(|missing| missing.as_str() == name)
+            .ok_or_else(|| unknown("stand-in", name, known.into_iter()))
     }
 
     fn schema() -> Json {

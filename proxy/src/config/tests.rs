@@ -3,7 +3,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
-use outrigger_filters::select::{self, Loss, Policy, Value};
+use outrigger_filters::select::{self, Loss, Missing, Policy, Value};
 use outrigger_filters::{admission, batch, cache, overload::Cancel, retry};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
@@ -51,7 +51,7 @@ models:
       a: { upstream: triton, model: a }
       b: { upstream: triton, model: b }
     selection: { policy: exp4 }
-    deadline: { default_output: { digit: [-1] }, min_confidence: 0.6 }
+    deadline: { default_output: { digit: [-1] }, min_confidence: 0.6, missing: mean }
 limits: { max_message: 32MiB, max_gathered: 256MiB, max_queue_rows: 900, max_queue_bytes: 9MiB,
           max_connections: 100, drain: 1.5s }
 telemetry: { access_log: true }
@@ -244,6 +244,8 @@ fn the_whole_of_the_contract_is_read() {
     let votes = config.models["votes"].selection.as_ref().expect("votes");
     assert!(votes.ensemble, "as always with exp4");
     assert_eq!(votes.policy, Policy::USUAL[3]);
+    assert_eq!(votes.missing, Missing::Mean);
+    assert!(config.models["votes"].admission.is_some(), "an ensemble");
     let deadline = config.models["votes"].deadline.as_ref().expect("a default");
     assert_eq!(deadline.min_confidence, Some(0.6));
     assert_eq!(

@@ -2,6 +2,7 @@
 
 mod arm;
 mod balance;
+mod checking;
 mod control;
 mod describe;
 mod gather;

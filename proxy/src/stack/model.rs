@@ -151,6 +151,17 @@ impl Model {
             shown["arms"][&*shadow.arm]["shadow"] = views::shadow(&shadow);
         }
         shown["selection"] = views::selection(learner);
+        let described = self.primary().learned().description();
+        let signature = described
+            .as_ref()
+            .and_then(|described| described.signature(""));
+        let faults = signature
+            .map(|of| learner.default_faults(of))
+            .unwrap_or_default();
+        if !faults.is_empty() {
+            let faults = faults.iter().map(ToString::to_string);
+            shown["default_output_faults"] = faults.collect();
+        }
     }
 
     /// Returns the arm whose answer this is.

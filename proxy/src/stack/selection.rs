@@ -12,6 +12,7 @@ use tower::Service as _;
 
 use super::{
     Arm,
+    checking::Checking,
     infer::{AskedArm, NotServed, NotUnderstood},
     model::primary,
 };
@@ -23,6 +24,8 @@ pub(super) struct Selection {
     select: Select<AskedArm>,
     /// By which callers are told apart.
     context: Option<HeaderName>,
+    /// Who checks the default output; for its end.
+    _checking: Option<Arc<Checking>>,
 }
 
 impl Selection {
@@ -48,6 +51,7 @@ impl Selection {
             }),
         };
         Some(Self {
+            _checking: Checking::begin(&learner, primary).map(Arc::new),
             select: Select::new(learner, asked, knows),
             context,
         })

@@ -792,3 +792,43 @@ async fn what_comes_late_is_known_when_the_arm_is_late_again() {
         assert!(script.is_quiet().await);
     }
 }
+
+/// Sends so many requests with this much time to an ensemble, whose arms are too busy or never answer;
+/// returns how many calls there were.
+async fn calls_of(script: &mut Script, requests: usize, time: Duration, busy: bool) -> usize {
+    let (mut calls, mut told) = (Vec::new(), 0);
+    for _ in 0..requests {
+        let caller = script.send_by(Some(Instant::now() + time));
+        for _ in 0..8 {
+            tokio::task::yield_now().await;
+        }
+        while let Ok(call) = script.calls.try_recv() {
+            calls.push(call);
+        }
+        if busy {
+            told += calls.len();
+            calls.drain(..).for_each(|call| call.fails(Blame::Busy));
+            assert!(caller.await.unwrap().is_err());
+        } else {
+            tokio::time::advance(time).await;
+            assert!(caller.await.unwrap().is_err());
+        }
+    }
+    told + calls.len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn arms_that_are_all_late_or_too_busy_are_asked_by_ones_and_never_all_at_once() {
+    for busy in [true, false] {
+        let mut script = Script::new(config(Policy::USUAL[3]), &["a", "b", "c", "d"]);
+        let enough = Duration::from_millis(20);
+        calls_of(&mut script, 100, enough, busy).await;
+        let calls = calls_of(&mut script, 200, enough, busy).await;
+        // One at least, and a second one in twenty times three.
+        assert!((200..280).contains(&calls), "{busy} {calls}");
+    }
+    // Who has hardly any time says nothing of them.
+    let mut script = Script::new(config(Policy::USUAL[3]), &["a", "b", "c", "d"]);
+    let calls = calls_of(&mut script, 100, Duration::from_millis(2), true).await;
+    assert_eq!(calls, 400);
+}

@@ -404,6 +404,7 @@ fn models(
         let written = Written::of(section);
         selection::check_arms(written, faults);
         let selection = selection::selection(written, faults);
+        let is_ensemble = selection.as_ref().is_some_and(|of| of.ensemble);
         let answering = arms.iter().filter(|arm| arm.shadow.is_none()).count();
         let model = Model {
             name: name.clone(),
@@ -412,7 +413,7 @@ fn models(
             selection_log: selection::log(written, surroundings, faults),
             deadline: selection::deadline(written, selection.as_ref(), answering, faults),
             selection,
-            admission: overload::admission(section, latency_objective),
+            admission: overload::admission(section, latency_objective, is_ensemble),
             retry: overload::retry(section, faults),
             batch: batch.map(|section| self::batch(section, latency_objective, faults)),
             cache: cache.map(|section| self::cache(section, &ignore_headers, faults)),

@@ -8,13 +8,15 @@ use super::super::{fault::Collector, file, read::At};
 
 /// The bounds of calls that are under way: also where a deadline is to be kept, or a second call is
 /// sent only to where there is capacity to spare, neither of which can be without knowing how much
-/// an endpoint can do.
+/// an endpoint can do; and in ensembles, whose callers are many times as many calls: where they leave,
+/// servers would be told to stop more often than they bear.
 pub(super) fn admission(
     model: &file::Model,
     latency_objective: Duration,
+    is_ensemble: bool,
 ) -> Option<admission::Config> {
     let section = model.admission.as_ref();
-    if section.is_none() && model.deadline.is_none() && model.hedge.is_none() {
+    if section.is_none() && model.deadline.is_none() && model.hedge.is_none() && !is_ensemble {
         return None;
     }
     let default = admission::Config {

@@ -3,7 +3,7 @@
 use std::mem;
 
 use bytestring::ByteString;
-use outrigger_filters::select::{self, Config, Context, Loss, Policy, Value};
+use outrigger_filters::select::{self, Config, Context, Loss, Missing, Policy, Value};
 
 use super::super::fault::{Collector, Place};
 use super::super::leaf::{Fraction, LossKind, Perhaps, Positive};
@@ -159,7 +159,10 @@ pub(super) fn selection(written: Written<'_>, faults: &mut Collector) -> Option<
         context: section.context.as_ref().and_then(|at| context(at, faults)),
         label: section.label.as_ref().map(|at| at.value.as_str().into()),
         loss: loss(section, faults),
-        missing: default.missing,
+        missing: written
+            .deadline
+            .and_then(|deadline| deadline.missing.as_ref())
+            .map_or(default.missing, |missing| missing.value),
         failure: section
             .failure_loss
             .as_ref()
@@ -460,6 +463,11 @@ pub(super) fn deadline(
     let of_ensembles = [
         section.quorum.as_ref().map(|at| &at.place),
         (section.enough.as_ref().filter(|at| at.value)).map(|at| &at.place),
+        (section
+            .missing
+            .as_ref()
+            .filter(|at| at.value == Missing::Mean))
+        .map(|at| &at.place),
     ];
     for place in of_ensembles.into_iter().flatten().filter(|_| !is_ensemble) {
         faults.add(

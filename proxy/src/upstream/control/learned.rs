@@ -145,6 +145,20 @@ impl Learned {
         self.0.shared.usual.description.load_full()
     }
 
+    /// Waits until anything is known of the version that a request is served which names none, for as
+    /// long as that takes.
+    pub(crate) async fn described(&self) -> Arc<Description> {
+        let mut progress = self.0.shared.usual.progress.subscribe();
+        loop {
+            if let Some(description) = self.description() {
+                return description;
+            }
+            if progress.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Returns what is known by now of the version that a request is served which names this one,
     /// and begins to ask for it if nothing is.
     pub fn of(&self, version: &str, label: &str) -> Option<Arc<Description>> {
