@@ -36,7 +36,7 @@ fn of(values: &[f32]) -> Inference {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_cannot_be_in_time_is_told_when_that_is_so_and_is_never_sent() {
+async fn who_cannot_be_in_time_is_told_at_once_and_is_never_sent() {
     // 10 ms for one row, and a hundred times as long for a hundred.
     let server = EchoServer {
         per_row: Duration::from_millis(10),
@@ -54,17 +54,20 @@ async fn who_cannot_be_in_time_is_told_when_that_is_so_and_is_never_sent() {
     let long = spawn(&wire, of(&[1.; 100]));
     tokio::time::sleep(A_WHILE).await;
     let with = |timeout: &str| spawn(&wire, of(&[2.]).header("grpc-timeout", timeout));
-    // A call of one row takes 8 ms at the very least, and the way back one.
-    for (timeout, told_after) in [("5m", 0), ("50m", 41), ("500m", 491)] {
+    // A call of one row takes 8 ms at the very least; and the one before them takes a second.
+    for (timeout, code, said) in [
+        ("5m", "4", "nearer than the model's answer"),
+        ("50m", "8", "too much to do"),
+        ("500m", "8", "too much to do"),
+    ] {
         let (reply, took) = with(timeout).await.unwrap();
-        assert_eq!(reply.grpc_status(), Some("4"), "{timeout}");
+        assert_eq!(reply.grpc_status(), Some(code), "{timeout}");
         let words = reply.grpc_message();
-        assert!(words.contains("nearer than the model's answer"), "{words}");
-        let told_after = Duration::from_millis(told_after);
-        assert!(
-            took >= told_after && took <= told_after + 2 * A_WHILE,
-            "{timeout}: {took:?}"
-        );
+        assert!(words.contains(said), "{words}");
+        // Who has too much before it is told when to ask again.
+        let pushed_back = reply.field("grpc-retry-pushback-ms");
+        assert_eq!(pushed_back.is_some(), code == "8", "{reply:?}");
+        assert!(took <= A_WHILE, "{timeout}: {took:?}");
     }
     let in_time = with("2S");
     assert_eq!(long.await.unwrap().0.grpc_status(), Some("0"));
@@ -73,7 +76,8 @@ async fn who_cannot_be_in_time_is_told_when_that_is_so_and_is_never_sent() {
     assert_eq!(calls, [[100, 1], [1, 1]]);
     assert_eq!(server.cancelled.load(Ordering::SeqCst), 0);
     let metrics = Metrics::read(&memory.metrics.text()).unwrap();
-    assert_eq!(metrics.sum("outrigger_batch_expired_total", &[]), 3.);
+    assert_eq!(metrics.sum("outrigger_batch_expired_total", &[]), 1.);
+    assert_eq!(metrics.sum("outrigger_batch_shed_total", &[]), 2.);
 }
 
 #[tokio::test]

@@ -172,7 +172,8 @@ impl Reply {
         (self.grpc_message(), rest)
     }
 
-    fn field(&self, name: &str) -> Option<&str> {
+    /// Returns a field of the trailers, or of an answer that is trailers only.
+    pub fn field(&self, name: &str) -> Option<&str> {
         self.trailers
             .as_ref()
             .and_then(|trailers| trailers.get(name))
