@@ -12,6 +12,7 @@ pub mod h2load;
 pub mod leavers;
 pub mod message;
 pub mod outage;
+pub mod overload;
 pub mod passthrough;
 pub mod peers;
 pub mod pin;

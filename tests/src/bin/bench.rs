@@ -1,5 +1,5 @@
 //! `cargo run --release -p outrigger-tests --bin bench -- passthrough | batching | goodput | cache |
-//! feedback | outage | soak`: see `tests/bench/README.md`.
+//! feedback | outage | overload | soak`: see `tests/bench/README.md`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,8 +11,8 @@ use outrigger::demo::load::{Load, Pace, Repeat, Target, frame};
 use outrigger_tests::bench::curves::Curve;
 use outrigger_tests::bench::peers::Peer;
 use outrigger_tests::bench::{
-    Result, batching, cache, feedback, goodput, message, outage, passthrough, soak, triton,
-    upstream,
+    Result, batching, cache, feedback, goodput, message, outage, overload, passthrough, soak,
+    triton, upstream,
 };
 
 /// That of Outrigger's binary: what a cache takes of the machine is also what its allocator takes.
@@ -195,6 +195,50 @@ enum Command {
         /// The native container's binary [default: beside this one, or $OUTRIGGER_NATIVE]
         #[arg(long)]
         native: Option<PathBuf>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// More calls with deadlines than a model can do: Triton's queues, HAProxy's, Outrigger's
+    Overload {
+        /// Whose capacity is exceeded
+        #[arg(long, value_enum, default_value = "triton")]
+        server: overload::Kind,
+        /// Parts to measure [default: all]
+        #[arg(long, value_enum)]
+        part: Vec<overload::Part>,
+        /// Milliseconds that the model takes for a call
+        #[arg(long, default_value_t = 4.0)]
+        call: f64,
+        /// Milliseconds that each caller has
+        #[arg(long, default_value_t = 50)]
+        deadline: u64,
+        /// Offered load, in capacities
+        #[arg(long, default_values_t = [0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 4.0])]
+        load: Vec<f64>,
+        /// A setting of Triton's queue, SIZE/MILLISECONDS, instead of a sweep
+        #[arg(long)]
+        policy: Option<overload::Policy>,
+        /// A setting of HAProxy's queue, MAXCONN/MILLISECONDS, instead of a sweep
+        #[arg(long)]
+        haproxy: Option<overload::Haproxy>,
+        /// What Outrigger is told of the model, NAME=YAML, instead of what is measured else
+        #[arg(long)]
+        ours: Vec<overload::Ours>,
+        /// How long each phase is counted
+        #[arg(long, default_value_t = 4.0)]
+        seconds: f64,
+        /// Medians are taken over so many repeats
+        #[arg(long, default_value_t = 3)]
+        repeats: usize,
+        /// The folder of the scripts that start servers
+        #[arg(long, default_value = "tests/servers")]
+        servers: PathBuf,
+        /// The native container's binary [default: beside this one, or $OUTRIGGER_NATIVE]
+        #[arg(long)]
+        native: Option<PathBuf>,
+        /// Write the chart into this folder
+        #[arg(long)]
+        charts: Option<PathBuf>,
         #[command(flatten)]
         common: Common,
     },
@@ -459,6 +503,51 @@ fn run(command: Command) -> Result<()> {
             right
                 .then_some(())
                 .ok_or_else(|| "somebody who stayed was not answered rightly".into())
+        }
+        Command::Overload {
+            server,
+            part,
+            call,
+            deadline,
+            load,
+            policy,
+            haproxy,
+            ours,
+            seconds,
+            repeats,
+            servers,
+            native,
+            charts,
+            common,
+        } => {
+            let folder = Folder::new()?;
+            let deadline = Duration::from_millis(deadline);
+            let figures = overload::run(&overload::Options {
+                servers,
+                server,
+                call: Duration::from_secs_f64(call / 1e3),
+                deadline,
+                loads: load,
+                parts: if part.is_empty() {
+                    overload::Part::ALL.to_vec()
+                } else {
+                    part
+                },
+                policy,
+                haproxy,
+                ours: if ours.is_empty() {
+                    overload::Ours::all(deadline)
+                } else {
+                    ours
+                },
+                lasting: Duration::from_secs_f64(seconds),
+                repeats,
+                outrigger: common.outrigger(),
+                native: native.or_else(|| told("OUTRIGGER_NATIVE")),
+                folder: folder.0.clone(),
+                charts,
+            })?;
+            common.write(&figures)
         }
         Command::Load {
             address,

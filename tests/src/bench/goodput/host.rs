@@ -13,7 +13,7 @@ use crate::bench::usage::Usage;
 ///
 /// Triton's Python backend is known to break its heap now and then under load. It then answers
 /// nobody, says that it is ready, and does not end.
-pub(super) struct Host {
+pub(in crate::bench) struct Host {
     process: RefCell<Option<Process>>,
     start: Box<dyn Fn() -> Result<Process>>,
     restarts: Cell<u32>,
@@ -21,7 +21,9 @@ pub(super) struct Host {
 
 impl Host {
     /// Starts it; the closure returns when it is ready.
-    pub(super) fn start(start: impl Fn() -> Result<Process> + 'static) -> Result<Rc<Self>> {
+    pub(in crate::bench) fn start(
+        start: impl Fn() -> Result<Process> + 'static,
+    ) -> Result<Rc<Self>> {
         Ok(Rc::new(Self {
             process: RefCell::new(Some(start()?)),
             start: Box::new(start),
@@ -30,7 +32,7 @@ impl Host {
     }
 
     /// Ends it and starts it again.
-    pub(super) fn restart(&self) -> Result<()> {
+    pub(in crate::bench) fn restart(&self) -> Result<()> {
         self.restarts.set(self.restarts() + 1);
         // The old one gives its ports back before the new one asks for them.
         self.process.replace(None);
@@ -39,19 +41,19 @@ impl Host {
     }
 
     /// How many times it had to be started again.
-    pub(super) fn restarts(&self) -> u32 {
+    pub(in crate::bench) fn restarts(&self) -> u32 {
         self.restarts.get()
     }
 
     /// Whether it has said that it broke.
-    pub(super) fn is_broken(&self) -> bool {
+    pub(in crate::bench) fn is_broken(&self) -> bool {
         self.process
             .borrow()
             .as_ref()
             .is_none_or(|process| process.output().contains(BROKEN))
     }
 
-    pub(super) fn usage(&self) -> Result<Usage> {
+    pub(in crate::bench) fn usage(&self) -> Result<Usage> {
         match self.process.borrow().as_ref() {
             Some(process) => process.usage(),
             None => Err("the server could not be started again".into()),

@@ -7,13 +7,13 @@
 //! ```
 
 mod curve;
-mod host;
+pub(super) mod host;
 mod http;
 mod images;
 mod peer;
 mod seen;
 mod servers;
-mod triton;
+pub(super) mod triton;
 
 use std::fmt::Display;
 use std::io::Write as _;

@@ -149,7 +149,7 @@ impl Triton {
     }
 }
 
-fn control(address: SocketAddr, path: &str, name: &str) -> Result<()> {
+pub(in crate::bench) fn control(address: SocketAddr, path: &str, name: &str) -> Result<()> {
     let mut body = BytesMut::new();
     // `model_name = 2`; the names here are shorter than 128 bytes.
     body.put_u8(0x12);
@@ -160,7 +160,7 @@ fn control(address: SocketAddr, path: &str, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn wait_until_live(address: SocketAddr, process: &Process) -> Result<()> {
+pub(in crate::bench) fn wait_until_live(address: SocketAddr, process: &Process) -> Result<()> {
     let target = Target::new(address, LIVE)?;
     let give_up = Instant::now() + STARTING;
     // `live = true`
@@ -202,8 +202,8 @@ instance_group [ {{ count: 1 kind: KIND_CPU }} ]
     Ok(())
 }
 
-const LOAD: &str = "/inference.GRPCInferenceService/RepositoryModelLoad";
-const UNLOAD: &str = "/inference.GRPCInferenceService/RepositoryModelUnload";
+pub(in crate::bench) const LOAD: &str = "/inference.GRPCInferenceService/RepositoryModelLoad";
+pub(in crate::bench) const UNLOAD: &str = "/inference.GRPCInferenceService/RepositoryModelUnload";
 const LIVE: &str = "/inference.GRPCInferenceService/ServerLive";
 /// What the model takes; more than any objective here allows.
 const MAX_BATCH_SIZE: u32 = 128;
