@@ -282,6 +282,25 @@ mod tests {
     }
 
     #[test]
+    fn callers_who_leave_early_change_nothing() {
+        let mut random = Random::new(9);
+        let mut quantile = quantile(0.9);
+        let mut times = Vec::new();
+        for _ in 0..5000 {
+            let time = millis(10. * random.exponential());
+            // One in three, long before the quantile.
+            let patience = millis(45. * random.uniform());
+            match time > patience {
+                true => quantile.cut(patience),
+                false => quantile.answered(time),
+            }
+            times.push(time);
+        }
+        let share = within(quantile.time(), &times);
+        assert!((0.86..0.94).contains(&share), "{share}");
+    }
+
+    #[test]
     fn it_follows_a_model_that_becomes_slower_or_faster() {
         let mut random = Random::new(8);
         let mut quantile = quantile(0.95);

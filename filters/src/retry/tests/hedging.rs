@@ -93,15 +93,21 @@ async fn a_copy_is_sent_only_where_there_is_capacity_to_spare() {
     let filter = taught(0.1, 2).await;
     filter.servers.fates([Fate::Answered(50)]);
     *filter.servers.0.spare.lock() = vec![false; 2];
-    for _ in 0..3 {
-        filter.ask("a").await.expect("it is answered");
+    // More than the budget has for copies, and not so many that they are usual.
+    let callers: Vec<_> = (0..30)
+        .map(|_| tokio::spawn(filter.call(request("a", None))))
+        .collect();
+    for caller in callers {
+        caller.await.unwrap().expect("it is answered");
     }
-    assert_eq!(filter.servers.sent().len(), 3);
-    assert_eq!(filter.forgone(Kind::Hedge, Forgone::Nowhere), 3);
+    assert_eq!(filter.servers.sent().len(), 30);
+    assert_eq!(filter.forgone(Kind::Hedge, Forgone::Nowhere), 30);
+    filter.teach(200).await;
+    filter.servers.fates([Fate::Answered(50)]);
     // What was not sent has cost nothing.
     *filter.servers.0.spare.lock() = vec![true; 2];
     filter.ask("a").await.expect("it is answered");
-    assert_eq!(filter.servers.sent().len(), 5);
+    assert_eq!(filter.servers.sent().len(), 2);
     let alone = taught(0.1, 1).await;
     alone.servers.fates([Fate::Answered(50)]);
     alone.ask("a").await.expect("it is answered");
