@@ -1,6 +1,7 @@
 //! What lies between a socket and its protocol.
 
 mod cork;
+mod once;
 mod rewind;
 mod socket;
 
@@ -8,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::{
     cork::{Cork, Uncork, cork},
+    once::Once,
     rewind::Rewind,
     socket::tune,
 };

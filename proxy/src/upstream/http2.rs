@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     body::{Body, Pump, Stopped},
-    io::{BoxStream, cork},
+    io::{BoxStream, Once, cork},
 };
 
 /// An HTTP/2 connection to an endpoint, and the task that drives it.
@@ -37,7 +37,7 @@ impl Connection {
     ///
     /// Without that wait a burst on a new connection would be refused but for the first few.
     pub(crate) async fn open(socket: BoxStream, endpoint: &Arc<Load>) -> io::Result<Self> {
-        let (corked, uncork) = cork(socket);
+        let (corked, uncork) = cork(Once::new(socket));
         let handshake = builder().handshake::<_, Payload>(corked);
         let (sender, mut connection) = uncork.drive(handshake).await.map_err(io::Error::other)?;
         let greeted = std::future::poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
