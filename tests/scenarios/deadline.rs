@@ -106,14 +106,14 @@ async fn at_the_deadline_the_default_output_is_given_and_says_so() {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_is_to_be_told_by_a_parameter_knows_what_time_is_left() {
-    let told = async |configured: bool, own: Option<i64>| {
+    let told = async |configured: bool, own: Option<ParameterChoice>| {
         let rest =
             format!("models: {{ m: {{ deadline: {{ timeout_parameter: {configured} }} }} }}");
         // What is no answer to an inference goes back as it is: here the request that was sent.
         let memory = Memory::start(&["a:1"], &rest, |_, pipe| serve_http2(pipe, mirror));
         let mut request = rows("m", &[1.]);
         if let Some(own) = own {
-            let own = parameter(ParameterChoice::Int64Param(own));
+            let own = parameter(own);
             request.parameters.insert("timeout".to_owned(), own);
         }
         let request = Inference::of(&request).header("grpc-timeout", "40m");
@@ -129,10 +129,15 @@ async fn a_server_that_is_to_be_told_by_a_parameter_knows_what_time_is_left() {
     };
     // Microseconds, less the margin.
     assert!((30_000..40_000).contains(&micros), "{micros}");
-    assert_eq!(told(true, Some(90_000_000)).await, left);
+    let long = ParameterChoice::Int64Param(90_000_000);
+    assert_eq!(told(true, Some(long)).await, left);
     // A caller's own that is sooner stays, and nothing is said where nobody wants it.
-    let own = Some(ParameterChoice::Int64Param(500));
-    assert_eq!(told(true, Some(500)).await, own);
+    for own in [
+        ParameterChoice::Int64Param(500),
+        ParameterChoice::Uint64Param(500),
+    ] {
+        assert_eq!(told(true, Some(own.clone())).await, Some(own));
+    }
     assert_eq!(told(false, None).await, None);
 }
 

@@ -11,7 +11,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use crate::inference::{
     BINARY_DATA_SIZE, Parameter, Parameters, Payload, QUEUE_TIMEOUT, Request, RequestedOutput,
-    Tensor,
+    Tensor, queue_timeout,
 };
 
 /// Requests that differ only in this parameter share a call, which carries what is left of the
@@ -71,28 +71,17 @@ pub fn same(a: &Request, b: &Request) -> bool {
         && all(&a.outputs, &b.outputs, same_output)
         && a.head.metadata == b.head.metadata
         && same_timeout(&a.parameters, &b.parameters)
-        && match timeout(&a.parameters) {
+        && match queue_timeout(&a.parameters) {
             Some(_) => a.parameters.same(&b.parameters, &[TIMEOUT]),
             None => a.parameters.same(&b.parameters, &[]),
         }
         && known(&a.unknown, &b.unknown)
 }
 
-/// Returns the timeout among the parameters, where it is a positive number; anything else under
-/// its name is compared like any other parameter.
-pub(super) fn timeout(parameters: &Parameters) -> Option<u64> {
-    match parameters.get(TIMEOUT)? {
-        Parameter::Int64(timeout) => u64::try_from(*timeout).ok(),
-        Parameter::Uint64(timeout) => Some(*timeout),
-        _ => None,
-    }
-    .filter(|timeout| *timeout > 0)
-}
-
 /// A request with a timeout and one without do not share a call: the one would be dropped for
 /// the other's sake. Nor do two whose timeouts are of different types.
 fn same_timeout(a: &Parameters, b: &Parameters) -> bool {
-    match (timeout(a), timeout(b)) {
+    match (queue_timeout(a), queue_timeout(b)) {
         (None, None) => true,
         (Some(_), Some(_)) => matches!(
             (a.get(TIMEOUT), b.get(TIMEOUT)),

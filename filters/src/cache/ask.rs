@@ -24,6 +24,7 @@ use crate::{
     batch,
     deadline::Expired,
     inference::{CacheReport, CacheResult, Code, Error, Infer, Request, Response, Status},
+    overload::Overloaded,
 };
 
 /// Asks the model for the rows that are not there, waits for those that it is being asked for, and
@@ -415,6 +416,8 @@ fn is_of_caller(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |&cause| cause.source()).any(|cause| {
         let status = cause.downcast_ref::<Status>();
         cause.is::<Expired>()
+            // By its deadline and its class: another one is judged by its own.
+            || cause.is::<Overloaded>()
             || cause.is::<batch::Interrupted>()
             || status.is_some_and(|status| {
                 matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled)

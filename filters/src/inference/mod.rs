@@ -22,7 +22,7 @@ mod status;
 mod tensor;
 mod text;
 
-pub(crate) use self::request::QUEUE_TIMEOUT;
+pub(crate) use self::request::{QUEUE_TIMEOUT, queue_timeout};
 pub use self::{
     apart::Apart,
     cached::{CacheControl, CacheReport, CacheResult},

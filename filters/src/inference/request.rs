@@ -16,6 +16,17 @@ pub(crate) const QUEUE_TIMEOUT: &str = "timeout";
 /// The message that a codec read, kept for its own use; filters pass it on unseen.
 pub type Wire = Arc<dyn Any + Send + Sync>;
 
+/// Returns a request's timeout in Triton's queue, in microseconds, where it is a positive number: zero
+/// stands for the server's own.
+pub(crate) fn queue_timeout(parameters: &Parameters) -> Option<u64> {
+    match parameters.get(QUEUE_TIMEOUT)? {
+        Parameter::Int64(timeout) => u64::try_from(*timeout).ok(),
+        Parameter::Uint64(timeout) => Some(*timeout),
+        _ => None,
+    }
+    .filter(|timeout| *timeout > 0)
+}
+
 /// One inference: which model is asked, and with what.
 ///
 /// Its fields are read through `Deref`. Whoever borrows them to change them makes the request
@@ -153,12 +164,8 @@ impl Request {
         let micros = i64::try_from(timeout.as_micros())
             .unwrap_or(i64::MAX)
             .max(1);
-        let own = match self.parts.parameters.get(QUEUE_TIMEOUT) {
-            Some(Parameter::Int64(own)) => Some(*own),
-            _ => None,
-        };
-        // Zero stands for the server's own.
-        if own.is_some_and(|own| (1..=micros).contains(&own)) {
+        let own = queue_timeout(&self.parts.parameters);
+        if own.is_some_and(|own| own <= micros.unsigned_abs()) {
             return self;
         }
         let value = Parameter::Int64(micros);

@@ -8,7 +8,11 @@ use super::{
     metrics::{Forgone, Kind, Outcome},
     shared::Shared,
 };
-use crate::inference::{Error, Request};
+use crate::{
+    deadline::Expired,
+    inference::{Error, Request},
+    overload::Overloaded,
+};
 
 /// A request that is kept to be sent again, and what became of it so far.
 pub(super) struct Again<E> {
@@ -23,11 +27,22 @@ pub(super) struct Again<E> {
     elsewhere: bool,
     /// The second try under way.
     second: Option<Kind>,
-    /// What the caller is told if no more comes, and whether that is that a connection was lost.
-    error: Option<(Error, bool)>,
+    /// What the caller is told if no more comes.
+    error: Option<(Error, Told)>,
     /// Since when the first try has been under way, where that is learned from; until it has ended.
     since: Option<Instant>,
     alarm: Alarm,
+}
+
+/// What a try that failed says; what is worth more to the caller comes last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Told {
+    /// It was not sent: a queue of ours had no place for it, or no time.
+    Refused,
+    /// Its connection was lost.
+    Lost,
+    /// The server's own word.
+    Said,
 }
 
 /// When a copy is sent.
@@ -85,15 +100,20 @@ impl<E: Endpoints> Again<E> {
             self.first_ended(false);
         }
         self.alarm = Alarm::Over;
-        let is_lost = (self.shared.knows.is_lost)(&error);
-        // What a server says of the request is worth more to the caller than that a connection was
-        // lost; of several the first.
-        if self
-            .error
-            .as_ref()
-            .is_none_or(|(_, was_lost)| *was_lost && !is_lost)
-        {
-            self.error = Some((error, is_lost));
+        let told = if (self.shared.knows.is_lost)(&error) {
+            Told::Lost
+        } else if is_refused(&error) {
+            // No server has seen that one.
+            if is_copy {
+                self.elsewhere = false;
+            }
+            Told::Refused
+        } else {
+            Told::Said
+        };
+        // Of several that say the same the first.
+        if self.error.as_ref().is_none_or(|(_, before)| told > *before) {
+            self.error = Some((error, told));
         }
     }
 
@@ -105,8 +125,8 @@ impl<E: Endpoints> Again<E> {
 
     /// Sends the request again if all tries so far were lost, and one more is of use and allowed.
     pub(super) fn send(&mut self) -> Option<E::Future> {
-        let is_lost = self.error.as_ref().is_some_and(|(_, is_lost)| *is_lost);
-        if !is_lost || !self.shared.resends() {
+        let told = self.error.as_ref().map(|(_, told)| *told);
+        if told != Some(Told::Lost) || !self.shared.resends() {
             return None;
         }
         let now = Instant::now();
@@ -225,6 +245,15 @@ impl<E> Again<E> {
     fn forgo(&self, kind: Kind, reason: Forgone) {
         self.shared.metrics.forgone(kind, reason).inc();
     }
+}
+
+/// Tells whether a queue of ours has refused a request, which then was not sent.
+fn is_refused(error: &Error) -> bool {
+    let first: &(dyn std::error::Error + 'static) = &**error;
+    std::iter::successors(Some(first), |&cause| cause.source()).any(|cause| {
+        let expired = cause.downcast_ref::<Expired>();
+        cause.is::<Overloaded>() || expired.is_some_and(Expired::is_unsent)
+    })
 }
 
 impl<E> Drop for Again<E> {

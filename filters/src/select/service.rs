@@ -375,7 +375,7 @@ where
         let asked = Asked::of(&request);
         let context = asked.context.as_deref();
         let copies = self.copy(&request);
-        let deadline = request.head.deadline;
+        let (deadline, held) = (request.head.deadline, request.held_len());
         let mut request = Some(request);
         let mut available = self.available();
         let mut unreached = 0;
@@ -399,7 +399,7 @@ where
                 Ok((_, answer)) => answer,
                 Err(call) => {
                     self.is_late(&asked, &shares, arm, began.elapsed());
-                    self.late.go_on(async move { drop(call.await) });
+                    self.late.go_on(held, async move { drop(call.await) });
                     return Err(Expired::new().into());
                 }
             };
@@ -496,7 +496,7 @@ where
         }
         if !calls.is_empty() {
             let learner = self.learner.clone();
-            self.late.go_on(async move {
+            self.late.go_on(request.held_len(), async move {
                 while let Some((arm, answer)) = calls.next().await {
                     // What it is expected to say the next time that it is late.
                     if let Ok(response) = answer {

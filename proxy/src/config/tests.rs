@@ -307,6 +307,37 @@ fn what_is_left_out_has_its_default() {
 }
 
 #[test]
+fn what_guards_against_overload_and_loss_is_there_where_it_is_needed() {
+    let model = |settings: &str| {
+        let config = read(&format!("{LEAST}models: {{ m: {{ {settings} }} }}"));
+        let model = &config.models["m"];
+        (model.admission.is_some(), model.retry.is_some())
+    };
+    for (settings, expected) in [
+        ("", (false, false)),
+        ("retry: { budget: 0 }", (false, false)),
+        ("retry: {}", (false, true)),
+        ("cache: {}", (false, true)),
+        ("batch: {}", (false, true)),
+        ("deadline: {}", (true, true)),
+        ("hedge: {}", (true, true)),
+        ("admission: {}", (true, true)),
+        ("arms: { a: { upstream: triton, model: a } }", (false, true)),
+        (
+            "arms: { a: { upstream: triton, model: a }, b: { upstream: triton, model: b } }, \
+             selection: { policy: exp4 }",
+            (true, true),
+        ),
+    ] {
+        assert_eq!(model(settings), expected, "{settings}");
+    }
+    assert_eq!(
+        faults_of_model("hedge: { quantile: 1, budget: 0 }").len(),
+        2
+    );
+}
+
+#[test]
 fn json_is_accepted() {
     let yaml = read(WHOLE);
     let pretty = serde_json::to_string_pretty(&yaml.effective()).unwrap();

@@ -504,7 +504,9 @@ fn unit(cache: &cache::Config, config: &config::Model) -> Unit {
 fn asks(config: &config::Model) -> bool {
     let deadline = config.deadline.as_ref();
     let has_default = deadline.is_some_and(|deadline| !deadline.default_output.is_empty());
-    config.batch.is_some() || config.cache.is_some() || has_default
+    // A copy must not be sent to a model that keeps a state.
+    let hedges = config.retry.is_some_and(|retry| retry.hedge.is_some());
+    config.batch.is_some() || config.cache.is_some() || has_default || hedges
 }
 
 /// Tells whether the server is told the time that is left as a parameter.

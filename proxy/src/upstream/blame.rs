@@ -55,7 +55,8 @@ pub(crate) fn is_lost(error: &Error) -> bool {
         .find_map(|cause| cause.downcast_ref::<super::Error>())
         .is_some_and(|error| match error.cause() {
             Cause::Http2(error) => !error.is_reset(),
-            Cause::Http1(_) => true,
+            // What is no HTTP was an answer, and would be the same again.
+            Cause::Http1(error) => !error.is_parse() && !error.is_user(),
             Cause::Connect(_)
             | Cause::Backoff(..)
             | Cause::NoEndpoint

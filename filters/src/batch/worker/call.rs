@@ -20,7 +20,7 @@ use crate::{
         queue::{Batch, BoxMember},
         state::Shown,
     },
-    inference::{Error, Infer, Parameter, Request, RequestParts, Response, concat},
+    inference::{Error, Infer, Parameter, Request, RequestParts, Response, concat, queue_timeout},
     overload::Cancel,
 };
 
@@ -161,7 +161,7 @@ pub(super) fn merge(batch: &mut Batch, now: Instant) -> Request {
         .iter()
         .filter_map(|member| {
             let waited = u64::try_from((now - member.arrived).as_micros()).unwrap_or(u64::MAX);
-            key::timeout(&member.request.parameters)
+            queue_timeout(&member.request.parameters)
                 // Zero would mean that there is none.
                 .map(|timeout| timeout.saturating_sub(waited).max(1))
         })

@@ -1,7 +1,7 @@
 //! Single flight: the same is asked once, whoever leaves and whatever fails.
 
 use super::*;
-use crate::deadline::Expired;
+use crate::{deadline::Expired, overload::Overloaded};
 
 /// A server that panics.
 #[derive(Clone, Debug)]
@@ -184,6 +184,19 @@ async fn a_timeout_is_its_callers_own() {
     settle().await;
     // So Triton says it.
     call.fail(Status::new(Code::Unavailable, "Request timeout expired"));
+    script.expect_call().await.echo();
+    assert!(answer(hasty).await.is_err());
+    assert_eq!(marks(&answer(patient).await.unwrap()), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_in_a_queue_is_its_callers_own() {
+    let mut script = Script::new(Config::default());
+    let hasty = script.send(request("a", &[1]));
+    let call = script.expect_call().await;
+    let patient = script.send(request("b", &[1]));
+    settle().await;
+    call.fail(Overloaded::late(Duration::from_millis(9), Duration::ZERO));
     script.expect_call().await.echo();
     assert!(answer(hasty).await.is_err());
     assert_eq!(marks(&answer(patient).await.unwrap()), [1]);

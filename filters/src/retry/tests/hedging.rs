@@ -163,3 +163,18 @@ async fn copies_do_not_make_the_model_look_faster() {
     let after = filter.layer.view().hedge_after.expect("it is known");
     assert!(after >= Duration::from_millis(500), "{after:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_finds_no_place_forbids_no_second_try() {
+    let config = Config {
+        budget: share(1.),
+        ..hedged(1.)
+    };
+    let filter = Filter::new(config, Servers::new(2, [Fate::Answered(10)]));
+    filter.teach(200).await;
+    filter
+        .servers
+        .fates([Fate::Lost(20), Fate::Full, Fate::Answered(1)]);
+    filter.ask("a").await.expect("it is sent again");
+    assert_eq!(filter.servers.sent(), [0, 1, 1]);
+}

@@ -102,3 +102,14 @@ async fn who_leaves_leaves_no_try_behind() {
     assert_eq!(filter.servers.under_way(), 0);
     assert_eq!(filter.tried(Kind::Lost, Outcome::Dropped), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn that_a_queue_has_no_place_hides_no_loss() {
+    let filter = Filter::new(lost(1.), Servers::new(2, [Fate::Lost(1), Fate::Full]));
+    assert!(filter.ask("a").await.unwrap_err().is::<ConnectionLost>());
+    assert_eq!(filter.servers.sent(), [0, 1]);
+    // What was not sent is told as such.
+    filter.servers.fates([Fate::Full]);
+    assert!(filter.ask("a").await.unwrap_err().is::<Overloaded>());
+    assert_eq!(filter.servers.sent(), [0]);
+}

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     batch::Share,
     inference::{Code, Error, Head, Request, RequestParts, Response, ResponseParts, Status},
+    overload::Overloaded,
 };
 
 /// What becomes of a call.
@@ -36,6 +37,8 @@ enum Fate {
     Lost(u64),
     /// The server says that it has no answer.
     Refused(u64),
+    /// A queue before it has no time for it.
+    Full,
     Hangs,
 }
 
@@ -127,6 +130,9 @@ impl Servers {
                 Fate::Refused(millis) => {
                     after(millis).await;
                     Err(Status::new(Code::InvalidArgument, "not so").into())
+                }
+                Fate::Full => {
+                    Err(Overloaded::late(Duration::from_millis(9), Duration::ZERO).into())
                 }
                 Fate::Hangs => std::future::pending().await,
             }

@@ -56,13 +56,13 @@ pub(super) fn retry(model: &file::Model, faults: &mut Collector) -> Option<retry
         || model.selection.is_some()
         || model.deadline.is_some()
         || model.admission.is_some()
-        || model.retry.is_some()
         || model.hedge.is_some();
-    if !is_configured {
-        return None;
-    }
     let default = retry::Config::default();
     let budget = model.retry.as_ref().and_then(|retry| retry.budget.as_ref());
+    let is_off = budget.is_some_and(|budget| budget.value.get() <= 0.);
+    if !is_configured && (is_off || model.retry.is_none()) {
+        return None;
+    }
     Some(retry::Config {
         budget: budget.map_or(default.budget, |share| share.value),
         hedge: model.hedge.as_ref().map(|section| hedge(section, faults)),

@@ -155,9 +155,10 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
         // What comes too late for its caller may be in time for the next one.
         None if deadline.is_some() && arm.has_cache() => {
             let mut asked = AskedArm::new(arm.clone(), arm.clone(), false);
+            let held = request.held_len();
             let answer = by(deadline, asked.call(request.that_may_be_late())).await;
             answer.unwrap_or_else(|call| {
-                model.late().go_on(async move { drop(call.await) });
+                model.late().go_on(held, async move { drop(call.await) });
                 Err(Expired::new().into())
             })
         }
@@ -168,7 +169,9 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
         }
     };
     let expired = match &answered {
-        Ok(response) => is_default(response).then_some(Stage::Upstream),
+        // Who was refused before its time was up has not used it up.
+        Ok(response) => (is_default(response) && deadline.is_some_and(|at| at <= Instant::now()))
+            .then_some(Stage::Upstream),
         Err(error) => expired_at(error.as_ref()),
     };
     // The answer is out in a moment; what is still to be written is short.
