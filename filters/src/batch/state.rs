@@ -265,7 +265,10 @@ impl State {
         let behind = (self.queue.rows() - before.rows.min(self.queue.rows())) + meanwhile;
         let is_crowded = rows + behind >= limit && limit > rows;
         let company = (before.rows - gone + rows + behind).min(limit);
-        if limits.fit(line, rows, company, is_crowded, left - wait) != Fit::Late {
+        // Who is let in to the last moment is answered there, and by any noise just after it.
+        // Where only a call or two are before it, that would leave places for nobody.
+        let caution = (wait - rest) * CAUTION * calls.saturating_sub(2).min(1) as f64;
+        if limits.fit(line, rows, company, is_crowded, left - wait - caution) != Fit::Late {
             return None;
         }
         let own = line.time(company.max(rows) as f64);
@@ -404,5 +407,7 @@ impl Draws {
 const OUTLIER: f64 = 2.;
 /// The part of the objective that a call may count for whatever was expected.
 const LITTLE: f64 = 0.05;
+/// By how much of it calls that are before a request may take longer than expected.
+const CAUTION: f64 = 0.2;
 /// For how long what a call has shown is of the present.
 const PRESENT: Duration = Duration::from_secs(1);
