@@ -61,6 +61,8 @@ pub(super) struct Urgency {
     pub(super) priority: u64,
     pub(super) deadline: Option<Instant>,
     pub(super) arrived: Instant,
+    /// Whether it is one of a sequence: the server keeps state between them.
+    pub(super) in_sequence: bool,
 }
 
 /// When a request's turn is: of the first class first, then those that can be in time, of these the
@@ -295,6 +297,17 @@ impl Queue {
         let (last, index) = self.order.last()?;
         let comes = (self.rules.class(urgency), overdue);
         ((last.class, last.overdue) > comes).then_some(index)
+    }
+
+    /// Returns how many requests and bytes of messages would make way for a request that comes now.
+    pub(super) fn room_behind(&self, urgency: &Urgency, overdue: bool) -> (usize, usize) {
+        let comes = (self.rules.class(urgency), overdue);
+        let behind = self.nodes.iter().filter(|node| {
+            node.reserved.is_some() && (node.order.class, node.order.overdue) > comes
+        });
+        behind.fold((0, 0), |(requests, bytes), node| {
+            (requests + 1, bytes + node.held)
+        })
     }
 
     #[cfg(test)]

@@ -91,32 +91,33 @@ impl<S: Infer + 'static> Service<Request> for Admission<S> {
             priority: request.head.priority,
             deadline: request.head.deadline,
             arrived: now,
+            in_sequence: request.is_in_sequence(),
         };
         if urgency.deadline.is_some_and(|at| at <= now) {
             shared.metrics.expired.inc();
             return ResponseFuture::refused(Expired::passed());
         }
+        let mut told = Told::default();
         let mut state = shared.state.lock();
-        match state.arrive(&urgency) {
+        match state.arrive(&urgency, &mut told) {
             Arrival::Go(call) => {
-                drop(state);
+                shared.tell(state, told);
                 shared.metrics.queue.observe(0.);
                 let place = Place::new(Arc::clone(shared), call);
                 ResponseFuture::sent(self.inner.clone(), request, place)
             }
             Arrival::Hopeless => {
-                drop(state);
+                shared.tell(state, told);
                 shared.metrics.expired.inc();
                 ResponseFuture::refused(Expired::hopeless())
             }
             Arrival::Late(overloaded) => {
-                drop(state);
+                shared.tell(state, told);
                 shared.metrics.refused(Refused::Late).inc();
                 ResponseFuture::refused(overloaded)
             }
             Arrival::Wait { overdue } => {
                 let held = request.held_len();
-                let mut told = Told::default();
                 let reserved = match shared.room(&mut state, &urgency, overdue, held, &mut told) {
                     Ok(reserved) => reserved,
                     Err(overloaded) => {
@@ -144,7 +145,7 @@ impl<S: Infer + 'static> Service<Request> for Admission<S> {
 
 impl Shared {
     /// Finds room for a request that has to wait: those of a later class make way for it, and
-    /// those that are overdue.
+    /// those that are overdue; nobody does where all of them together would not be enough.
     fn room(
         &self,
         state: &mut State,
@@ -159,6 +160,7 @@ impl Shared {
                 Err(full) => full,
             };
             let wait = state.wait(state.queue.len() as f64, urgency.arrived);
+            let wait = wait.max(state.took.mean().unwrap_or_default());
             let full = full.with_retry_after(Some(wait));
             self.metrics
                 .refused(match full.bound() {
@@ -169,6 +171,10 @@ impl Shared {
             let Some(last) = state.queue.behind(urgency, overdue) else {
                 return Err(full);
             };
+            let freed = state.queue.room_behind(urgency, overdue);
+            if !self.room.would_have((1, held), freed) {
+                return Err(full);
+            }
             let waker = state.queue.settle(last, Outcome::Refused(full));
             told.wakers.push(waker);
         }

@@ -33,7 +33,11 @@ impl Shared {
             room: layer.room.clone(),
             abandoned: Abandoned::default(),
         };
-        shared.show_limit(&mut shared.state.lock());
+        {
+            let mut state = shared.state.lock();
+            shared.abandoned.bound(state.longest());
+            shared.show_limit(&mut state);
+        }
         shared
     }
 
@@ -50,6 +54,7 @@ impl Shared {
         let now = Instant::now();
         let mut state = self.state.lock();
         let told = state.end(call, answered, now);
+        self.abandoned.bound(state.longest());
         self.show_limit(&mut state);
         self.tell(state, told);
     }

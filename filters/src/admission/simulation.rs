@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{
     Concurrency, Config,
     queue::{By, Outcome, Urgency},
-    state::{Arrival, State},
+    state::{Arrival, State, Told},
 };
 use crate::random::Random;
 
@@ -338,8 +338,12 @@ impl Simulation {
             priority: class,
             deadline: asked.deadline.map(|at| self.at(at)),
             arrived: self.at(self.now),
+            in_sequence: false,
         };
-        match self.state.arrive(&urgency) {
+        let mut told = Told::default();
+        let arrival = self.state.arrive(&urgency, &mut told);
+        self.tell(told, outcomes);
+        match arrival {
             Arrival::Go(call) => {
                 self.server.send(self.now, call);
                 self.sent.insert(call, asked);
@@ -383,6 +387,11 @@ impl Simulation {
             outcomes.took.push(took);
         }
         let told = self.state.end(call, Some(true), self.at(self.now));
+        self.tell(told, outcomes);
+    }
+
+    /// Sends those who were given places, and counts those who were not.
+    fn tell(&mut self, told: Told, outcomes: &mut Outcomes) {
         told.wakers.into_iter().for_each(Waker::wake);
         for node in std::mem::take(&mut *self.woken.lock()) {
             let asked = self.waiting.remove(&node).expect("it waited");

@@ -31,8 +31,8 @@ pub(super) struct State {
     pub(super) in_flight: usize,
     /// And those that have given theirs to others.
     pub(super) beside: usize,
-    /// When a place was given back last.
-    ended: Option<Instant>,
+    /// When a call ended last, or the first of those under way began.
+    heard: Option<Instant>,
     /// Whether somebody found no place since a call ended.
     pressed: bool,
     /// The first class of which more has come than can be answered in time, since somebody of it
@@ -90,7 +90,7 @@ impl State {
             free: Vec::new(),
             in_flight: 0,
             beside: 0,
-            ended: None,
+            heard: None,
             pressed: false,
             crowded: None,
             watched: None,
@@ -105,15 +105,21 @@ impl State {
     }
 
     /// Decides what becomes of a request that comes.
-    pub(super) fn arrive(&mut self, urgency: &Urgency) -> Arrival {
+    pub(super) fn arrive(&mut self, urgency: &Urgency, told: &mut Told) -> Arrival {
         let now = urgency.arrived;
-        // An idle endpoint may have become faster, and nobody would ever know.
-        let is_idle = self.in_flight + self.beside == 0;
+        if urgency.in_sequence {
+            return Arrival::Go(self.begin(now));
+        }
         let left = urgency.deadline.map(|at| at.saturating_duration_since(now));
-        if let Some(left) = left
-            && !is_idle
-            && self.is_hopeless(left)
-        {
+        let is_hopeless = left.is_some_and(|left| self.is_hopeless(left));
+        if is_hopeless || !self.has_place() {
+            // Where all are sent away nobody waits, and nobody else would look after calls that
+            // are stuck.
+            self.watch(now, told);
+        }
+        // An idle endpoint may have become faster, and nobody would ever know. Calls beside which
+        // others are sent say nothing of it.
+        if is_hopeless && self.in_flight > 0 {
             self.pressed |= !self.has_place();
             return Arrival::Hopeless;
         }
@@ -147,7 +153,9 @@ impl State {
             true => (wait + call).saturating_sub(left),
             false => wait.saturating_sub(call),
         };
-        Arrival::Late(Overloaded::late(wait, left).with_retry_after(Some(early)))
+        // Not before a call has ended: those who miss by little would come again within it, all at
+        // once.
+        Arrival::Late(Overloaded::late(wait, left).with_retry_after(Some(early.max(call))))
     }
 
     /// Lets a request wait.
@@ -164,6 +172,9 @@ impl State {
 
     /// Takes a place, for a call that begins.
     fn begin(&mut self, now: Instant) -> usize {
+        if self.in_flight == 0 {
+            self.heard = Some(now);
+        }
         self.in_flight += 1;
         let call = Some(UnderWay {
             began: now,
@@ -201,8 +212,12 @@ impl State {
             true => self.beside -= 1,
             false => self.in_flight -= 1,
         }
-        if let Some(answered) = answered {
-            let took = now.saturating_duration_since(ended.began);
+        let took = now.saturating_duration_since(ended.began);
+        if let Some(answered) = answered
+            // One that was given up says nothing of others.
+            && (answered || took < self.longest())
+        {
+            self.heard = Some(now);
             // A call without an answer would have taken as long, at least.
             if answered || self.took.mean().is_some_and(|mean| took > mean) {
                 self.took.record(took);
@@ -219,7 +234,6 @@ impl State {
                 self.pressed = false;
             }
         }
-        self.ended = Some(now);
         self.grant(now, &mut told);
         told
     }
@@ -307,17 +321,32 @@ impl State {
     }
 
     /// Returns how long it takes until so many have gone, and one more may go: places are given
-    /// back one after the other, and the first of them when one is due.
+    /// back one after the other, and the first of them when one is due. Who is silent for longer
+    /// than a call is expected to be so for as long again as it is too late.
     pub(super) fn wait(&self, before: f64, now: Instant) -> Duration {
         let Some(mean) = self.took.mean() else {
             return Duration::ZERO;
         };
         let gap = mean.as_secs_f64() / self.in_flight.max(1) as f64;
-        let since = self
-            .ended
-            .map_or(0., |at| now.saturating_duration_since(at).as_secs_f64());
-        let wait = (gap - since).max(0.) + gap * before;
-        Duration::try_from_secs_f64(wait).unwrap_or(Duration::MAX)
+        let due = (gap - self.since(now).as_secs_f64()).max(0.);
+        let wait = due + gap * before;
+        let wait = Duration::try_from_secs_f64(wait).unwrap_or(Duration::MAX);
+        wait.saturating_add(self.silence(now))
+    }
+
+    /// Returns for how much longer than a call takes nothing was heard of those under way. Calls that
+    /// began together end together: shorter pauses say nothing.
+    fn silence(&self, now: Instant) -> Duration {
+        match self.took.mean() {
+            Some(mean) if self.in_flight > 0 => self.since(now).saturating_sub(mean),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Returns for how long nothing was heard.
+    fn since(&self, now: Instant) -> Duration {
+        self.heard
+            .map_or(Duration::ZERO, |at| now.saturating_duration_since(at))
     }
 
     /// Returns when a request that waits is to be looked after again.
@@ -330,14 +359,11 @@ impl State {
     /// Returns how long a request that comes now would take; `None` before the first answer.
     pub(super) fn completion(&self, now: Instant) -> Option<Duration> {
         let call = self.took.mean()?;
-        if self.in_flight + self.beside == 0 {
-            let idle = self
-                .ended
-                .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-            return Some(call.mul_f64(belief(idle)));
+        if self.in_flight == 0 {
+            return Some(call.mul_f64(belief(self.since(now))));
         }
         if self.has_place() {
-            return Some(call);
+            return Some(call.saturating_add(self.silence(now)));
         }
         Some(call.saturating_add(self.wait(self.queue.len() as f64, now)))
     }
@@ -349,7 +375,7 @@ impl State {
             Limit::Fixed(calls) => calls,
             Limit::Auto(_) => self.limit.calls().div_ceil(2),
         };
-        self.queue.is_empty() && self.beside == 0 && self.in_flight < spare
+        self.queue.is_empty() && self.in_flight < spare
     }
 
     /// Returns when it is to be looked again whether a call is stuck for which others wait, and
@@ -384,6 +410,13 @@ impl State {
         self.watched = Some(next);
         self.grant(now, told);
         next
+    }
+
+    /// Returns after what time a call that its caller has left is given up.
+    pub(super) fn longest(&self) -> Duration {
+        self.patience()
+            .saturating_mul(PATIENCE)
+            .clamp(LEAST_LONGEST, MOST_PATIENCE)
     }
 
     /// Tells how long a call may take before others are sent beside it.
@@ -432,5 +465,7 @@ const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 const FIRST_PATIENCE: Duration = Duration::from_secs(30);
 /// No call is waited for any longer than this without others beside it.
 const MOST_PATIENCE: Duration = Duration::from_secs(3600);
+/// No call is given up sooner: a server is not sent a storm of resets for a pause.
+const LEAST_LONGEST: Duration = Duration::from_secs(60);
 /// Calls beside which others are sent. A server that loses so many will not be helped by more.
 const MOST_BESIDE: usize = 8;

@@ -44,7 +44,12 @@ impl Request {
         if self.parameters.len() > MAX_PARAMETERS {
             return Some(Apart::Parameters);
         }
-        in_sequence(&self.parameters).then_some(Apart::Sequence)
+        self.is_in_sequence().then_some(Apart::Sequence)
+    }
+
+    /// Tells whether the request is one of a sequence, whatever else it is.
+    pub fn is_in_sequence(&self) -> bool {
+        in_sequence(&self.parameters)
     }
 }
 

@@ -1,4 +1,7 @@
-use std::time::Duration;
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    time::Duration,
+};
 
 /// No more may wait: the caller is refused at once. The proxy is at fault, or whoever sends more
 /// than the model can answer.
@@ -61,14 +64,15 @@ impl Overloaded {
         Self {
             reason: Reason::Late { wait, left },
             // When as much has gone as is too much.
-            retry_after: Some(wait.saturating_sub(left)),
+            retry_after: Some(hint(wait.saturating_sub(left))),
         }
     }
 
-    /// Says after what time it is worth while to ask again.
+    /// Says after what time it is worth while to ask again. What callers are told is longer by a
+    /// random part, and neither very short nor very long.
     pub(crate) fn with_retry_after(self, retry_after: Option<Duration>) -> Self {
         Self {
-            retry_after,
+            retry_after: retry_after.map(hint),
             ..self
         }
     }
@@ -136,3 +140,45 @@ impl std::fmt::Display for Overloaded {
 }
 
 impl std::error::Error for Overloaded {}
+
+/// Returns what callers are told: a hint takes the place of their own pauses, which grow and differ.
+/// Were it as short as what is missing, and the same for all, they would come back together, several
+/// times within a call.
+fn hint(after: Duration) -> Duration {
+    // Each has other keys.
+    let draw = RandomState::new().hash_one(()) as f64 / u64::MAX as f64;
+    after.clamp(SOONEST, LATEST).mul_f64(1. + draw * SPREAD)
+}
+
+/// No hint is shorter: at a rate of a hundred a second a caller cannot do much harm.
+const SOONEST: Duration = Duration::from_millis(10);
+/// No hint is longer, with its random part of half a minute: by then all may be different.
+const LATEST: Duration = Duration::from_secs(20);
+/// The random part of a hint, at most.
+const SPREAD: f64 = 0.5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_are_told_to_come_back_neither_at_once_nor_together_nor_never() {
+        for (missing, least, most) in [
+            (Duration::ZERO, 10, 15),
+            (Duration::from_millis(200), 200, 300),
+            (Duration::MAX, 20_000, 30_000),
+        ] {
+            let hints: Vec<_> = (0..100)
+                .map(|_| Overloaded::late(missing, Duration::ZERO))
+                .map(|refused| refused.with_retry_after(Some(missing)))
+                .filter_map(|refused| refused.retry_after())
+                .collect();
+            assert_eq!(hints.len(), 100);
+            let (least, most) = (Duration::from_millis(least), Duration::from_millis(most));
+            assert!(hints.iter().all(|hint| (least..=most).contains(hint)));
+            // Spread over the whole of it, and no two alike.
+            let sooner = hints.iter().filter(|hint| **hint < (least + most) / 2);
+            assert!((20..80).contains(&sooner.count()), "{hints:?}");
+        }
+    }
+}

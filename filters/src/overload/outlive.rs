@@ -3,18 +3,21 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, time::timeout};
 
 /// A call that goes on when nobody waits for its answer any more, so that the server need not be
 /// told: what it brings is dropped.
 ///
 /// A call that was not sent yet is dropped with its caller. Of those that go on there are so many
-/// at most, and so many bytes in them; further ones are cancelled at the server.
+/// at most, and so many bytes in them; further ones are cancelled at the server. Those that go on are
+/// cancelled, too, where they take longer than their bound: a server that loses calls would hold
+/// what they hold for ever.
 #[derive(Debug)]
 pub(crate) struct Outlive<F: Future + Send + 'static> {
     call: Option<Pin<Box<F>>>,
@@ -33,6 +36,8 @@ pub(crate) struct Abandoned(Arc<Counts>);
 struct Counts {
     calls: AtomicUsize,
     bytes: AtomicUsize,
+    /// Milliseconds that they may take from then on; 0 for ever.
+    longest: AtomicU64,
 }
 
 /// One of them.
@@ -75,15 +80,33 @@ impl<F: Future + Send + 'static> Drop for Outlive<F> {
         };
         // Without a runtime the process ends.
         if let (Ok(runtime), Some(counted)) = (Handle::try_current(), abandoned.count(self.held)) {
+            let longest = counted.abandoned.longest();
             runtime.spawn(async move {
                 let _counted = counted;
-                call.await;
+                let Some(longest) = longest else {
+                    call.await;
+                    return;
+                };
+                if timeout(longest, call).await.is_err() {
+                    tracing::debug!(?longest, "gave up a call that its caller has left");
+                }
             });
         }
     }
 }
 
 impl Abandoned {
+    /// Bounds how long a call may go on from the moment when its caller leaves.
+    pub(crate) fn bound(&self, longest: Duration) {
+        let millis = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
+        self.0.longest.store(millis, Ordering::Relaxed);
+    }
+
+    fn longest(&self) -> Option<Duration> {
+        let millis = self.0.longest.load(Ordering::Relaxed);
+        (millis > 0).then(|| Duration::from_millis(millis))
+    }
+
     fn count(self, held: usize) -> Option<Counted> {
         add(&self.0.calls, 1, MOST_CALLS)?;
         if add(&self.0.bytes, held, MOST_BYTES).is_none() {

@@ -97,6 +97,16 @@ impl Room {
         })
     }
 
+    /// Tells whether so many rows and bytes would have room once others have left.
+    pub(crate) fn would_have(&self, more: (usize, usize), freed: (usize, usize)) -> bool {
+        self.rows.would_have(more.0, freed.0)
+            && self.bytes.would_have(more.1, freed.1)
+            && self
+                .within
+                .as_ref()
+                .is_none_or(|room| room.would_have(more, freed))
+    }
+
     fn enter(&self, rows: usize, bytes: usize) -> Result<(), Overloaded> {
         let refused = |bound, limit| Overloaded::full(self.scope, bound, limit);
         self.rows
@@ -139,6 +149,12 @@ impl Level {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown)
             .map(|_| ())
             .map_err(|_| bound)
+    }
+
+    fn would_have(&self, more: usize, freed: usize) -> bool {
+        let used = self.used.load(Ordering::Relaxed).saturating_sub(freed);
+        let sum = used.checked_add(more);
+        sum.is_some_and(|sum| sum <= self.bound.load(Ordering::Relaxed))
     }
 
     fn sub(&self, less: usize) {
@@ -184,6 +200,25 @@ mod tests {
         assert_eq!((whole.used(), one.used()), ((0, 0), (0, 0)));
         assert!(one.reserve(usize::MAX, 1).is_err());
         assert!(other.reserve(8, 50).is_ok());
+    }
+
+    #[test]
+    fn what_would_have_room_is_told_at_both_levels() {
+        let whole = Room::whole(10, 100);
+        let model = Room::of_model(8, 80, Some(whole.clone()));
+        let _other = whole.reserve(5, 10).expect("there is room");
+        let _held = model.reserve(4, 60).expect("there is room");
+        for (more, freed, has) in [
+            ((1, 20), (0, 0), true),
+            ((1, 21), (0, 0), false),
+            ((2, 1), (0, 0), false),
+            ((2, 1), (1, 0), true),
+            ((5, 80), (4, 60), true),
+            ((5, 81), (4, 60), false),
+            ((usize::MAX, 1), (4, 60), false),
+        ] {
+            assert_eq!(model.would_have(more, freed), has, "{more:?} {freed:?}");
+        }
     }
 
     #[test]

@@ -194,12 +194,18 @@ impl<S: Loaded> Balance<S> {
     }
 
     /// Returns which of two is expected to answer sooner; where one of them was never asked, the
-    /// one with less to do, and else that one.
+    /// one with less to do, and else that one. Those that refuse calls count for less.
     fn sooner(&self, first: usize, second: usize, now: Instant) -> usize {
         let (a, b) = (&self.services[first], &self.services[second]);
+        let penalty = |index: usize| self.replicas.pace(index).penalty(now);
+        let (a_penalty, b_penalty) = (penalty(first), penalty(second));
         let second_is_sooner = match (a.completion(now), b.completion(now)) {
-            (Some(a), Some(b)) => b < a,
-            (a_known, b_known) => (b.load(), b_known.is_some()) < (a.load(), a_known.is_some()),
+            (Some(a), Some(b)) => b.as_secs_f64() * b_penalty < a.as_secs_f64() * a_penalty,
+            (a_known, b_known) => {
+                let a_load = (a.load() as f64 + 1.) * a_penalty;
+                let b_load = (b.load() as f64 + 1.) * b_penalty;
+                (b_load, b_known.is_some()) < (a_load, a_known.is_some())
+            }
         };
         if second_is_sooner { second } else { first }
     }
@@ -391,6 +397,8 @@ pub(super) mod tests {
         Answered(f64),
         /// It fails after a millisecond.
         Failed,
+        /// It is refused after a millisecond, which is no fault.
+        Refused,
     }
 
     /// What was seen in each second.
@@ -483,7 +491,10 @@ pub(super) mod tests {
                     replicas.answered(index, began, at(end));
                 } else {
                     *seen.failed[index].entry(end as u64).or_default() += 1;
-                    replicas.failed(index, began, at(end), 0.5);
+                    match fate(index, call.began) {
+                        Fate::Refused => replicas.pace(index).refused(),
+                        _ => replicas.failed(index, began, at(end), 0.5),
+                    }
                 }
                 call.trial = None;
                 let out = (0..endpoints).filter(|index| replicas.is_out(*index));
@@ -491,7 +502,7 @@ pub(super) mod tests {
             }
             let end = |index: usize| match fate(index, now) {
                 Fate::Answered(time) => free[index].max(now) + time,
-                Fate::Failed => now + 0.001,
+                Fate::Failed | Fate::Refused => now + 0.001,
             };
             let (index, trial) = match by_balance {
                 true => match balance.choose(at(now)).unwrap() {
@@ -552,6 +563,23 @@ pub(super) mod tests {
         // After about 1, 3, 7, 15, 31 and 61 seconds, or a little sooner.
         assert!((4..=7).contains(&seen.failures(1..60)), "{seen:?}");
         assert_eq!(seen.most_out, 1);
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_refuses_at_once_draws_little_although_the_other_has_much_to_do() {
+        // It never answered, or refuses for a while.
+        for since in [0., 10.] {
+            let seen = simulate(2, 80., true, |index, now| match index {
+                0 if (since..40.).contains(&now) => Fate::Refused,
+                _ => USUAL,
+            });
+            let share = seen.share(0, 12..40);
+            assert!(share < 0.1, "{share}");
+            // Nobody is left out for that, and it has its share again.
+            assert_eq!(seen.most_out, 0);
+            let share = seen.share(0, 50..60);
+            assert!((0.3..0.7).contains(&share), "{share}");
+        }
     }
 
     #[tokio::test]

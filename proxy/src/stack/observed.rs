@@ -123,7 +123,7 @@ impl Watched {
             _ if elsewhere => {}
             Ok(_) => self.replicas.answered(self.index, self.begun.at(), now),
             Err(error) if blames(self.endpoint(), error) => self.fail(now),
-            Err(_) => {}
+            Err(_) => pace.refused(),
         }
     }
 

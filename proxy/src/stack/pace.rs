@@ -19,6 +19,8 @@ pub(super) struct Pace {
     /// base.
     heard: AtomicU64,
     under_way: AtomicUsize,
+    /// The share of calls of late that were refused, as `f64`.
+    refused: AtomicU64,
 }
 
 /// How things stood when a call began.
@@ -45,6 +47,7 @@ impl Pace {
             each: AtomicU64::new(0),
             heard: AtomicU64::new(0),
             under_way: AtomicUsize::new(0),
+            refused: AtomicU64::new(0),
         }
     }
 
@@ -73,9 +76,36 @@ impl Pace {
             let gain = GAIN.max(1. - belief(begun.idle));
             learn(&self.time, took, gain);
             learn(&self.each, took / (begun.beside as f64 + 1.), gain);
+            self.refused_by(0.);
         }
         self.heard.store(self.nanos(now), Relaxed);
         self.left();
+    }
+
+    /// Takes note of a call that has ended without an answer for which nobody is blamed: the server
+    /// has too much to do, or does not know the model.
+    pub(super) fn refused(&self) {
+        self.refused_by(1.);
+    }
+
+    fn refused_by(&self, share: f64) {
+        let before = f64::from_bits(self.refused.load(Relaxed));
+        if before != share {
+            let learned = before + (share - before) * REFUSED_GAIN;
+            self.refused.store(learned.to_bits(), Relaxed);
+        }
+    }
+
+    /// Returns how many times as long as otherwise a call counts: about as often as it has to be sent
+    /// until it is answered. Who refuses at once has always little to do, and would draw all calls. It
+    /// counts the less the longer no call has ended: it is tried again.
+    pub(super) fn penalty(&self, now: Instant) -> f64 {
+        let refused = f64::from_bits(self.refused.load(Relaxed));
+        if refused == 0. {
+            return 1.;
+        }
+        let more = 1. / (1. - refused).max(1. / MOST_PENALTY) - 1.;
+        1. + more * (-self.silence(now) / FORGOTTEN).exp2()
     }
 
     /// Takes note of a call that was given up.
@@ -139,6 +169,13 @@ fn belief(idle: f64) -> f64 {
 const GAIN: f64 = 0.1;
 /// Seconds without a call after which half of an estimate is believed.
 const HALF: f64 = 5.;
+/// What a call counts for in the share of those that were refused.
+const REFUSED_GAIN: f64 = 0.25;
+/// How many times as long a call counts where all are refused.
+const MOST_PENALTY: f64 = 100.;
+/// Seconds without a call after which that counts half: a trial now and then, where others are as
+/// loaded as that.
+const FORGOTTEN: f64 = 2.;
 /// Seconds below which calls do not differ.
 const SHORTEST: f64 = 1e-6;
 
@@ -166,6 +203,31 @@ mod tests {
         let begun = pace.begin(0, at(40));
         pace.ended(begun, false, at(41));
         assert_eq!(pace.completion(0, at(41)), Some(Duration::from_millis(10)));
+    }
+
+    #[tokio::test]
+    async fn who_refuses_counts_as_slow_until_it_answers_or_was_left_alone_for_a_while() {
+        let base = Instant::now();
+        let at = |seconds| base + Duration::from_secs(seconds);
+        let pace = Pace::new(base);
+        let ends = |answered| {
+            let begun = pace.begin(0, base);
+            pace.ended(begun, answered, base);
+            if !answered {
+                pace.refused();
+            }
+        };
+        ends(true);
+        assert_eq!(pace.penalty(base), 1.);
+        (0..3).for_each(|_| ends(false));
+        let some = pace.penalty(base);
+        assert!((2. ..3.).contains(&some), "{some}");
+        (0..50).for_each(|_| ends(false));
+        assert_eq!(pace.penalty(base), MOST_PENALTY);
+        assert!(pace.penalty(at(14)) < 2.);
+        (0..10).for_each(|_| ends(true));
+        let healthy = pace.penalty(base);
+        assert!(healthy < 1.1, "{healthy}");
     }
 
     #[tokio::test]

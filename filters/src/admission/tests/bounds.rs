@@ -106,3 +106,41 @@ async fn where_there_is_no_room_who_is_overdue_makes_way_for_who_can_be_in_time(
     assert_eq!(refused(&error).0, Bound::Requests);
     script.refused(request("overdue"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn nobody_makes_way_for_who_would_find_no_room_even_so() {
+    let whole = Room::whole(10, 100);
+    let config = Config {
+        max_queue_bytes: 90,
+        ..fixed(1)
+    };
+    let layer = AdmissionLayer::new(config, Handles::default()).within(whole.clone());
+    let (sender, _calls) = mpsc::unbounded_channel();
+    let mut endpoint = layer.layer(Upstream(sender));
+    let urgent = |bytes: usize| with(holding("", vec![0; bytes]), |parts| parts.head.priority = 1);
+    let _plug = Box::pin(endpoint.call(request("plug")));
+    let mut waits: Vec<Caller> = (0..3)
+        .map(|_| Box::pin(endpoint.call(holding("", vec![0; 10]))))
+        .collect();
+    // More than may ever wait, and more than the others of the process leave.
+    let error = answer(&mut Box::pin(endpoint.call(urgent(91)))).unwrap_err();
+    assert_eq!(refused(&error).0, Bound::Bytes);
+    let other = whole.reserve(1, 50).expect("there is room");
+    let error = answer(&mut Box::pin(endpoint.call(urgent(51)))).unwrap_err();
+    assert_eq!(
+        refused(&error),
+        (Bound::Bytes, Some(Scope::Process), Some(100))
+    );
+    assert_eq!(whole.used(), (4, 80));
+    assert!(waits.iter_mut().all(|caller| poll(caller).is_pending()));
+    // As many as have to.
+    let mut fits: Caller = Box::pin(endpoint.call(urgent(40)));
+    assert!(poll(&mut fits).is_pending());
+    let stay = waits.iter_mut().filter_map(|caller| match poll(caller) {
+        Poll::Pending => Some(()),
+        Poll::Ready(_) => None,
+    });
+    assert_eq!(stay.count(), 1);
+    assert_eq!(whole.used(), (3, 100));
+    drop(other);
+}

@@ -53,6 +53,59 @@ async fn of_calls_that_hang_there_is_an_end_and_the_queue_goes_on_when_one_is_an
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_is_lost_does_not_hide_that_the_model_has_become_faster() {
+    let mut script = Script::new(fixed(4));
+    script.teach(5000).await;
+    drop(script.send(request("lost")));
+    let _lost = script.expect_call();
+    let mut answered = Vec::new();
+    for round in 0..100 {
+        advance(Duration::from_secs(1)).await;
+        let mut caller = Box::pin(script.admission.call(due("", 1000)));
+        if poll(&mut caller).is_pending() {
+            let call = script.expect_call();
+            advance(Duration::from_millis(10)).await;
+            call.echo();
+            assert!(answer(&mut caller).is_ok());
+            answered.push(round);
+        }
+    }
+    // Sixteen times as long as expected, and then always.
+    assert_eq!(answered, (79..100).collect::<Vec<_>>());
+    assert!(script.admission.completion(Instant::now()) < Some(Duration::from_secs(4)));
+    assert!(script.admission.has_spare());
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_are_lost_and_left_give_their_places_back_in_the_end() {
+    let mut script = Script::new(fixed(1));
+    script.teach(1).await;
+    let mut lost = Vec::new();
+    for _ in 0..9 {
+        let caller = script.send(request("lost"));
+        lost.push(script.expect_call());
+        drop(caller);
+        settle().await;
+        advance(Duration::from_millis(1001)).await;
+    }
+    let mut waits = script.send(request("waits"));
+    advance(Duration::from_secs(50)).await;
+    settle().await;
+    assert!(poll(&mut waits).is_pending());
+    assert!(lost.iter().all(|call| !call.reply.is_closed()));
+    script.expect_no_call();
+    advance(Duration::from_secs(10)).await;
+    settle().await;
+    assert!(poll(&mut waits).is_pending());
+    script.expect_call().echo();
+    assert!(answer(&mut waits).is_ok());
+    assert!(lost.iter().all(|call| call.reply.is_closed()));
+    // What was lost says nothing of what calls take.
+    assert_eq!(script.admission.view().p95, Some(Duration::from_millis(1)));
+    script.nothing_is_left();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_place_whose_owner_never_comes_for_it_is_not_lost() {
     let mut script = Script::new(fixed(1));
     script.teach(1).await;

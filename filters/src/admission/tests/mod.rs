@@ -29,8 +29,8 @@ use super::*;
 use crate::{
     deadline::Expired,
     inference::{
-        Datatype, Error, Form, Head, Parameters, Payload, Request, RequestParts, Response,
-        ResponseParts, Shape, Tensor,
+        Datatype, Error, Form, Head, Parameter, Parameters, Payload, Request, RequestParts,
+        Response, ResponseParts, Shape, Tensor,
     },
     overload::{Bound, Cancel, Overloaded, Room, Scope},
 };

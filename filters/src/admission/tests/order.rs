@@ -120,3 +120,40 @@ async fn who_names_no_deadline_and_is_overdue_goes_behind_those_in_time_but_not_
     );
     script.nothing_is_left();
 }
+
+#[tokio::test(start_paused = true)]
+async fn requests_of_a_sequence_go_at_once_as_they_come_whatever_their_deadlines() {
+    let mut script = Script::new(fixed(1));
+    script.teach(10).await;
+    let in_sequence = |id: &str, millis| {
+        with(due(id, millis), |parts| {
+            parts
+                .parameters
+                .insert("sequence_id".into(), Parameter::Int64(7));
+        })
+    };
+    let mut plug = script.send(request("plug"));
+    let mut waits = script.send(due("waits", 60));
+    // The last has less time than the model takes.
+    let deadlines = [("first", 1000), ("second", 30), ("third", 5)];
+    let mut callers: Vec<_> = deadlines
+        .map(|(id, millis)| script.send(in_sequence(id, millis)))
+        .into();
+    let calls: Vec<_> = std::iter::from_fn(|| script.call()).collect();
+    let ids: Vec<_> = calls.iter().map(Sent::id).collect();
+    assert_eq!(ids, ["plug", "first", "second", "third"]);
+    assert_eq!(script.admission.load(), 5);
+    // Others wait until there are no more than the limit.
+    calls.into_iter().for_each(Sent::echo);
+    for caller in std::iter::once(&mut plug).chain(&mut callers) {
+        assert!(poll(&mut waits).is_pending());
+        script.expect_no_call();
+        assert!(answer(caller).is_ok());
+    }
+    assert!(poll(&mut waits).is_pending());
+    assert_eq!(script.expect_call().id(), "waits");
+    // What has no time left is not sent.
+    let late = in_sequence("late", 5);
+    advance(Duration::from_millis(5)).await;
+    assert_eq!(*cause::<Expired>(&script.refused(late)), Expired::passed());
+}

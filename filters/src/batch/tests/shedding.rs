@@ -32,7 +32,8 @@ async fn who_cannot_be_in_time_for_what_is_before_it_is_refused_at_once() {
         "the model has too much to do: 80.0ms are before the request, and its deadline is in 75.0ms"
     );
     let after = overloaded.retry_after().expect("a hint").as_secs_f64();
-    assert!((after - 0.005).abs() < 1e-6, "{after}");
+    // The least of hints, and its random part.
+    assert!((0.010..=0.015).contains(&after), "{after}");
     let mut in_time = script.send(due("in time", 95));
     assert!(poll(&mut in_time).is_pending());
     let metrics = &script.batch.shared().metrics;
@@ -138,9 +139,9 @@ async fn who_finds_the_queue_full_is_told_when_there_will_be_room() {
     let _call = script.expect_call().await;
     let _waiting: Vec<_> = (0..8).map(|_| script.send(request("", 1, 0))).collect();
     advance(Duration::from_millis(4)).await;
-    // The call under way ends in 6 ms, and the next takes four out of the queue.
+    // The call under way ends in 6 ms, and the next takes four out of the queue; no hint is that short.
     let after = full(&mut script, 1).expect("a hint");
-    assert!((after.as_secs_f64() - 0.006).abs() < 1e-6, "{after:?}");
+    assert!((0.010..=0.015).contains(&after.as_secs_f64()), "{after:?}");
     assert!(full(&mut script, 8).expect("a hint") > after);
 }
 
