@@ -91,15 +91,31 @@ pub(super) enum Outcome {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Next {
     pub(super) node: usize,
+    pub(super) arrived: Instant,
     pub(super) deadline: Option<Instant>,
     /// By when it is to be answered, whether it said so or not.
     pub(super) urgent: Instant,
     pub(super) overdue: bool,
 }
 
+impl Urgency {
+    /// Returns how long the request has in all.
+    pub(super) fn time(&self) -> Option<Duration> {
+        Some(self.deadline?.saturating_duration_since(self.arrived))
+    }
+}
+
+impl Next {
+    /// Returns how long the request has in all.
+    pub(super) fn time(&self) -> Option<Duration> {
+        Some(self.deadline?.saturating_duration_since(self.arrived))
+    }
+}
+
 #[derive(Debug)]
 struct Node {
     order: Order,
+    arrived: Instant,
     deadline: Option<Instant>,
     waker: Waker,
     /// Its part of what may wait.
@@ -185,6 +201,7 @@ impl Queue {
         self.overdue += usize::from(overdue);
         let node = Node {
             order,
+            arrived: urgency.arrived,
             deadline: urgency.deadline,
             waker,
             reserved,
@@ -320,6 +337,7 @@ impl Queue {
         let node = &self.nodes[index];
         Next {
             node: index,
+            arrived: node.arrived,
             deadline: node.deadline,
             urgent: self.rules.base + Duration::from_nanos(node.order.urgent),
             overdue: node.order.overdue,

@@ -48,6 +48,9 @@ pub(super) struct Server {
     pub(super) call: f64,
     /// Seconds on the way, there and back.
     pub(super) way: f64,
+    /// Whether it says so when a call's time is over, and goes on with it nevertheless, as Triton
+    /// does.
+    pub(super) watches: bool,
     random: Random,
     now: f64,
     /// When calls end: those that are served in order.
@@ -111,8 +114,11 @@ pub(super) struct Simulation {
     /// By their nodes.
     waiting: HashMap<usize, Asked>,
     dying: BTreeSet<(u64, usize)>,
-    /// By their calls.
-    sent: HashMap<usize, Asked>,
+    /// What the server has to do, with the calls for which it is.
+    sent: HashMap<usize, (usize, Asked)>,
+    /// When it says of them that their time is over.
+    due: BTreeSet<(u64, usize)>,
+    jobs: usize,
 }
 
 impl Server {
@@ -122,6 +128,7 @@ impl Server {
             spread,
             call,
             way,
+            watches: false,
             random: Random::new(7),
             now: 0.,
             ends: BinaryHeap::new(),
@@ -267,6 +274,8 @@ impl Simulation {
             waiting: HashMap::new(),
             dying: BTreeSet::new(),
             sent: HashMap::new(),
+            due: BTreeSet::new(),
+            jobs: 0,
         }
     }
 
@@ -286,13 +295,18 @@ impl Simulation {
         self.arrival = self.now + self.random.exponential() / load.rate;
         loop {
             let end = self.server.next();
-            let next = end.min(self.arrival);
+            let due = (self.due.first()).map_or(f64::INFINITY, |(at, _)| f64::from_bits(*at));
+            let next = end.min(self.arrival).min(due);
             if next > until {
                 self.now = until;
                 return outcomes;
             }
             self.now = next;
             self.bury(&mut outcomes);
+            if due <= next && due < end {
+                self.expire(&mut outcomes);
+                continue;
+            }
             match end <= self.arrival {
                 true => self.end(&mut outcomes),
                 false => {
@@ -344,10 +358,7 @@ impl Simulation {
         let arrival = self.state.arrive(&urgency, &mut told);
         self.tell(told, outcomes);
         match arrival {
-            Arrival::Go(call) => {
-                self.server.send(self.now, call);
-                self.sent.insert(call, asked);
-            }
+            Arrival::Go(call) => self.send(call, asked),
             // There is always one expected wait, which only the order by deadline can keep.
             Arrival::Late(_) if self.by == By::LastArrival => self.wait(&urgency, false, asked),
             Arrival::Hopeless | Arrival::Late(_) => outcomes.late += 1,
@@ -376,9 +387,30 @@ impl Simulation {
         }
     }
 
+    /// Sends a call; a server that watches deadlines will say when its time is over.
+    fn send(&mut self, call: usize, asked: Asked) {
+        self.jobs += 1;
+        self.server.send(self.now, self.jobs);
+        self.sent.insert(self.jobs, (call, asked));
+        if let Some(deadline) = asked.deadline.filter(|_| self.server.watches) {
+            self.due.insert((deadline.to_bits(), self.jobs));
+        }
+    }
+
+    /// Ends the call whose time is over; the server goes on with it.
+    fn expire(&mut self, outcomes: &mut Outcomes) {
+        let (_, job) = self.due.pop_first().expect("one is due");
+        if let Some((call, _)) = self.sent.remove(&job) {
+            let told = self.state.end(call, Some(false), self.at(self.now));
+            self.tell(told, outcomes);
+        }
+    }
+
     fn end(&mut self, outcomes: &mut Outcomes) {
-        let call = self.server.end(self.now);
-        let asked = self.sent.remove(&call).expect("it was sent");
+        let job = self.server.end(self.now);
+        let Some((call, asked)) = self.sent.remove(&job) else {
+            return;
+        };
         let took = self.now - asked.came;
         outcomes.answered += 1;
         let due = asked.deadline.unwrap_or(asked.came + self.objective);
@@ -393,15 +425,15 @@ impl Simulation {
     /// Sends those who were given places, and counts those who were not.
     fn tell(&mut self, told: Told, outcomes: &mut Outcomes) {
         told.wakers.into_iter().for_each(Waker::wake);
-        for node in std::mem::take(&mut *self.woken.lock()) {
+        let woken = std::mem::take(&mut *self.woken.lock());
+        for node in woken {
             let asked = self.waiting.remove(&node).expect("it waited");
             if let Some(deadline) = asked.deadline {
                 self.dying.remove(&(deadline.to_bits(), node));
             }
             match self.state.queue.poll(node, Waker::noop()) {
                 Some(Outcome::Granted(call)) => {
-                    self.server.send(self.now, call);
-                    self.sent.insert(call, asked);
+                    self.send(call, asked);
                 }
                 Some(_) => outcomes.late += 1,
                 None => panic!("woken for nothing"),
@@ -645,6 +677,35 @@ async fn the_limit_follows_instances_that_go_and_come() {
                 it.state.limit.calls()
             );
             assert!(goodput > 0.85, "{spread:?} {instances}: {goodput}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_works_on_what_has_expired_is_not_given_more_than_it_can_do() {
+    for classes in [1, 2] {
+        for (times, watches) in [(2., true), (2., false), (4., true)] {
+            let mut server = Server::new(Kind::Instances(1), Spread::Clockwork, 0.0044, 0.0002);
+            server.watches = watches;
+            let rate = times * server.most();
+            let kinds = match classes {
+                1 => vec![(1., Some(0.05), 0)],
+                _ => vec![(0.2, Some(0.05), 1), (0.8, Some(0.05), 2)],
+            };
+            let load = Load { rate, kinds };
+            let most = server.most();
+            // From the very first call on it is offered too much.
+            let mut it = Simulation::new(server, None, 0.05, By::Deadline);
+            it.run(&load, 2.);
+            let outcomes = it.run(&load, 10.);
+            let goodput = outcomes.goodput() / most;
+            let case = format!("{classes} classes, {times}, {watches}");
+            println!("{case}: {goodput:.2}, {} calls", it.state.limit.calls());
+            assert!(goodput > 0.9, "{case}: {goodput}");
+            if classes == 2 && times < 3. {
+                let urgent = outcomes.in_time[0] as f64 / outcomes.came[0] as f64;
+                assert!(urgent > 0.98, "{case}: {urgent}");
+            }
         }
     }
 }

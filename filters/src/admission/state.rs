@@ -48,6 +48,7 @@ pub(super) struct State {
 #[derive(Clone, Copy, Debug)]
 struct UnderWay {
     began: Instant,
+    time: Option<Duration>,
     /// Calls that were under way from then on, it among them.
     among: usize,
     beside: bool,
@@ -108,7 +109,7 @@ impl State {
     pub(super) fn arrive(&mut self, urgency: &Urgency, told: &mut Told) -> Arrival {
         let now = urgency.arrived;
         if urgency.in_sequence {
-            return Arrival::Go(self.begin(now));
+            return Arrival::Go(self.begin(now, urgency.time()));
         }
         let left = urgency.deadline.map(|at| at.saturating_duration_since(now));
         let is_hopeless = left.is_some_and(|left| self.is_hopeless(left));
@@ -124,7 +125,7 @@ impl State {
             return Arrival::Hopeless;
         }
         if self.has_place() && self.queue.is_empty() {
-            return Arrival::Go(self.begin(now));
+            return Arrival::Go(self.begin(now, urgency.time()));
         }
         self.pressed = true;
         let before = self.queue.before(urgency);
@@ -171,13 +172,14 @@ impl State {
     }
 
     /// Takes a place, for a call that begins.
-    fn begin(&mut self, now: Instant) -> usize {
+    fn begin(&mut self, now: Instant, time: Option<Duration>) -> usize {
         if self.in_flight == 0 {
             self.heard = Some(now);
         }
         self.in_flight += 1;
         let call = Some(UnderWay {
             began: now,
+            time,
             among: self.in_flight,
             beside: false,
         });
@@ -230,6 +232,9 @@ impl State {
                     among: ended.among,
                     pressed: self.pressed || !self.queue.is_empty(),
                     answered,
+                    outlasted: ended
+                        .time
+                        .is_some_and(|whole| whole <= took + whole / NEARLY),
                 });
                 self.pressed = false;
             }
@@ -250,7 +255,7 @@ impl State {
             let outcome = match self.judge(&next, now) {
                 Verdict::Goes => {
                     self.queue.goes(&next);
-                    Outcome::Granted(self.begin(now))
+                    Outcome::Granted(self.begin(now, next.time()))
                 }
                 Verdict::Late(expired) => {
                     told.late += 1;
@@ -469,3 +474,5 @@ const MOST_PATIENCE: Duration = Duration::from_secs(3600);
 const LEAST_LONGEST: Duration = Duration::from_secs(60);
 /// Calls beside which others are sent. A server that loses so many will not be helped by more.
 const MOST_BESIDE: usize = 8;
+/// The part of its time by which a call that has no more may end before.
+const NEARLY: u32 = 50;

@@ -53,6 +53,9 @@ pub(in crate::admission) struct Auto {
     waited: f64,
     patience: f64,
     slope: Slope,
+    /// Calls that have ended since it was last looked how many of them were too late, and those.
+    ends: f64,
+    lates: f64,
 }
 
 /// How what calls take grows with how many are under way, over as many calls as make it clear.
@@ -105,6 +108,9 @@ impl Auto {
         if call.answered {
             self.watch(call);
         }
+        if self.is_too_late(call) {
+            return;
+        }
         let limit = self.calls();
         if let Some(trial) = &mut self.trial {
             trial.calls += 1.;
@@ -129,6 +135,32 @@ impl Auto {
             self.last = None;
             self.abandon(call.now);
         }
+    }
+
+    /// Allows fewer calls where most of them take the server longer than their callers have in all:
+    /// what waits in the server waits where nobody can put it in order, and is worked on although
+    /// nobody wants it any more, also where the server has told that its time is over.
+    fn is_too_late(&mut self, call: &Ended) -> bool {
+        self.ends += 1.;
+        self.lates += f64::from(u8::from(call.outlasted));
+        let limit = self.calls();
+        if self.ends < LEAST_ENDS.max(limit as f64) {
+            return false;
+        }
+        let share = self.lates / self.ends;
+        (self.ends, self.lates) = (0., 0.);
+        if share < TOO_LATE || limit == 1 {
+            return false;
+        }
+        self.trial = None;
+        self.limit = ((limit as f64 * LESS) as usize).max(1);
+        self.known = Rate::default();
+        self.step = COARSE / 2.;
+        self.upward = false;
+        self.other_failed = false;
+        self.patience = 0.;
+        self.change(call.now);
+        true
     }
 
     /// Learns from what calls take while the limit is not what bounds them.
@@ -340,6 +372,8 @@ impl Default for Auto {
             waited: 0.,
             patience: 0.,
             slope: Slope::default(),
+            ends: 0.,
+            lates: 0.,
         }
     }
 }
@@ -475,6 +509,10 @@ const SLOPE: f64 = 64.;
 const LONGEST_SLOPE: f64 = 2048.;
 /// How much their number must differ, as a part of what it would if they came by accident.
 const VARIES: f64 = 0.1;
+/// The share of calls that may take longer than there is time. Where calls differ much, some always do.
+const TOO_LATE: f64 = 0.5;
+/// Calls by which that is told.
+const LEAST_ENDS: f64 = 16.;
 /// What is left of a limit that is far too high.
 const LESS: f64 = 0.7;
 /// The part of the limit that must be under way in the mean, if a rate is to be the server's.

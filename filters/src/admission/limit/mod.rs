@@ -27,6 +27,8 @@ pub(super) struct Ended {
     pub(super) pressed: bool,
     /// Whether the model has answered.
     pub(super) answered: bool,
+    /// Whether the server alone has taken as long as its caller has time in all.
+    pub(super) outlasted: bool,
 }
 
 impl Limit {
