@@ -144,6 +144,7 @@ fn known(cause: &(dyn Error + 'static)) -> Option<Verdict> {
         }
         Cause::Body(error) => (Code::Cancelled, Some(error.reason())),
         Cause::Request(_) => (Code::InvalidArgument, None),
+        Cause::Expired(_) => (Code::DeadlineExceeded, None),
         _ => (Code::Unavailable, None),
     };
     Some(Verdict {

@@ -159,6 +159,6 @@ fn blamed(cause: &(dyn std::error::Error + 'static)) -> Option<Blame> {
         // What this end ends is the caller's doing.
         Cause::Http2(error) if error.is_reset() && !error.is_remote() => Blame::Caller,
         Cause::Http2(_) | Cause::Http1(_) => Blame::Arm,
-        Cause::Body(_) | Cause::Request(_) => Blame::Caller,
+        Cause::Body(_) | Cause::Request(_) | Cause::Expired(_) => Blame::Caller,
     })
 }

@@ -42,7 +42,8 @@ fn blame(endpoint: &Endpoint, cause: &(dyn std::error::Error + 'static)) -> Opti
         | Cause::Backoff(..)
         | Cause::NoEndpoint
         | Cause::Body(_)
-        | Cause::Request(_) => false,
+        | Cause::Request(_)
+        | Cause::Expired(_) => false,
     })
 }
 
@@ -61,7 +62,8 @@ pub(crate) fn is_lost(error: &Error) -> bool {
             | Cause::Backoff(..)
             | Cause::NoEndpoint
             | Cause::Body(_)
-            | Cause::Request(_) => false,
+            | Cause::Request(_)
+            | Cause::Expired(_) => false,
         })
 }
 

@@ -11,14 +11,13 @@ use tokio::time::Instant;
 use tower::Service;
 use tracing::{Instrument as _, debug};
 
-use super::{Cause, Description, Endpoint, Learned, Upstream, grpc, rest};
+use super::{Cause, Description, Endpoint, Learned, Upstream, due::Due, grpc, rest};
 use crate::{
     body::Body,
     codec::{
         grpc::{
             frame,
             metadata::{self, Role},
-            timeout,
         },
         oip_grpc, oip_rest, tfs_grpc, tfs_rest,
     },
@@ -89,7 +88,7 @@ impl Service<inference::Request> for Client {
             let started = Instant::now();
             let request = shared.with_timeout(request, started);
             let called = if shared.upstream.protocol().is_grpc() {
-                shared.call_grpc(request, started).await
+                shared.call_grpc(request).await
             } else {
                 shared.call_rest(request).await
             };
@@ -109,18 +108,11 @@ impl Shared {
         }
     }
 
-    async fn call_grpc(
-        &self,
-        request: inference::Request,
-        now: Instant,
-    ) -> Result<Response, Error> {
+    async fn call_grpc(&self, request: inference::Request) -> Result<Response, Error> {
         let protocol = self.upstream.protocol();
         let method = request.head.method;
-        let mut headers = self.headers(&request);
-        if let Some(deadline) = request.head.deadline {
-            let left = deadline.saturating_duration_since(now);
-            headers.insert("grpc-timeout", timeout::format(left));
-        }
+        let headers = self.headers(&request);
+        let deadline = request.head.deadline;
         let message = match (self.wire(&request), protocol) {
             (Some(call), _) => frame(call.body.clone()),
             (None, Protocol::TfservingGrpc) => tfs_grpc::encode_request(&request)?,
@@ -134,6 +126,7 @@ impl Shared {
             headers,
             message,
             self.max_message,
+            deadline,
         )
         .await?;
         let read = match protocol {
@@ -174,11 +167,13 @@ impl Shared {
         if self.wire(&request).is_none() {
             say_json_len(json, &mut headers);
         }
+        let deadline = request.head.deadline;
         drop(request);
         let mut call = Request::new(Body::full(body, None));
         *call.method_mut() = HttpMethod::POST;
         *call.uri_mut() = grpc::address(&self.endpoint, path);
         *call.headers_mut() = headers;
+        Due::put(deadline, &mut call);
         let answer =
             rest::exchange(Some(&self.upstream), &self.endpoint, call, self.max_message).await?;
         let read = match protocol {

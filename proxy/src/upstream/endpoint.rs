@@ -17,6 +17,7 @@ use tokio::{io, sync::Semaphore, time::Instant};
 use super::{
     Connector,
     backoff::Backoff,
+    due::Due,
     error::{Cause, Failed},
     http1, http2,
     load::Load,
@@ -138,7 +139,7 @@ impl Endpoint {
     /// Sends a request on one of this worker's connections.
     pub(crate) async fn call(
         self: &Arc<Self>,
-        request: Box<Request<Body>>,
+        mut request: Box<Request<Body>>,
     ) -> Result<Response<Body>, Failed> {
         match self.http {
             HttpVersion::Http2 => {
@@ -156,6 +157,8 @@ impl Endpoint {
                         }
                     },
                 };
+                // Not before there is a connection: it may have been waited for.
+                Due::tell(&mut request)?;
                 connection.call(request).await
             }
             HttpVersion::Http1 => Box::pin(self.call_http1(request)).await,
@@ -164,7 +167,7 @@ impl Endpoint {
 
     async fn call_http1(
         self: &Arc<Self>,
-        request: Box<Request<Body>>,
+        mut request: Box<Request<Body>>,
     ) -> Result<Response<Body>, Failed> {
         let borrowed = match self.pool(false).http1.take() {
             Some(borrowed) => borrowed,
@@ -178,6 +181,7 @@ impl Endpoint {
                 }
             },
         };
+        Due::tell(&mut request)?;
         borrowed.call(*request, &self.load).await
     }
 

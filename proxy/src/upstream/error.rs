@@ -1,6 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{Request, uri::Authority};
+use outrigger_filters::deadline::Expired;
 
 use crate::body::Body;
 
@@ -28,6 +29,8 @@ pub(crate) enum Cause {
     Body(Arc<crate::body::Error>),
     /// The request cannot be said in the upstream's protocol.
     Request(Arc<http::Error>),
+    /// Its time was up before it could be sent.
+    Expired(Expired),
 }
 
 /// A failed call, and the request again where the server has surely not seen it.
@@ -109,6 +112,7 @@ impl std::fmt::Display for Error {
             }
             Cause::Body(_) => f.write_str("the request broke off"),
             Cause::Request(error) => write!(f, "the request cannot be passed on: {error}"),
+            Cause::Expired(_) => f.write_str("the request came too late to be sent"),
         }
     }
 }
@@ -121,6 +125,7 @@ impl std::error::Error for Error {
             Cause::Http1(error) => Some(error.as_ref()),
             Cause::Body(error) => Some(error.as_ref()),
             Cause::Request(error) => Some(error.as_ref()),
+            Cause::Expired(error) => Some(error),
             Cause::NoEndpoint => None,
         }
     }

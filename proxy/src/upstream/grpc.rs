@@ -6,8 +6,9 @@ use bytes::Bytes;
 use futures_util::future::Either;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version, header};
 use outrigger_filters::inference::{self, Code, Error, Status};
+use tokio::time::Instant;
 
-use super::{Endpoint, Upstream, call_endpoint};
+use super::{Endpoint, Upstream, call_endpoint, due::Due};
 use crate::{
     body::{self, Body, Piece},
     codec::grpc::{self, Encoding, FrameReader},
@@ -23,7 +24,7 @@ pub(super) struct Answer {
 }
 
 /// Makes one unary gRPC call with a framed message, on this endpoint alone unless an upstream is
-/// given that may have others.
+/// given that may have others; not after its deadline.
 ///
 /// # Errors
 ///
@@ -36,12 +37,14 @@ pub(super) async fn unary(
     headers: HeaderMap,
     message: inference::Payload,
     max_message: usize,
+    deadline: Option<Instant>,
 ) -> Result<Answer, Error> {
     let mut request = Request::new(Body::full(message, None));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = uri;
     *request.version_mut() = Version::HTTP_2;
     *request.headers_mut() = headers;
+    Due::put(deadline, &mut request);
     let answer = match upstream {
         Some(upstream) => Either::Left(upstream.call_first(endpoint, request)),
         None => Either::Right(call_endpoint(endpoint, request)),

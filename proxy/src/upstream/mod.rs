@@ -5,6 +5,7 @@ mod blame;
 mod client;
 mod connector;
 mod control;
+mod due;
 mod endpoint;
 mod error;
 mod grpc;

@@ -41,6 +41,7 @@ pub(super) async fn grpc(
         own_headers(),
         framed,
         MAX_ANSWER,
+        None,
     );
     Ok(tokio::time::timeout(ANSWER, answer).await??.message)
 }

@@ -114,7 +114,7 @@ fn is_gone(error: &Error) -> bool {
         Cause::Connect(_) | Cause::Backoff(..) | Cause::Http1(_) => true,
         // A server that has too much to do resets streams.
         Cause::Http2(error) => !error.is_reset(),
-        Cause::NoEndpoint | Cause::Body(_) | Cause::Request(_) => false,
+        Cause::NoEndpoint | Cause::Body(_) | Cause::Request(_) | Cause::Expired(_) => false,
     }
 }
 
