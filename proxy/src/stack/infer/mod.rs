@@ -95,9 +95,20 @@ pub(super) async fn infer(route: &Arc<Route>, call: Inference, request: Request<
     let arm = model.primary();
     let understood = match message {
         Ok(message) => match held.grow(message.len()) {
-            Ok(()) => understand(arm, &call, &head.headers, &message, route.max_message)
-                .await
-                .map(|understood| (understood, message)),
+            Ok(()) => {
+                let understood = {
+                    let understanding =
+                        understand(arm, &call, &head.headers, &message, route.max_message);
+                    // The server may have to be asked what its model takes.
+                    by(deadline, std::pin::pin!(understanding)).await.ok()
+                };
+                let Some(understood) = understood else {
+                    let expired = Expired::new();
+                    model.expired(expired.stage(), deadline);
+                    return refused(&mut watch, call.protocol, head.version, &expired);
+                };
+                understood.map(|understood| (understood, message))
+            }
             Err(error) => return refused(&mut watch, call.protocol, head.version, &error),
         },
         Err(cause) => Err(cause),

@@ -97,9 +97,14 @@ async fn infer(proxy: &Proxy, version: &str) -> Result<ResponseParts, (Code, Str
 }
 
 async fn predict(proxy: &Proxy) -> u16 {
+    predict_within(proxy, "1m").await
+}
+
+async fn predict_within(proxy: &Proxy, timeout: &str) -> u16 {
     let body = Bytes::from_static(br#"{"instances": [1]}"#);
     let request = Request::post("/v1/models/m:predict")
         .header(header::HOST, "proxy")
+        .header("outrigger-timeout", timeout)
         .header(header::CONTENT_TYPE, "application/json");
     let request = request.body(Body::full(body, None)).unwrap();
     proxy.handle(request).await.0.as_u16()
@@ -179,4 +184,12 @@ async fn a_silent_server_keeps_who_needs_its_word_for_two_seconds_and_only_once(
     let began = Instant::now();
     assert_eq!(predict(&proxy).await, 503);
     assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_needs_a_silent_servers_word_waits_for_it_no_longer_than_its_deadline() {
+    let proxy = proxy("oip-grpc", None, "");
+    let began = Instant::now();
+    assert_eq!(predict_within(&proxy, "50ms").await, 504);
+    assert!(began.elapsed() <= Duration::from_millis(50));
 }
