@@ -127,7 +127,7 @@ where
         if is_known {
             continue;
         }
-        match outcome(waiting, request).await? {
+        match outcome(waiting, &sources, request).await? {
             Outcome::Answered(_) => {}
             // The same was asked, and nothing else: asked again it would fail again.
             Outcome::Failed(cause) if is_all(&sources, waiting) => {
@@ -161,12 +161,26 @@ where
 }
 
 /// Waits for somebody else's call, as long as the caller has time.
-async fn outcome<'a>(waiting: &'a Waiting, request: &Request) -> Result<&'a Outcome, Error> {
-    match request.head.deadline.filter(|_| !request.head.may_be_late) {
-        None => Ok(waiting.outcome().await),
-        Some(deadline) => timeout_at(deadline, waiting.outcome())
-            .await
-            .map_err(|_| Expired::behind().into()),
+async fn outcome<'a>(
+    waiting: &'a Waiting,
+    sources: &Sources,
+    request: &Request,
+) -> Result<&'a Outcome, Error> {
+    let Some(deadline) = request.head.deadline else {
+        return Ok(waiting.outcome().await);
+    };
+    match timeout_at(deadline, waiting.outcome()).await {
+        Ok(outcome) => Ok(outcome),
+        // What comes is worth knowing, but nothing is sent for it any more.
+        Err(_) if request.head.may_be_late => {
+            for source in sources {
+                if let Source::Joined(waiting, _) = source {
+                    waiting.step_back();
+                }
+            }
+            Ok(waiting.outcome().await)
+        }
+        Err(_) => Err(Expired::behind().into()),
     }
 }
 
@@ -311,7 +325,7 @@ impl Leading {
         }
         shared.landed(sent.len(), began);
         // Nobody can find its rows any more.
-        if call.is_awaited() {
+        if call.is_heard() {
             call.end(Outcome::Answered(Answered {
                 frame: frame.clone(),
                 answers: answers.clone(),
@@ -325,7 +339,7 @@ impl Leading {
 
     fn failed(&self, error: Error) -> Error {
         self.leave();
-        if !self.asking.call.is_awaited() {
+        if !self.asking.call.is_heard() {
             return error;
         }
         if self.is_hurried || is_of_caller(error.as_ref()) {

@@ -13,7 +13,7 @@ use std::{
     hash::BuildHasherDefault,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -34,6 +34,8 @@ pub(super) struct Call {
     outcome: SetOnce<Outcome>,
     /// How many wait besides the leader.
     waiting: AtomicUsize,
+    /// How many besides them would like to know what comes of it.
+    watching: AtomicUsize,
     /// How many rows it has; all are there before it is sent.
     rows: AtomicUsize,
     abandoned: Notify,
@@ -60,7 +62,11 @@ pub(super) struct Answered {
 
 /// Somebody who waits for a call; leaving counts.
 #[derive(Debug)]
-pub(super) struct Waiting(Arc<Call>);
+pub(super) struct Waiting {
+    call: Arc<Call>,
+    /// Whether the call is made for its sake, too.
+    counts: AtomicBool,
+}
 
 /// The rows under way of one shard.
 #[derive(Debug, Default)]
@@ -81,6 +87,7 @@ impl Call {
             generation,
             outcome: SetOnce::new(),
             waiting: AtomicUsize::new(0),
+            watching: AtomicUsize::new(0),
             rows: AtomicUsize::new(0),
             abandoned: Notify::new(),
         })
@@ -101,10 +108,22 @@ impl Call {
         self.waiting.load(Ordering::Acquire) > 0
     }
 
+    /// Tells whether anybody else than the leader hears what comes of it.
+    pub(super) fn is_heard(&self) -> bool {
+        self.is_awaited() || self.watching.load(Ordering::Acquire) > 0
+    }
+
     /// Says what came of it; the first word counts.
     pub(super) fn end(&self, outcome: Outcome) {
         // Somebody else said it before.
         let _ = self.outcome.set(outcome);
+    }
+
+    /// Lets somebody go who waited.
+    fn leave(&self) {
+        if self.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.abandoned.notify_one();
+        }
     }
 
     /// Waits until nobody waits any more for a call whose leader has left.
@@ -118,31 +137,45 @@ impl Call {
 impl Waiting {
     fn new(call: &Arc<Call>) -> Self {
         call.waiting.fetch_add(1, Ordering::AcqRel);
-        Self(call.clone())
+        Self {
+            call: call.clone(),
+            counts: AtomicBool::new(true),
+        }
     }
 
     /// Waits for what comes of the call.
     pub(super) async fn outcome(&self) -> &Outcome {
-        self.0.outcome.wait().await
+        self.call.outcome.wait().await
+    }
+
+    /// Goes on to wait, but no more as somebody for whom the call is made: where nobody else is
+    /// left, it is given up, and is not sent if it was not yet.
+    pub(super) fn step_back(&self) {
+        if self.counts.swap(false, Ordering::AcqRel) {
+            self.call.watching.fetch_add(1, Ordering::AcqRel);
+            self.call.leave();
+        }
     }
 
     /// Returns the call's answers, if it has them.
     pub(super) fn answered(&self) -> Option<&Answered> {
-        match self.0.outcome.get()? {
+        match self.call.outcome.get()? {
             Outcome::Answered(answered) => Some(answered),
             Outcome::Failed(_) | Outcome::GivenUp | Outcome::Unfit => None,
         }
     }
 
     pub(super) fn call(&self) -> &Arc<Call> {
-        &self.0
+        &self.call
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if self.0.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.abandoned.notify_one();
+        if *self.counts.get_mut() {
+            self.call.leave();
+        } else {
+            self.call.watching.fetch_sub(1, Ordering::AcqRel);
         }
     }
 }
