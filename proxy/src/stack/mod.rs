@@ -16,6 +16,8 @@ mod observed;
 mod outliers;
 mod pace;
 mod passthrough;
+#[cfg(test)]
+mod promises;
 mod rename;
 mod replicas;
 mod router;

@@ -280,6 +280,12 @@ impl Table {
         self.arms.values()
     }
 
+    /// Returns what may wait to be merged, for all models.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> &Arc<Room> {
+        &self.room
+    }
+
     /// Returns the upstreams.
     pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.upstreams.values()
