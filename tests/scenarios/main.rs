@@ -22,6 +22,7 @@ mod neighbours;
 mod one_answer;
 mod probe;
 mod protocols;
+mod refused;
 mod reload;
 mod second_tries;
 mod selection;
