@@ -45,7 +45,7 @@ fn rests() -> u64 {
 
 fn stacks() -> impl Iterator<Item = Stack> {
     let queues = [
-        "retry: {budget: 0}",
+        "retry: {budget: 0.1}",
         "admission: {max_concurrency: 4}",
         "admission: {max_concurrency: auto, cancel: abandoned}",
         "hedge: {}",
@@ -120,7 +120,8 @@ fn who_has_a_deadline_is_answered_by_it_whatever_servers_do_and_is_woken_a_few_t
                 assert!(refused || code == "4", "{code}: {case:?}");
                 assert!(took <= deadline, "{took:?} of {deadline:?}: {case:?}");
                 assert!(
-                    refused || took * 4 >= deadline * 3,
+                    // The margin for the way back takes half at most.
+                    refused || took * 2 >= deadline,
                     "{took:?} of {deadline:?}: {case:?}"
                 );
                 assert!(polls <= POLLS, "{polls} polls: {caller:?} {case:?}");
