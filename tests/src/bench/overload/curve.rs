@@ -114,7 +114,7 @@ impl Curve {
         )
         .level("deadline", deadline);
         let mut memory = Panel::new(
-            "What memory grew by: the server, and who is before it",
+            "Memory of both, by which it grew",
             load,
             ("most resident less before, MB", Kind::Linear),
         );
