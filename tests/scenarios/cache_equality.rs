@@ -506,6 +506,7 @@ async fn compare(plain: &Gateway, cached: &Gateway, seed: u64, caller: u64, time
 async fn callers_of_all_protocols_at_once_are_answered_as_without_a_cache() {
     let served = model().await;
     let plain = Arc::new(before(&served, "models: { m: {} }").await);
+    let mut joined = 0.;
     for (settings, seed) in [
         ("cache: { bypass: never }", 1),
         (
@@ -530,8 +531,11 @@ async fn callers_of_all_protocols_at_once_are_answered_as_without_a_cache() {
         let counted = ["hit", "joined", "miss", "bypass"].map(rows);
         // Otherwise nothing was compared.
         assert!(
-            counted[0] > 30. && counted[1] > 0. && counted[2] > 30.,
+            counted[0] > 30. && counted[2] > 30.,
             "{settings}: {counted:?}"
         );
+        joined += counted[1];
     }
+    // Which of them meet is chance; that some do is not.
+    assert!(joined > 0.);
 }
